@@ -1,0 +1,43 @@
+# `make help` lists the targets. Each sets up what it needs in .venv; PYTHON names the Python (3.11 or newer) to make it with.
+PYTHON ?= python3
+BIN := .venv/bin
+# uv reads its own variables, not pip's.
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
+
+demo: .venv/demo  ## annotate a sample corpus and print what came out (sets up first, about a minute)
+	@rm -rf demo
+	@$(BIN)/python jobs/sample.py demo/images
+	@$(BIN)/python jobs/annotate.py --input demo/images --output demo/output
+
+test: .venv/dev  ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: .venv/dev  ## check format, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: .venv/dev  ## run the benchmarks and write benchmarks/results/
+	@$(BIN)/python benchmarks/slots.py
+
+clean:  ## remove the virtual environment, the demo and caches
+	rm -rf .venv demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/%: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("UGRIE needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.x …" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	@echo "installing UGRIE ($*) into .venv"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[$*]"
+	@touch $@

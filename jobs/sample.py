@@ -1,0 +1,69 @@
+"""Writes a sample corpus: photos that ship with scikit-image and scikit-learn, crops of them, and a few broken files.
+
+    python jobs/sample.py demo/images
+
+Nothing is downloaded. Needs UGRIE's `demo` extra.
+"""
+
+import struct
+import zlib
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+from cyclopts import App
+from PIL import Image
+
+PHOTOS = {
+    "skimage.data": (
+        "astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png", "grass.png",
+        "gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
+    ),
+    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+}  # fmt: skip
+CROPS = {"left": (0, 0.1, 0.6, 0.9), "right": (0.4, 0.1, 1, 0.9), "middle": (0.2, 0.2, 0.8, 0.8), "top": (0.1, 0, 0.9, 0.5)}
+
+app = App(name="sample", help=__doc__, help_format="plaintext", version_flags=[])
+
+
+@app.default
+def main(folder: Path) -> None:
+    """Writes the corpus into FOLDER."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for package, names in PHOTOS.items():
+        for name in names:
+            image = Image.open(BytesIO((files(package) / name).read_bytes())).convert("RGB")
+            stem = Path(name).stem
+            image.save(folder / f"{stem}.jpg", quality=90)
+            for part, (left, top, right, bottom) in CROPS.items():
+                width, height = image.size
+                box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+                image.crop(box).save(folder / f"{stem}_{part}.jpg", quality=90)
+    for name, data in broken(folder / "china.jpg").items():
+        (folder / name).write_bytes(data)
+    print(f"{len(list(folder.iterdir()))} files in {folder}")
+
+
+def broken(photo: Path) -> dict[str, bytes]:
+    """Files as they turn up in every large corpus."""
+    data = photo.read_bytes()
+    return {
+        "broken_empty.jpg": b"",
+        "broken_cut_off.jpg": data[: len(data) // 3],
+        "broken_page.jpg": b"<!DOCTYPE html><title>404 Not Found</title>",
+        "broken_bomb.png": _png_header(60_000, 60_000),
+    }
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is enormous."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""The corpus job: images in object storage -> manifest -> fetch, decode, annotate -> Parquet -> verify -> commit."""

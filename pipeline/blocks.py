@@ -1,0 +1,64 @@
+"""The third operator: a block's rows to a file of their own, and what it says of them to the driver.
+
+OUTPUT/_work/<run_id>/rows/block-00000000.parquet …: a file that is there is whole, and holds its block's rows. A task that
+runs again writes the same rows to the same name, so nothing is ever in twice; and a run that is resumed does the blocks
+that have no file. The design's first form used Ray's own checkpoint for this; the files already say what is done.
+"""
+
+import re
+from dataclasses import dataclass
+from io import BytesIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.storage import Options, connect, write_atomic
+from pipeline.table import Tables, expect
+
+WRITTEN = pa.schema(
+    [
+        pa.field("block", pa.int32()),
+        pa.field("rows", pa.int64()),
+        pa.field("ok", pa.int64()),
+        *(pa.field(f"{stage}_seconds", pa.float64()) for stage in ("fetch", "decode", "annotate")),
+    ]
+)
+
+
+def path(folder: str, block: int) -> str:
+    return f"{folder}/block-{block:08d}.parquet"
+
+
+def done(fs: fsspec.AbstractFileSystem, folder: str) -> dict[int, int]:
+    """The blocks whose rows are written, in order, with the sizes of their files in bytes."""
+    fs.invalidate_cache()
+    if not fs.exists(folder):
+        return {}
+    named = ((re.search(r"/block-(\d{8})\.parquet$", info["name"]), info["size"]) for info in fs.ls(folder, detail=True))
+    return dict(sorted((int(name[1]), size) for name, size in named if name))
+
+
+@dataclass(frozen=True)
+class BlockWriter:
+    """`Tables.annotated` -> `WRITTEN`, a row for every block."""
+
+    output: str
+    folder: str
+    options: Options
+    tables: Tables
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        expect(table, self.tables.annotated, "write")
+        fs, _ = connect(self.output, self.options)
+        written = []
+        for block in pc.unique(table.column("block")).to_pylist():
+            rows = table.filter(pc.equal(table.column("block"), block))
+            buffer = BytesIO()
+            pq.write_table(rows.select(self.tables.output.names).cast(self.tables.output), buffer, compression="zstd")
+            write_atomic(fs, path(self.folder, block), buffer.getvalue())
+            seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in ("fetch", "decode", "annotate")}
+            ok = pc.sum(pc.equal(rows.column("status"), "ok")).as_py()
+            written.append({"block": block, "rows": len(rows), "ok": ok, **seconds})
+        return pa.Table.from_pylist(written, WRITTEN)

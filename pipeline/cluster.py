@@ -1,0 +1,57 @@
+"""The Ray a run works on, and how its CPUs and GPUs are shared out."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import ray
+
+from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What each operator's tasks ask Ray for. The shares of one task of each always fit into the cluster together.
+
+    Ray Data waits for ever, silently, for a task that can't fit beside the actors.
+    """
+
+    device: str
+    actors: int
+    actor_cpus: float
+    actor_gpus: float
+    threads: int | None
+    load: float
+    write: float
+
+
+def connect_ray() -> None:
+    """Joins the cluster the environment names (as under `ray job submit`), or starts one on this machine alone.
+
+    A local one has at least four logical CPUs, so that loading, annotating and writing overlap on a small machine too.
+    """
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    else:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's notes on itself, which nobody can act on here
+        cpus = max(4, os.cpu_count() or 1)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+
+
+def share_out(config: AnnotateConfig) -> Shares:
+    """Half of the CPUs load images and write rows; GPUs, or the other half, annotate."""
+    resources = ray.cluster_resources()
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if config.device == "cuda" and not gpus:
+        raise UserError("device is cuda, but Ray has no GPU: start Ray where there is one, or leave device at auto")
+    load, write = min(1.0, cpus / 4), min(0.25, cpus / 8)
+    if gpus and config.device != "cpu":
+        actors = config.num_actors or max(1, int(gpus / config.gpus_per_actor))
+        if actors * config.gpus_per_actor > gpus:
+            raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {gpus:g} GPUs Ray has")
+        return Shares("cuda", actors, 0.0, config.gpus_per_actor, None, load, write)
+    actors = config.num_actors or max(1, int(cpus // 4))
+    return Shares("cpu", actors, min(2.0, cpus / 2 / actors), 0.0, min(4, os.cpu_count() or 1), load, write)

@@ -1,0 +1,76 @@
+"""The annotation job's whole configuration, one typed model: flags, the configuration file and the docs come from it."""
+
+import datetime as dt
+import json
+import uuid
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _comma_separated(value: Any) -> Any:
+    words = [value] if isinstance(value, str) else value
+    return None if words is None else tuple(part.strip() for word in words for part in str(word).split(",") if part.strip())
+
+
+def _json_object(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
+
+
+class AnnotateConfig(BaseModel):
+    """What is annotated, by which model, where it goes, and the limits that hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str = Field(
+        description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl); a .parquet with image bytes; .tar shards"
+    )
+    output: str = Field(description="Folder or prefix that receives annotations/ and runs/")
+    model: str = Field("ugrie-tiny", description="A bundled checkpoint's name, a folder, or the URL of one")
+    tower_weights: str | None = Field(None, description="File of CLIP weights, for a model that does not bundle its own")
+    schemes: Names | None = Field(None, description="Emotion models to annotate, comma-separated; all that the model knows by default")
+    date: dt.date = Field(
+        default_factory=lambda: dt.datetime.now(dt.UTC).date(),
+        description="The night's date: the partition dt=YYYY-MM-DD; today (UTC) by default",
+    )
+    run_id: str = Field(
+        default_factory=lambda: f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Names the run. The same name again goes on where a run that died stopped",
+    )
+    limit: int | None = Field(None, ge=1, description="Annotate only the first N images of the input")
+    column: str = Field("uri", description="A table's column with the URIs, or with the image bytes")
+    allow_protocols: Names = Field((), description="Storage a table's URIs may point to beside the table's own, comma-separated: s3,https")
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict, description="fsspec's options for input and output, as a JSON object; never recorded"
+    )
+    keep_embeddings: bool = Field(False, description="Write each image's embedding too")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda)$", description="auto, cpu or cuda: auto takes GPUs where Ray has them")
+    num_actors: int | None = Field(None, ge=1, description="Copies of the model; by default one per GPU (or share of one), or by the CPUs")
+    gpus_per_actor: float = Field(1.0, gt=0, le=1, description="Share of a GPU that one copy takes")
+    batch_size: int = Field(64, ge=1, description="Images that go through the model at once")
+    block_rows: int | None = Field(
+        None, ge=1, le=4096, description="Images that are fetched, annotated and written as one; by default 256, fewer in small runs"
+    )
+    fetch_concurrency: int = Field(16, ge=1, le=256, description="Images that one worker fetches at once")
+    fetch_timeout: float = Field(60.0, gt=0, description="Seconds after which an image that is still being read is given up")
+    max_bytes: int = Field(50_000_000, ge=1, description="A larger file is not read (too_large)")
+    max_pixels: int = Field(100_000_000, ge=1, description="An image of more pixels is not decoded (too_large)")
+
+    def public(self) -> dict[str, Any]:
+        """The configuration as it may be recorded: without storage options, and without passwords in URIs."""
+        settings = self.model_dump(mode="json", exclude={"storage_options"})
+        return {key: without_password(value) if isinstance(value, str) else value for key, value in settings.items()}
+
+
+def without_password(uri: str) -> str:
+    """`https://user:secret@host/x?sig=1` as `https://host/x`; anything else as it is."""
+    if "://" not in uri:
+        return uri
+    scheme, rest = uri.split("://", 1)
+    host, slash, path = rest.partition("/")
+    path = path.partition("?")[0] if scheme in ("http", "https") else path
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -1,0 +1,45 @@
+"""Bytes of an untrusted file to the uint8 crop that the model reads, within limits; each failure named."""
+
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import ImageError
+from ugrie import preprocess
+
+# What photographs come in. Not Pillow's whole list: some of its formats run other programs (EPS) or hold no pixels (WMF).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "ICO", "TGA")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """uint8 crop [size, size, 3], and the width and height of the whole image in pixels, as stored."""
+
+    crop: np.ndarray
+    width: int
+    height: int
+
+
+def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
+    """Decodes and crops an image. Raises ImageError: not_an_image, too_large or corrupt."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities in metadata, and of sizes we check ourselves
+        try:
+            image = Image.open(BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError("not_an_image", f"{len(data)} bytes that are no {', '.join(FORMATS)}") from None
+        except Image.DecompressionBombError as error:
+            raise ImageError("too_large", str(error)) from None
+        except Exception as error:  # parsers of headers raise anything; the file is the cause
+            raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
+        with image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError("too_large", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+            try:
+                return Decoded(preprocess.crop(image, crop_size), width, height)
+            except Exception as error:  # as above, for the pixels
+                raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None

@@ -1,0 +1,137 @@
+"""A run from its plan to its record: load -> annotate -> write, verify, commit."""
+
+import datetime as dt
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipeline import commit
+from pipeline.annotator import Annotator, AnnotatorSettings
+from pipeline.blocks import BlockWriter
+from pipeline.cluster import Shares, connect_ray, share_out
+from pipeline.config import AnnotateConfig
+from pipeline.fetch import Fetcher
+from pipeline.load import Loader
+from pipeline.plan import Plan, committed, prepare
+from pipeline.progress import Progress
+from pipeline.source import allowed_protocols
+from pipeline.table import SCHEMA_VERSION
+
+logger = logging.getLogger(__name__)
+
+
+def annotate(config: AnnotateConfig) -> dict[str, Any]:
+    """Annotates the input's images and commits the run. Returns its record (see docs/tables.md).
+
+    Raises UserError before any cluster work begins, VerificationError where what was written is not what was asked for.
+    A run that is done already is not done again; its record is returned.
+    """
+    record = committed(config)
+    if record is not None:
+        logger.info("run %s is done already, since %s: nothing to do", config.run_id, record["finished_at"])
+        return record
+    clock = time.perf_counter()
+    plan = prepare(config)
+    planned = time.perf_counter()
+    if len(plan.todo) < plan.manifest.blocks:
+        logger.info("going on with run %s: %d of %d blocks are left", config.run_id, len(plan.todo), plan.manifest.blocks)
+    connect_ray()
+    started = time.perf_counter()
+    work = _work(plan, share_out(config)) if plan.todo else {}
+    annotated = time.perf_counter()
+    files = _gather(plan)
+    timings = {
+        "plan_seconds": planned - clock,
+        "ray_seconds": started - planned,
+        "annotate_seconds": annotated - started,
+        "commit_seconds": time.perf_counter() - annotated,
+        **work,
+    }
+    record = {
+        "run_id": config.run_id,
+        "schema_version": SCHEMA_VERSION,
+        "model": plan.tables.model,
+        "date": plan.config.date.isoformat(),
+        "started_at": plan.started_at.isoformat(timespec="seconds"),
+        "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "input": config.public()["input"],
+        "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes},
+        "counts": commit.add(files, plan.tables.schemes),
+        "files": [file["file"] for file in files],
+        "timings": {name: value and round(value, 3) for name, value in timings.items()},
+        "config": plan.config.public(),
+    }
+    commit.write_record(plan.fs, plan.root, record)
+    plan.fs.rm(plan.work, recursive=True)
+    return record
+
+
+def graph(plan: Plan, shares: Shares) -> Dataset:
+    """The three operators over the blocks that are left. A row of the result is a block that was written."""
+    config = plan.config
+    fetcher = Fetcher(
+        input=config.input,
+        column=config.column,
+        options=config.storage_options,
+        protocols=allowed_protocols(config.input, config.allow_protocols),
+        max_bytes=config.max_bytes,
+        timeout=config.fetch_timeout,
+        concurrency=config.fetch_concurrency,
+    )
+    loader = Loader(config.output, config.storage_options, plan.manifest, fetcher, plan.tables, config.max_pixels)
+    settings = AnnotatorSettings(
+        model=config.model,
+        options=config.storage_options,
+        tower_weights=config.tower_weights,
+        schemes=tuple(scheme.name for scheme in plan.tables.schemes),
+        tables=plan.tables,
+        run_id=config.run_id,
+        device=shares.device,
+        threads=shares.threads,
+        batch_size=config.batch_size,
+    )
+    writer = BlockWriter(config.output, plan.rows_folder, config.storage_options, plan.tables)
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+    # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
+    numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
+    loaded = numbers.map_batches(loader, num_cpus=shares.load, **whole)
+    actors = ActorPoolStrategy(size=shares.actors)
+    annotated = loaded.map_batches(
+        Annotator,
+        fn_constructor_args=(settings,),
+        compute=actors,
+        num_cpus=shares.actor_cpus,
+        num_gpus=shares.actor_gpus,
+        **whole,
+    )
+    return annotated.map_batches(writer, num_cpus=shares.write, **whole)
+
+
+def _work(plan: Plan, shares: Shares) -> dict[str, float | None]:
+    """Does the blocks that are left. Returns the seconds all workers together spent in each stage, and the rate."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a block of ours stays one of Ray's
+    seconds: Counter[str] = Counter()
+    done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
+    with Progress(plan.manifest.rows, done) as progress:
+        for batch in graph(plan, shares).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in pa.table(batch).to_pylist():
+                progress.add(row["rows"], row["ok"])
+                seconds.update({f"all_{stage}_seconds": row[f"{stage}_seconds"] for stage in ("fetch", "decode", "annotate")})
+    return {**seconds, "first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}
+
+
+def _gather(plan: Plan) -> list[dict[str, Any]]:
+    """Verifies the blocks and makes the table's files of them, a task each."""
+    gatherer = commit.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
+    task: Any = ray.remote(num_cpus=0)(lambda target, numbers: gatherer(target, numbers))
+    name = f"annotations/dt={plan.config.date.isoformat()}/part-{plan.config.run_id}"
+    groups = commit.groups(plan.fs, plan.rows_folder, plan.manifest)
+    return ray.get([task.remote(f"{name}-{i:05d}.parquet", group) for i, group in enumerate(groups)])

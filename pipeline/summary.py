@@ -1,0 +1,31 @@
+"""A run's record as a page of text for the terminal."""
+
+from typing import Any
+
+from pipeline.errors import STATUSES
+from pipeline.progress import duration
+
+
+def summary(record: dict[str, Any], output: str) -> str:
+    """Counts by status, the commonest labels of each scheme, images/s, where the table is, and how to look at it."""
+    counts, timings = record["counts"], record["timings"]
+    rows = counts["rows"]
+    lines = [f"{rows:,} images annotated by {record['model']}, run {record['run_id']}", ""]
+    width = max(len(status) for status in counts["status"])
+    for status, count in counts["status"].items():
+        lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")
+    lines.append("")
+    width = max(len(scheme) for scheme in counts["labels"])
+    for scheme, labels in counts["labels"].items():
+        total = max(sum(labels.values()), 1)
+        commonest = sorted(labels.items(), key=lambda entry: -entry[1])[:4]
+        lines.append(f"  {scheme:<{width}}  " + ", ".join(f"{label} {count / total:.0%}" for label, count in commonest if count))
+    rate = timings["images_per_second"]
+    speed = f"{rate:.1f} images/s while annotating; " if rate else ""
+    took = duration(sum(timings[f"{part}_seconds"] for part in ("plan", "ray", "annotate", "commit")))
+    table = f"{output.rstrip('/')}/annotations/dt={record['date']}/part-{record['run_id']}-*.parquet"
+    first = next(iter(counts["labels"]))
+    field = "label" if record["schemes"][first] == "categorical" else "value"
+    query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"
+    lines += ["", f"{speed}{took} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record['run_id']}.json"]
+    return "\n".join([*lines, f'look    duckdb -c "{query}"'])

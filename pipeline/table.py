@@ -1,0 +1,80 @@
+"""The tables that go from operator to operator, and the one that is written. Each operator states what it takes and gives."""
+
+import json
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ugrie.schemes import Scheme
+
+SCHEMA_VERSION = 1
+
+LOADED = [  # what fetch and decode give, before `crop`
+    pa.field("block", pa.int32(), nullable=False),
+    pa.field("image_id", pa.int64(), nullable=False),
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("content_hash", pa.string()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("bytes", pa.int64()),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("error", pa.string()),
+]
+TIMES = [pa.field(f"{stage}_seconds", pa.float32(), nullable=False) for stage in ("fetch", "decode", "annotate")]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The schemas of a run: they follow from the model's schemes and the sizes of its crop and embedding."""
+
+    schemes: tuple[Scheme, ...]
+    crop_size: int
+    embedding_dim: int | None  # None: embeddings are not kept
+    model: str
+
+    @property
+    def loaded(self) -> pa.Schema:
+        """After fetch and decode: the image's columns, its crop (zeros where status is not ok) and the seconds spent on it."""
+        return pa.schema([*LOADED, pa.field("crop", pa.binary(3 * self.crop_size**2), nullable=False), *TIMES[:2]])
+
+    @property
+    def annotated(self) -> pa.Schema:
+        """After the annotator: `output`, with the block the row is of and the seconds spent on it."""
+        return pa.schema([LOADED[0], *self.output, *TIMES])
+
+    @property
+    def output(self) -> pa.Schema:
+        """As written. The metadata under `ugrie` states each scheme's labels in the order of its `probs`."""
+        fields = [*LOADED[1:], pa.field("sentence", pa.string())]
+        fields += [pa.field(scheme.name, scheme_type(scheme)) for scheme in self.schemes]
+        if self.embedding_dim is not None:
+            fields.append(pa.field("embedding", pa.list_(pa.float16(), self.embedding_dim)))
+        fields += [
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("run_id", pa.string(), nullable=False),
+            pa.field("annotated_at", pa.timestamp("us", "UTC"), nullable=False),
+        ]
+        schemes = {
+            s.name: {"kind": s.kind, "labels": s.label_names} | ({"values": s.values, "range": s.range} if s.kind == "ordinal" else {})
+            for s in self.schemes
+        }
+        about = {"schema_version": SCHEMA_VERSION, "model": self.model, "schemes": schemes}
+        return pa.schema(fields, metadata={"ugrie": json.dumps(about)})
+
+
+def scheme_type(scheme: Scheme) -> pa.DataType:
+    """{label, score, probs} of a categorical scheme, {value, probs} of an ordinal one."""
+    probs = pa.field("probs", pa.list_(pa.float32()))
+    if scheme.kind == "ordinal":
+        return pa.struct([pa.field("value", pa.float32()), probs])
+    return pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32()), probs])
+
+
+def expect(table: pa.Table, schema: pa.Schema, operator: str) -> pa.Table:
+    """The table, if it has the columns its operator declares; raises TypeError naming the first that differs."""
+    for ours, theirs in zip(schema, table.schema, strict=False):
+        if ours.name != theirs.name or ours.type != theirs.type:
+            raise TypeError(f"{operator}: column {ours.name} {ours.type} was declared, {theirs.name} {theirs.type} came")
+    if len(schema) != len(table.schema):
+        raise TypeError(f"{operator}: columns {schema.names} were declared, {table.schema.names} came")
+    return table

@@ -1,0 +1,33 @@
+"""The model a run uses: a bundled name, a folder, or a URL whose files every worker fetches for itself."""
+
+import atexit
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.storage import Options, connect
+from ugrie import checkpoint
+
+
+def local_folder(model: str, options: Options) -> Path:
+    """The model's folder on this machine. Raises UserError where there is none."""
+    try:
+        return checkpoint.find(_fetched(model, json.dumps(options, sort_keys=True)) if "://" in model else model)
+    except checkpoint.CheckpointError as error:
+        raise UserError(str(error)) from None
+
+
+@cache
+def _fetched(url: str, options: str) -> str:
+    fs, path = connect(url, json.loads(options))
+    folder = tempfile.mkdtemp(prefix="ugrie-model-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for file in checkpoint.FILES:
+        try:
+            fs.get_file(f"{path.rstrip('/')}/{file}", f"{folder}/{file}")
+        except (FileNotFoundError, PermissionError) as error:
+            raise UserError(f"{url} is no UGRIE checkpoint that can be read: {file}: {error}") from None
+    return folder

@@ -1,0 +1,109 @@
+"""A checkpoint: a folder with config.json, model.safetensors, tokenizer.json and MODEL_CARD.md.
+
+Bundled checkpoints are named; any other is given as its folder. Weights are read as safetensors only: nothing in a
+checkpoint is executed. Needs no torch, so that a job can check its model before it starts anything.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ugrie.schemes import Scheme, SchemeError, did_you_mean
+from ugrie.template import Template
+
+FOLDER = Path(__file__).parent / "checkpoints"
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is unknown, incomplete or not of this kind. The message names it and the remedy."""
+
+
+class TowerConfig(BaseModel):
+    """The image tower: `name` and `pretrained` as open_clip knows them, or `vision_cfg` where its weights are bundled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embedding_dim: int
+    crop_size: int = 224
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+    name: str | None = None
+    pretrained: str | None = None
+    vision_cfg: dict[str, Any] | None = None
+
+
+class MapperConfig(BaseModel):
+    """The mapper's shape, see `ugrie.mapper.Mapper`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prefix_length: int
+    hidden: int
+    dropout: float = 0.0
+
+
+class Config(BaseModel):
+    """config.json: everything but the weights. The schemes are written out, so that a checkpoint carries its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    name: str
+    schemes: tuple[Scheme, ...]
+    temperatures: dict[str, float]
+    tower: TowerConfig
+    mapper: MapperConfig
+    bart: dict[str, Any]
+
+    def template(self, names: tuple[str, ...] | None = None) -> Template:
+        """The template of the schemes asked for, in that order; of all by default. Raises SchemeError."""
+        if names is None:
+            return Template(self.schemes)
+        known = {scheme.name: scheme for scheme in self.schemes}
+        for name in names:
+            if name not in known:
+                raise SchemeError(f"{self.name} was not trained for '{name}'{did_you_mean(name, known)}; it knows {', '.join(known)}")
+        return Template(tuple(known[name] for name in names))
+
+
+def bundled_checkpoints() -> tuple[str, ...]:
+    """Names of the checkpoints that come with UGRIE."""
+    return tuple(sorted(path.parent.name for path in FOLDER.glob("*/config.json")))
+
+
+def find(name_or_folder: str) -> Path:
+    """The folder of a bundled checkpoint or a user's own. Raises CheckpointError where there is none."""
+    folder = FOLDER / name_or_folder if name_or_folder in bundled_checkpoints() else Path(name_or_folder)
+    if not folder.is_dir():
+        known = bundled_checkpoints()
+        raise CheckpointError(
+            f"there is no model '{name_or_folder}'{did_you_mean(name_or_folder, known)}; bundled are {', '.join(known)}, "
+            "and a model of your own is given as its folder"
+        )
+    missing = [file for file in FILES if not (folder / file).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} is no UGRIE checkpoint: it lacks {', '.join(missing)}")
+    return folder
+
+
+def read_config(folder: Path) -> Config:
+    """A checkpoint's config.json. Raises CheckpointError where it is not one of ours."""
+    try:
+        config = Config.model_validate_json((folder / "config.json").read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{folder / 'config.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if config.format != 1:
+        raise CheckpointError(f"{folder} is a checkpoint of format {config.format}; this UGRIE reads format 1: upgrade it")
+    return config
+
+
+def digest(folder: Path) -> str:
+    """Twelve hexadecimal digits that tell this checkpoint from any other: the SHA-256 of its files."""
+    state = hashlib.sha256()
+    for file in FILES:
+        state.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    return state.hexdigest()[:12]

@@ -1,0 +1,11 @@
+"""open_clip and transformers, imported in the one order that works everywhere: torchvision's operators first.
+
+Modules of UGRIE that need either at run time take it from here.
+"""
+
+import ugrie.torchvision_ops  # noqa: F401  isort: skip
+
+import open_clip
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+__all__ = ["BartConfig", "BartForConditionalGeneration", "PreTrainedTokenizerBase", "PreTrainedTokenizerFast", "open_clip"]

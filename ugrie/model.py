@@ -1,0 +1,147 @@
+"""UGRIE: image tower -> mapper -> BART, which fills the template's slots.
+
+    model = UGRIE.from_pretrained("ugrie-tiny")
+    model.annotate(["beach.jpg"], schemes=["polarity2", "valence"])[0].sentence
+    model.annotate_embeddings(embeddings)  # where the embeddings are there already
+
+Shi et al., "One for All: A Unified Generative Framework for Image Emotion Classification", IEEE TCSVT 34(8), 2024. The
+paper publishes no code; what its abstract leaves open is decided here and stated in each module.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from ugrie import checkpoint, preprocess
+from ugrie.annotation import Annotation, Prediction
+from ugrie.encoder import Encoder
+from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+from ugrie.mapper import Mapper
+from ugrie.slots import SlotFiller
+from ugrie.template import Template
+from ugrie.trie import Slot, compile_template
+
+
+class UGRIE(nn.Module):
+    """The model in one piece. Build it with `from_pretrained`, or with `new` for training."""
+
+    def __init__(self, config: checkpoint.Config, tokenizer: PreTrainedTokenizerFast, bart: BartForConditionalGeneration):
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.bart = bart
+        shape = config.mapper
+        self.mapper = Mapper(config.tower.embedding_dim, shape.prefix_length, bart.config.d_model, shape.hidden, shape.dropout)
+        self.encoder: Encoder | None = None
+        self.tower_weights: str | None = None
+        self._slots: dict[Template, tuple[Slot, ...]] = {}
+        self._fillers: dict[Template, SlotFiller] = {}
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu", tower_weights: str | None = None) -> "UGRIE":
+        """A bundled checkpoint by its name, or any by its folder. Raises CheckpointError.
+
+        `tower_weights` is the file of CLIP weights for checkpoints that do not bundle their tower; without it open_clip
+        fetches them when pixels are first annotated.
+        """
+        folder = checkpoint.find(str(name_or_folder))
+        config = checkpoint.read_config(folder)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), clean_up_tokenization_spaces=False)
+        model = cls(config, tokenizer, BartForConditionalGeneration(BartConfig(**config.bart)))
+        if config.tower.vision_cfg is not None:
+            model.encoder = Encoder.bundled(config.tower)
+        model.tower_weights = tower_weights
+        try:
+            load_model(model, folder / "model.safetensors")
+        except (RuntimeError, SafetensorError) as error:
+            raise checkpoint.CheckpointError(f"{folder / 'model.safetensors'} does not fit its config.json: {error}") from None
+        return model.eval().to(device)
+
+    def save_pretrained(self, folder: str | Path, card: str) -> None:
+        """Writes the checkpoint's folder; `card` is the text of its MODEL_CARD.md. A tower known by name is not written."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(self.config.model_dump_json(indent=1, exclude_none=True) + "\n")
+        (folder / "MODEL_CARD.md").write_text(card)
+        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        encoder, self.encoder = self.encoder, self.encoder if self.config.tower.vision_cfg is not None else None
+        try:
+            save_model(self, str(folder / "model.safetensors"))
+        finally:
+            self.encoder = encoder
+
+    @property
+    def decoder_start(self) -> tuple[int, ...]:
+        """The specials with which the decoder begins every sentence."""
+        forced = getattr(self.bart.generation_config, "forced_bos_token_id", None)
+        return (self.bart.config.decoder_start_token_id, *(() if forced is None else (forced,)))
+
+    def slots(self, template: Template) -> tuple[Slot, ...]:
+        """The template in this checkpoint's tokens. Raises TemplateError where its tokenizer lacks them."""
+        if template not in self._slots:
+            self._slots[template] = compile_template(template, self.tokenizer)
+        return self._slots[template]
+
+    def annotate(
+        self, images: Iterable[str | Path | Image.Image | np.ndarray], schemes: Sequence[str] | None = None, batch_size: int = 32
+    ) -> list[Annotation]:
+        """Annotates images: paths, PIL images or uint8 arrays ([height, width] grey or [height, width, 3] RGB).
+
+        Schemes default to all the checkpoint was trained for, stated in the order asked. Raises SchemeError for another,
+        and what Pillow raises for a file that is no image.
+        """
+        annotations: list[Annotation] = []
+        images = iter(images)
+        while batch := list(islice(images, batch_size)):
+            crops = np.stack([preprocess.crop(_open(image), self.config.tower.crop_size) for image in batch])
+            annotations += self.predict(self.encode(crops), schemes).annotations()
+        return annotations
+
+    def annotate_embeddings(self, embeddings: np.ndarray, schemes: Sequence[str] | None = None, batch_size: int = 1024) -> list[Annotation]:
+        """Annotates images by their embeddings from this checkpoint's tower: float [images, embedding_dim], any norm."""
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.config.tower.embedding_dim:
+            raise ValueError(
+                f"embeddings are [images, {self.config.tower.embedding_dim}] for {self.config.name}, not {list(embeddings.shape)}"
+            )
+        annotations: list[Annotation] = []
+        for start in range(0, len(embeddings), batch_size):
+            batch = torch.from_numpy(embeddings[start : start + batch_size].astype(np.float32))
+            annotations += self.predict(batch, schemes).annotations()
+        return annotations
+
+    @torch.inference_mode()
+    def encode(self, crops: np.ndarray) -> Tensor:
+        """uint8 crops [n, size, size, 3] -> embeddings, float32 [n, embedding_dim] on the model's device."""
+        if self.encoder is None:
+            self.encoder = Encoder.pretrained(self.config.tower, self.tower_weights).to(self.bart.device)
+        return self.encoder(torch.from_numpy(crops))
+
+    @torch.inference_mode()
+    def predict(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> Prediction:
+        """Fills the template for embeddings [n, embedding_dim]: calibrated probabilities of every label of every scheme."""
+        template = self.config.template(None if schemes is None else tuple(schemes))
+        if template not in self._fillers:
+            self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
+        prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
+        encoded = self.bart.model.encoder(inputs_embeds=prefix).last_hidden_state
+        probs, choices = {}, {}
+        for scheme, scores in zip(template.schemes, self._fillers[template].fill(encoded), strict=True):
+            temperature = self.config.temperatures.get(scheme.name, 1.0)
+            probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
+            choices[scheme.name] = scores.argmax(-1).cpu().numpy()
+        return Prediction(template, probs, choices)
+
+
+def _open(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image)
+    return Image.open(image)

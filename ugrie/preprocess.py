@@ -1,0 +1,51 @@
+"""An image as a person would see it, resized and cropped as CLIP does: a uint8 square.
+
+EXIF orientation is applied; palette, greyscale, CMYK and 16-bit images become RGB; transparency lies on white; an animation
+is its first frame. Then the short side is resized to the crop's size (bicubic) and the centre is cut out, to the pixel what
+open_clip's `image_transform(size, is_train=False)` does with an RGB image. Needs no torch: the workers that decode import it.
+"""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image upright and in RGB. Decodes it; whatever the decoder raises goes through."""
+    image.load()
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block raises anything at all, and leaves a good picture
+        image.info.pop("exif", None)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _sixteen_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def crop(image: Image.Image, size: int) -> np.ndarray:
+    """The CLIP crop of an image: uint8 [size, size, 3], RGB."""
+    image = to_rgb(image)
+    width, height = image.size
+    resized = (size, max(size, int(size * height / width))) if width <= height else (max(size, int(size * width / height)), size)
+    scale = (width / resized[0], height / resized[1])
+    left, top = round((resized[0] - size) / 2.0), round((resized[1] - size) / 2.0)
+    if max(resized) > 8 * size:  # a very long image: resize only what the crop needs
+        box = (left * scale[0], top * scale[1], (left + size) * scale[0], (top + size) * scale[1])
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BICUBIC)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _sixteen_bit(image: Image.Image) -> Image.Image:
+    """16-bit integers by their high byte; other deep images stretched from their least value to their greatest."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    if image.mode != "F" and values.min() >= 0 and values.max() < 65536:
+        values = values / 257 if image.mode.startswith("I;16") or values.max() > 255 else values
+    else:
+        low, high = values.min(), values.max()
+        values = (values - low) * (255 / (high - low) if high > low else 0)
+    return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
