@@ -40,6 +40,7 @@ class MapperConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    components: int
     prefix_length: int
     hidden: int
     dropout: float = 0.0

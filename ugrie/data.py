@@ -21,24 +21,29 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Labelled:
-    """n images: `embeddings` float32 [n, dim], `targets` by scheme float32 [n, labels] (a row of zeros: no label), `groups`."""
+    """n images: `embeddings` float32 [n, dim], `targets` by scheme float32 [n, labels] (a row of zeros: no label), `groups`.
+
+    `repeats` int64 [n] is how often an image is seen in an epoch.
+    """
 
     embeddings: np.ndarray
     targets: Mapping[str, np.ndarray]
     groups: np.ndarray
+    repeats: np.ndarray
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     def take(self, rows: np.ndarray) -> "Labelled":
-        return Labelled(self.embeddings[rows], {k: v[rows] for k, v in self.targets.items()}, self.groups[rows])
+        return Labelled(self.embeddings[rows], {k: v[rows] for k, v in self.targets.items()}, self.groups[rows], self.repeats[rows])
 
     @classmethod
     def concat(cls, parts: Sequence["Labelled"], schemes: Sequence[Scheme]) -> "Labelled":
         targets = {
             s.name: np.concatenate([p.targets.get(s.name, np.zeros((len(p), len(s.labels)), np.float32)) for p in parts]) for s in schemes
         }
-        return cls(np.concatenate([p.embeddings for p in parts]), targets, np.concatenate([p.groups for p in parts]))
+        embeddings, groups, repeats = (np.concatenate([getattr(p, name) for p in parts]) for name in ("embeddings", "groups", "repeats"))
+        return cls(embeddings, targets, groups, repeats)
 
 
 def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Callable[[list[Path]], np.ndarray]) -> Labelled:
@@ -64,7 +69,7 @@ def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Callab
         targets[name] = target(known[name], column, _column(table, column.column or name, path))
     count = len(embeddings)
     groups = _column(table, data_set.group, path).astype(str) if data_set.group else np.arange(count).astype(str)
-    return Labelled(embeddings, targets, np.char.add(f"{data_set.path}:", groups))
+    return Labelled(embeddings, targets, np.char.add(f"{data_set.path}:", groups), np.full(count, data_set.repeat))
 
 
 def target(scheme: Scheme, column: Column, values: np.ndarray) -> np.ndarray:
@@ -81,7 +86,8 @@ def target(scheme: Scheme, column: Column, values: np.ndarray) -> np.ndarray:
             except SchemeError as error:
                 raise DataError(f"row {row}: {error}") from None
         else:
-            out[row] = between_levels(rescale(float(value), column.range or scheme.range, scheme.range), scheme.values)
+            rating = rescale(float(value), column.range or scheme.range, scheme.range)
+            out[row] = over_levels(rating, scheme.values)
     return out
 
 
@@ -94,7 +100,7 @@ def rescale(value: float, source: tuple[float, float] | None, to: tuple[float, f
     return to[0] + (value - source[0]) * (to[1] - to[0]) / (source[1] - source[0])
 
 
-def between_levels(value: float, levels: Sequence[float]) -> np.ndarray:
+def over_levels(value: float, levels: Sequence[float]) -> np.ndarray:
     """The distribution over the two levels around a value whose expectation is the value."""
     out = np.zeros(len(levels), np.float32)
     upper = int(np.clip(np.searchsorted(levels, value), 1, len(levels) - 1))

@@ -38,7 +38,9 @@ class UGRIE(nn.Module):
         self.tokenizer = tokenizer
         self.bart = bart
         shape = config.mapper
-        self.mapper = Mapper(config.tower.embedding_dim, shape.prefix_length, bart.config.d_model, shape.hidden, shape.dropout)
+        self.mapper = Mapper(
+            config.tower.embedding_dim, shape.components, shape.prefix_length, bart.config.d_model, shape.hidden, shape.dropout
+        )
         self.encoder: Encoder | None = None
         self.tower_weights: str | None = None
         self._slots: dict[Template, tuple[Slot, ...]] = {}

@@ -31,6 +31,7 @@ class DataSet(_Strict):
     images: str = "images"
     file: str = "image"  # the column with the image's file name
     group: str | None = None  # images of one group stay on one side of a split
+    repeat: int = Field(default=1, ge=1)  # how often an image is seen in an epoch
     schemes: dict[str, Column]
 
 
@@ -49,6 +50,7 @@ class Recipe(_Strict):
     tower: str
     data: tuple[DataSet, ...]
     bart: Bart = Bart()
+    components: int = 64
     prefix_length: int = 4
     hidden: int = 256
     dropout: float = 0.3
@@ -58,6 +60,8 @@ class Recipe(_Strict):
     learning_rate: float = 5e-4
     weight_decay: float = 0.05
     validation: float = Field(default=0.15, gt=0, lt=1)
+    mixup: float = 0.0
+    context_noise: float = 0.5
     seed: int = 0
 
 

@@ -29,7 +29,6 @@ from ugrie.template import Template
 from ugrie.tokenizer import phrase_tokenizer
 from ugrie.trie import Slot
 
-CONTEXT_NOISE = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +54,7 @@ def new_model(recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig) -> 
         schemes=tuple(schemes),
         temperatures={},
         tower=tower,
-        mapper=MapperConfig(prefix_length=recipe.prefix_length, hidden=recipe.hidden, dropout=recipe.dropout),
+        mapper=MapperConfig(components=recipe.components, prefix_length=recipe.prefix_length, hidden=recipe.hidden, dropout=recipe.dropout),
         bart=bart,
     )
     return UGRIE(config, tokenizer, BartForConditionalGeneration(BartConfig(**bart)))
@@ -69,9 +68,9 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe) -> list[dict[str, float]
     draw = np.random.default_rng(recipe.seed)
     inside, outside = split(data, recipe.validation, draw)
     learn, check = data.take(inside), data.take(outside)
-    model.mapper.standardise(torch.from_numpy(learn.embeddings))
+    model.mapper.fit_projection(torch.from_numpy(learn.embeddings))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * (len(learn) // recipe.batch_size + 1)
+    steps = recipe.epochs * len(batches(learn, model.config.schemes, recipe.batch_size, draw))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
     best, best_state, curve = float("inf"), copy.deepcopy(model.state_dict()), []
     for epoch in range(recipe.epochs):
@@ -79,7 +78,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe) -> list[dict[str, float]
         losses = []
         for rows in batches(learn, model.config.schemes, recipe.batch_size, draw):
             template = draw_template(learn, model.config.schemes, rows[0], draw)
-            losses.append(loss := slot_loss(model, learn.take(rows), template, draw))
+            losses.append(loss := slot_loss(model, mix(learn.take(rows), recipe.mixup, draw), template, draw, recipe.context_noise))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -112,7 +111,8 @@ def batches(data: Labelled, schemes: Sequence[Scheme], size: int, draw: np.rando
     has = np.stack([data.targets[scheme.name].any(1) for scheme in schemes], 1)
     parts = []
     for kind in np.unique(has[has.any(1)], axis=0):
-        rows = draw.permutation(np.flatnonzero((has == kind).all(1)))
+        rows = np.flatnonzero((has == kind).all(1))
+        rows = draw.permutation(np.repeat(rows, data.repeats[rows]))
         parts += [rows[i : i + size] for i in range(0, len(rows), size)]
     return [parts[i] for i in draw.permutation(len(parts))]
 
@@ -124,12 +124,23 @@ def draw_template(data: Labelled, schemes: Sequence[Scheme], row: int, draw: np.
     return Template(tuple(labelled[i] for i in draw.permutation(len(labelled))[:count]))
 
 
-def slot_loss(model: UGRIE, data: Labelled, template: Template, draw: np.random.Generator) -> Tensor:
+def mix(data: Labelled, concentration: float, draw: np.random.Generator) -> Labelled:
+    """Mixup (Zhang et al., ICLR 2018): each image and its labels blended with another's of the batch, by Beta-drawn shares."""
+    if not concentration:
+        return data
+    share = draw.beta(concentration, concentration, (len(data), 1)).astype(np.float32)
+    other = data.take(draw.permutation(len(data)))
+    targets = {name: share * target + (1 - share) * other.targets[name] for name, target in data.targets.items()}
+    unit = [d.embeddings / np.linalg.norm(d.embeddings, axis=1, keepdims=True) for d in (data, other)]
+    return Labelled(share * unit[0] + (1 - share) * unit[1], targets, data.groups, data.repeats)
+
+
+def slot_loss(model: UGRIE, data: Labelled, template: Template, draw: np.random.Generator, context_noise: float = 0.0) -> Tensor:
     """Mean cross-entropy of the template's slots against the targets, nats. Every image must have all its labels."""
     slots = model.slots(template)
     targets = [data.targets[scheme.name] for scheme in template.schemes]
     context = [(t.cumsum(1) > draw.random((len(t), 1)) * t.sum(1, keepdims=True)).argmax(1) for t in targets]
-    foreign = draw.random((len(targets), len(data))) < CONTEXT_NOISE
+    foreign = draw.random((len(targets), len(data))) < context_noise
     context = [np.where(f, c[draw.permutation(len(c))], c) for f, c in zip(foreign, context, strict=True)]
     tokens, places = _tokens(model, slots, context)
     prefix = model.mapper(torch.from_numpy(data.embeddings).to(model.bart.device))

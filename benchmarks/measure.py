@@ -1,0 +1,50 @@
+"""What the benchmarks share: interleaved timing, the machine in a file name, and results as JSON."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, after one call to warm up. Rounds go through all of them in turn, so that a machine that
+    slows down slows all alike."""
+    for call in contenders.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, call in contenders.items():
+            clock = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - clock)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def machine() -> str:
+    """The processor (or GPU), its share of this machine and torch's version, fit for a file name."""
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        name = platform.processor() or platform.machine()
+        cpuinfo = Path("/proc/cpuinfo")
+        if cpuinfo.is_file():
+            name = next((line.partition(":")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")), name)
+        name = f"{name} {os.cpu_count()} cores"
+    words = "".join(c if c.isalnum() or c == "." else " " for c in name).split()
+    return "-".join([*words, "torch", torch.__version__.partition("+")[0]]).lower()
+
+
+def save(benchmark: str, result: Mapping[str, Any]) -> Path:
+    """Writes a result where it is committed, under the machine's name."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{benchmark}-{machine()}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
