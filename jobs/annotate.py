@@ -7,8 +7,11 @@ Every setting is a flag, or a key of the TOML file given as --config (a flag win
 committed, 2 when a setting is wrong (nothing was started then), 1 when it failed; the same --run-id goes on where it stopped.
 """
 
+import json
 import logging
 import sys
+import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,16 +37,48 @@ def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
 @app.meta.default
 def main(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None) -> None:
     if config is not None:
-        if not config.is_file():
-            raise UserError(f"--config {config}: there is no such file")
-        app.config = Toml(config)
+        app.config = (Toml(_checked(config)),)
     app(tokens, exit_on_error=False, print_error=False)
+
+
+def run(tokens: Sequence[str] | None = None) -> int:
+    """Runs the job with these arguments, those of the command line by default. Returns the exit code."""
+    app.config = ()
+    try:
+        app.meta(tokens, exit_on_error=False, print_error=False)
+    except (CycloptsError, UserError) as error:
+        for problem in problems(error):
+            print(f"annotate: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def problems(error: Exception) -> Iterator[str]:
+    """What is wrong, a line each: the flag, its value, and what it should be. Storage options are secret: their value is not shown."""
+    if isinstance(error.__cause__, ValidationError):
+        for detail in error.__cause__.errors():
+            name = str(detail["loc"][0])
+            missing = detail["type"] == "missing"
+            value = "" if missing or name == "storage_options" else f" {detail['input']!r}"
+            message = "must be given" if missing else detail["msg"].removeprefix("Input ")
+            about = AnnotateConfig.model_fields[name].description
+            yield f"--{name.replace('_', '-')}{value}: {message} ({about})"
+    elif isinstance(error.__cause__, json.JSONDecodeError):
+        yield f"--storage-options: no JSON object: {error.__cause__.msg} at character {error.__cause__.pos + 1}"
+    else:
+        yield " ".join(str(error).split())
+
+
+def _checked(config: Path) -> Path:
+    try:
+        tomllib.loads(config.read_text())
+    except OSError as error:
+        raise UserError(f"--config {config} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"--config {config} is not valid TOML: {error}") from None
+    return config
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        app.meta(exit_on_error=False, print_error=False)
-    except (CycloptsError, ValidationError, UserError) as error:
-        print(f"annotate: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run())

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config import Precision
 from pipeline.storage import Options
 from pipeline.table import Tables, expect, scheme_type
 from pipeline.weights import local_folder
+from ugrie import checkpoint
 from ugrie.annotation import Prediction
 from ugrie.schemes import Scheme
 
@@ -24,6 +26,7 @@ class AnnotatorSettings:
     tables: Tables
     run_id: str
     device: str
+    precision: Precision
     threads: int | None
     batch_size: int
 
@@ -40,7 +43,9 @@ class Annotator:
             torch.set_num_threads(settings.threads)
         self.settings = settings
         folder = local_folder(settings.model, settings.options)
-        self.model = UGRIE.from_pretrained(folder, settings.device, settings.tower_weights)
+        if not settings.tables.model.endswith(f"@{checkpoint.digest(folder)}"):
+            raise RuntimeError(f"{settings.model} on this worker is not {settings.tables.model}, with which the run was planned")
+        self.model = UGRIE.from_pretrained(folder, settings.device, settings.tower_weights, settings.precision)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tables = self.settings.tables
@@ -52,10 +57,8 @@ class Annotator:
         choices = {s.name: np.full(len(loaded), -1) for s in tables.schemes}
         sentences: list[str | None] = [None] * len(loaded)
         embeddings = np.zeros((len(loaded), tables.embedding_dim or 0), np.float16)
-        for start in range(0, len(ok), self.settings.batch_size):
-            rows = ok[start : start + self.settings.batch_size]
-            together = rows[-1] - rows[0] + 1 == len(rows)
-            encoded = self.model.encode(crops[rows[0] : rows[-1] + 1] if together else crops[rows])
+        batches = [ok[start : start + self.settings.batch_size] for start in range(0, len(ok), self.settings.batch_size)]
+        for rows, encoded in zip(batches, self.model.encode(pick(crops, rows) for rows in batches), strict=True):
             prediction = self.model.predict(encoded, self.settings.schemes)
             self._take(prediction, rows, probs, choices, sentences)
             if tables.embedding_dim is not None:
@@ -84,6 +87,11 @@ class Annotator:
             choices[name][rows] = prediction.choices[name]
         for row, sentence in zip(rows, prediction.sentences(), strict=True):
             sentences[row] = sentence
+
+
+def pick(crops: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The crops of these rows; a slice, not a copy, where they stand together."""
+    return crops[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else crops[rows]
 
 
 def view(column: pa.ChunkedArray, size: int) -> np.ndarray:

@@ -37,6 +37,7 @@ def connect_ray() -> None:
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
     else:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's notes on itself, which nobody can act on here
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
         cpus = max(4, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
 

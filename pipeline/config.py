@@ -1,9 +1,8 @@
 """The annotation job's whole configuration, one typed model: flags, the configuration file and the docs come from it."""
 
 import datetime as dt
-import json
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -13,10 +12,7 @@ def _comma_separated(value: Any) -> Any:
     return None if words is None else tuple(part.strip() for word in words for part in str(word).split(",") if part.strip())
 
 
-def _json_object(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
-
-
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
 
@@ -26,9 +22,10 @@ class AnnotateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = Field(
-        description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl); a .parquet with image bytes; .tar shards"
+        min_length=1,
+        description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl); a .parquet with image bytes; .tar shards",
     )
-    output: str = Field(description="Folder or prefix that receives annotations/ and runs/")
+    output: str = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
     model: str = Field("ugrie-tiny", description="A bundled checkpoint's name, a folder, or the URL of one")
     tower_weights: str | None = Field(None, description="File of CLIP weights, for a model that does not bundle its own")
     schemes: Names | None = Field(None, description="Emotion models to annotate, comma-separated; all that the model knows by default")
@@ -49,6 +46,7 @@ class AnnotateConfig(BaseModel):
     )
     keep_embeddings: bool = Field(False, description="Write each image's embedding too")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda)$", description="auto, cpu or cuda: auto takes GPUs where Ray has them")
+    precision: Precision = Field("auto", description="The image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU")
     num_actors: int | None = Field(None, ge=1, description="Copies of the model; by default one per GPU (or share of one), or by the CPUs")
     gpus_per_actor: float = Field(1.0, gt=0, le=1, description="Share of a GPU that one copy takes")
     batch_size: int = Field(64, ge=1, description="Images that go through the model at once")
@@ -72,5 +70,8 @@ def without_password(uri: str) -> str:
         return uri
     scheme, rest = uri.split("://", 1)
     host, slash, path = rest.partition("/")
-    path = path.partition("?")[0] if scheme in ("http", "https") else path
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    if scheme in ("http", "https"):
+        path = path.partition("?")[0]
+    if not scheme.startswith(("abfs", "wasb")):  # whose container@account names no user
+        host = host.rpartition("@")[2]
+    return f"{scheme}://{host}{slash}{path}"

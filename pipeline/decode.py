@@ -11,7 +11,8 @@ from pipeline.errors import ImageError
 from ugrie import preprocess
 
 # What photographs come in. Not Pillow's whole list: some of its formats run other programs (EPS) or hold no pixels (WMF).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "ICO", "TGA")
+# MPO is not named: Pillow opens it as the JPEG that it begins with.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Decoded:
 
 def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
     """Decodes and crops an image. Raises ImageError: not_an_image, too_large or corrupt."""
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses twice this, also of an image within another
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of oddities in metadata, and of sizes we check ourselves
         try:
@@ -32,7 +34,7 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
         except UnidentifiedImageError:
             raise ImageError("not_an_image", f"{len(data)} bytes that are no {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError as error:
-            raise ImageError("too_large", str(error)) from None
+            raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
         except Exception as error:  # parsers of headers raise anything; the file is the cause
             raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
         with image:
@@ -41,5 +43,7 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
                 raise ImageError("too_large", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
             try:
                 return Decoded(preprocess.crop(image, crop_size), width, height)
+            except Image.DecompressionBombError as error:  # an image within, such as an icon's
+                raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
             except Exception as error:  # as above, for the pixels
                 raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None

@@ -66,7 +66,7 @@ class Fetcher:
                 "forbidden", f"the table may point to {allowed}, not to {protocol(row['uri'])}://; allow it with --allow-protocols"
             )
         try:
-            fs, path = connect(row["uri"] if row["container"] is None else self.input, self.options)
+            fs, path = self._connect(row)
         except UserError as error:
             raise ImageError("unreadable", str(error)) from None
         start = row["position"] if row["container"] is not None else 0
@@ -79,6 +79,12 @@ class Fetcher:
         elif len(data) < row["size"]:
             raise ImageError("truncated", f"{len(data)} bytes came of {row['size']}")
         return data
+
+    def _connect(self, row: dict[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Where a row's bytes are. The storage options are the source's: another kind of storage is asked without them."""
+        if row["container"] is not None or protocol(row["uri"]) == protocol(self.input):
+            return connect(row["uri"] if row["container"] is None else self.input, self.options)
+        return connect(row["uri"], {})
 
     def _embedded(self, rows: list[dict[str, Any]]) -> dict[int, bytes | ImageError | None]:
         """The bytes of the rows that lie within Parquet tables, by image_id; each row group is read once."""

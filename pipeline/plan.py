@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.table import Tables
 from pipeline.weights import local_folder
 from ugrie import checkpoint
 from ugrie.schemes import SchemeError
+from ugrie.template import TemplateError
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class Plan:
 
 
 def committed(config: AnnotateConfig) -> dict[str, Any] | None:
-    """The record of the run, if it is done already."""
+    """The record of the run, if it is done already. Raises UserError if it was asked for something else."""
     fs, root = connect(config.output, config.storage_options)
-    path = f"{root.rstrip('/')}/runs/{config.run_id}.json"
-    fs.invalidate_cache()
-    return json.loads(fs.cat_file(path)) if fs.exists(path) else None
+    record = _read_json(fs, f"{root.rstrip('/')}/runs/{config.run_id}.json")
+    if record is not None:
+        settings = config.public()
+        keys = ("input", "model", "schemes", "column", "limit", "keep_embeddings")
+        _check_same(config.run_id, record["config"], {key: settings[key] for key in keys})
+    return record
 
 
 def prepare(config: AnnotateConfig) -> Plan:
@@ -63,8 +68,9 @@ def prepare(config: AnnotateConfig) -> Plan:
         "column": config.column,
         "limit": config.limit,
         "keep_embeddings": config.keep_embeddings,
+        "precision": config.precision,
     }
-    before = _read_plan(fs, f"{work}/plan.json")
+    before = _read_json(fs, f"{work}/plan.json")
     if before is None:
         source = islice(items(config.input, config.column, config.storage_options), config.limit)
         try:
@@ -82,9 +88,7 @@ def prepare(config: AnnotateConfig) -> Plan:
                 f"{config.output} can't be written: {error or type(error).__name__}; check the path and the credentials"
             ) from None
         before = {"asked": asked, **settled}
-    for key, value in asked.items():
-        if (then := before["asked"].get(key)) != value:
-            raise UserError(f"run {config.run_id} was begun with {key} = {then}, not {value}: give that again, or another --run-id")
+    _check_same(config.run_id, before["asked"], asked)
     manifest = Manifest(f"{work}/manifest", before["rows"], before["block_rows"])
     done = blocks.done(fs, f"{work}/rows")
     return Plan(
@@ -106,8 +110,14 @@ def _tables(config: AnnotateConfig) -> Tables:
         template = model.template(config.schemes)
     except (checkpoint.CheckpointError, SchemeError) as error:
         raise UserError(str(error)) from None
+    except TemplateError as error:
+        raise UserError(f"schemes = {', '.join(config.schemes or ()) or 'none'}: {error}; all are annotated where none are named") from None
     except pydantic.ValidationError as error:
         raise UserError(f"{folder}: {error}") from None
+    if config.precision == "int8" and not model.tower.is_transformer:
+        raise UserError(f"precision = int8 is for transformers, and the image tower of {model.name} is none: leave it at auto")
+    if config.precision == "int8" and find_spec("onnxruntime") is None:
+        raise UserError("precision = int8 needs ONNX Runtime: pip install 'ugrie[int8]', here and on every worker")
     return Tables(
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
@@ -116,11 +126,17 @@ def _tables(config: AnnotateConfig) -> Tables:
     )
 
 
-def _read_plan(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
+def _check_same(run_id: str, before: dict[str, Any], asked: dict[str, Any]) -> None:
+    for key, value in asked.items():
+        if (then := before.get(key)) != value:
+            raise UserError(f"run {run_id} was begun with {key} = {then}, not {value}: give that again, or another --run-id")
+
+
+def _read_json(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
     try:
         fs.invalidate_cache()
         return json.loads(fs.cat_file(path))
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except Exception as error:  # storage clients raise kinds of their own
         raise UserError(f"the output can't be read: {error or type(error).__name__}; check the path and the credentials") from None

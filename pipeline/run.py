@@ -71,8 +71,8 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     return record
 
 
-def graph(plan: Plan, shares: Shares) -> Dataset:
-    """The three operators over the blocks that are left. A row of the result is a block that was written."""
+def operators(plan: Plan, shares: Shares) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
+    """A run's three operators; of the annotator, what an actor makes it of."""
     config = plan.config
     fetcher = Fetcher(
         input=config.input,
@@ -92,10 +92,16 @@ def graph(plan: Plan, shares: Shares) -> Dataset:
         tables=plan.tables,
         run_id=config.run_id,
         device=shares.device,
+        precision=config.precision,
         threads=shares.threads,
         batch_size=config.batch_size,
     )
-    writer = BlockWriter(config.output, plan.rows_folder, config.storage_options, plan.tables)
+    return loader, settings, BlockWriter(config.output, plan.rows_folder, config.storage_options, plan.tables)
+
+
+def graph(plan: Plan, shares: Shares) -> Dataset:
+    """The three operators over the blocks that are left. A row of the result is a block that was written."""
+    loader, settings, writer = operators(plan, shares)
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))

@@ -6,6 +6,7 @@ so. A folder that holds only .tar or only .parquet files is read as shards or as
 """
 
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,9 +45,13 @@ def items(uri: str, column: str, options: Options) -> Iterator[Item]:
     fs, path = connect(uri, options)
     files = _files(fs, path, uri)
     found = False
-    for item in _items(fs, files, column):
-        found = True
-        yield item
+    try:
+        for item in _items(fs, files, column):
+            found = True
+            yield item
+    except OSError as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{uri} can't be read: {what}; check the file and the credentials") from None
     if not found:
         raise UserError(f"{uri} holds no images")
 
@@ -54,18 +59,18 @@ def items(uri: str, column: str, options: Options) -> Iterator[Item]:
 def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str) -> list[dict[str, Any]]:
     """The files of a folder, prefix or glob, or the one file, by path; hidden ones (._name, _name) left out."""
     try:
-        if any(c in path for c in "*?["):
-            listed, base = fs.glob(path, detail=True), path.split("*")[0].rpartition("/")[0]
-        elif fs.isfile(path):
+        if fs.isfile(path):
             listed, base = {path: fs.info(path)}, posixpath.dirname(path)
+        elif any(c in path for c in "*?[") and not fs.isdir(path):
+            listed, base = fs.glob(path, detail=True), re.split(r"[*?[]", path)[0].rpartition("/")[0]
         else:
             listed, base = fs.find(path, detail=True), path.rstrip("/")
     except FileNotFoundError:
         listed, base = {}, path
     except PermissionError as error:
         raise UserError(f"{uri} can't be listed: {error or 'access denied'}; check the credentials") from None
-    except OSError as error:
-        raise UserError(f"{uri} can't be listed: {error}") from None
+    except Exception as error:  # storage clients raise kinds of their own
+        raise UserError(f"{uri} can't be listed: {error or type(error).__name__}") from None
     files = []
     for name, info in sorted(listed.items()):
         parts = name[len(base) :].split("/")
@@ -98,6 +103,9 @@ def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterato
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGES):
                     yield Item(f"{shard}!/{member.name.removeprefix('./')}", member.size, version, info["name"], member.offset_data)
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile ends silently there, but the archive doesn't
+                raise tarfile.ReadError(f"it is cut off or broken at byte {tar.offset}")
     except tarfile.TarError as error:
         raise UserError(f"{shard} is no readable .tar: {error}") from None
 
@@ -131,7 +139,8 @@ def _field(schema: pa.Schema, column: str, name: str) -> pa.Field:
         close = did_you_mean(column, schema.names)
         raise UserError(f"{name} has no column '{column}'{close}; it has {', '.join(schema.names)}: name one with --column")
     field = schema.field(column)
-    if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type) or _is_bytes(field.type)):
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_bytes(field.type)):
         raise UserError(f"column '{column}' of {name} holds {field.type}, neither URIs nor image bytes: name another with --column")
     return field
 
@@ -156,5 +165,6 @@ def _uris(column: pa.Array, table: str, fs: fsspec.AbstractFileSystem) -> Iterat
 
 
 def allowed_protocols(uri: str, extra: tuple[str, ...]) -> frozenset[str]:
-    """Where the URIs of a source may point: the source's own kind of storage, and what the user allows beside it."""
-    return frozenset({protocol(uri), *extra})
+    """Where the URIs of a source may point: the source's own kind of storage, by all its names (s3, s3a), and what the user allows."""
+    names = fsspec.get_filesystem_class(protocol(uri)).protocol
+    return frozenset({*([names] if isinstance(names, str) else names), *extra})

@@ -23,7 +23,8 @@ def connect(uri: str, options: Options) -> tuple[fsspec.AbstractFileSystem, str]
     name = protocol(uri)
     known = fsspec.available_protocols()
     if name not in known:
-        raise UserError(f"'{name}://' of {uri} is no known kind of storage{did_you_mean(name, known)}")
+        close = did_you_mean(f"{name}://", [f"{other}://" for other in known])
+        raise UserError(f"'{name}://' of {uri} is no known kind of storage{close}")
     try:
         return fsspec.core.url_to_fs(uri, **(options if name != "file" else {}))
     except ImportError as error:

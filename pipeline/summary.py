@@ -20,7 +20,7 @@ def summary(record: dict[str, Any], output: str) -> str:
         total = max(sum(labels.values()), 1)
         commonest = sorted(labels.items(), key=lambda entry: -entry[1])[:4]
         lines.append(f"  {scheme:<{width}}  " + ", ".join(f"{label} {count / total:.0%}" for label, count in commonest if count))
-    rate = timings["images_per_second"]
+    rate = timings.get("images_per_second")  # not known where all blocks were there already
     speed = f"{rate:.1f} images/s while annotating; " if rate else ""
     took = duration(sum(timings[f"{part}_seconds"] for part in ("plan", "ray", "annotate", "commit")))
     table = f"{output.rstrip('/')}/annotations/dt={record['date']}/part-{record['run_id']}-*.parquet"

@@ -34,6 +34,12 @@ class TowerConfig(BaseModel):
     pretrained: str | None = None
     vision_cfg: dict[str, Any] | None = None
 
+    @property
+    def is_transformer(self) -> bool:
+        """Whether the tower is a vision transformer, which int8 speeds up."""
+        trunk = (self.vision_cfg or {}).get("timm_model_name")
+        return "vit" in (trunk or self.name or "vit").lower()
+
 
 class MapperConfig(BaseModel):
     """The mapper's shape, see `ugrie.mapper.Mapper`."""

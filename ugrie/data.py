@@ -48,7 +48,7 @@ class Labelled:
 
 def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Callable[[list[Path]], np.ndarray]) -> Labelled:
     """Reads a data set. `embed` turns image files into embeddings; it is not called for an .npz, which has its own."""
-    path = root / data_set.path
+    path = file = root / data_set.path
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             table = {name: arrays[name] for name in arrays.files}
@@ -66,14 +66,20 @@ def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Callab
     for name, column in data_set.schemes.items():
         if name not in known:
             raise DataError(f"{path}: '{name}' is none of the recipe's schemes{did_you_mean(name, known)}")
-        targets[name] = target(known[name], column, _column(table, column.column or name, path))
+        values = _column(table, column.column or name, file)
+        try:
+            targets[name] = target(known[name], column, values)
+        except ValueError as error:
+            raise DataError(f"{file}, column '{column.column or name}': {error}") from None
     count = len(embeddings)
-    groups = _column(table, data_set.group, path).astype(str) if data_set.group else np.arange(count).astype(str)
+    groups = _column(table, data_set.group, file).astype(str) if data_set.group else np.arange(count).astype(str)
     return Labelled(embeddings, targets, np.char.add(f"{data_set.path}:", groups), np.full(count, data_set.repeat))
 
 
 def target(scheme: Scheme, column: Column, values: np.ndarray) -> np.ndarray:
     """A column as distributions over a scheme's labels, float32 [n, labels]; zeros where a value is empty or left out."""
+    if column.cuts and len(column.cuts) != len(scheme.labels) - 1:
+        raise DataError(f"{len(column.cuts)} cuts make {len(column.cuts) + 1} classes, but {scheme.name} has {len(scheme.labels)} labels")
     out = np.zeros((len(values), len(scheme.labels)), np.float32)
     for row, value in enumerate(values.tolist()):
         if value == "" or value in column.leave_out or value != value:

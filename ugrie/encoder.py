@@ -4,27 +4,40 @@ A tower is named (`ViT-L-14-quickgelu`, `openai`: open_clip fetches its weights 
 described (open_clip's own `vision_cfg`, which may name a timm trunk) with its weights in the checkpoint beside BART's.
 """
 
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ugrie.checkpoint import TowerConfig
+from ugrie.int8 import Int8Tower
 from ugrie.libraries import open_clip
+
+# auto: bf16 on a GPU, fp32 on a CPU, where bf16 is slower and int8 needs a transformer and an extra package.
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # Ray's memory, which is only read
 
 
 class Encoder(nn.Module):
     """uint8 crops [batch, size, size, 3] -> embeddings [batch, embedding_dim], float32. Normalises on the device."""
 
-    mean: Tensor
-    deviation: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, config: TowerConfig, tower: nn.Module):
         super().__init__()
         self.config = config
         self.tower = tower
-        self.register_buffer("mean", 255 * torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", 255 * torch.tensor(config.deviation).view(3, 1, 1), persistent=False)
+        mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.deviation))
+        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
+        self.register_buffer("shift", -mean / deviation, persistent=False)
+        self.fixed_batch = False
 
     @classmethod
     def bundled(cls, config: TowerConfig) -> "Encoder":
@@ -52,6 +65,61 @@ class Encoder(nn.Module):
             ) from error
         return cls(config, clip.visual.eval())
 
+    def prepare(self, device: str, precision: str) -> "Encoder":
+        """Puts the tower on its device, in place, in the precision asked for (see `Precision`). Raises Int8Error or ValueError."""
+        on_gpu = torch.device(device).type == "cuda"
+        if precision == "auto":
+            precision = "bf16" if on_gpu else "fp32"
+        if precision == "int8":
+            if on_gpu:
+                raise ValueError("int8 is for the CPU; on a GPU leave the precision at auto, which is bf16")
+            self.tower = Int8Tower(self.tower, self.config.crop_size)
+            return self
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        self.to(device=device, dtype=dtype)
+        self.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the crops come: convolutions need no copy
+        if on_gpu:
+            self.embed = torch.compile(self.embed, mode="max-autotune-no-cudagraphs", dynamic=False)  # type: ignore[method-assign]
+            self.fixed_batch = True
+        return self
+
     def forward(self, crops: Tensor) -> Tensor:
-        pixels = crops.to(self.mean.device, non_blocking=True).permute(0, 3, 1, 2).to(self.mean.dtype)
-        return self.tower((pixels - self.mean) / self.deviation).float()
+        return self.embed(crops.to(self.scale.device, non_blocking=True)).float()
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """Crops on the tower's device to embeddings in its precision. One function, so that it compiles to one graph."""
+        pixels = crops.permute(0, 3, 1, 2).to(self.scale.dtype)
+        return self.tower(pixels * self.scale + self.shift)
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Embeddings of batches of crops (uint8 [n, size, size, 3], read-only memory will do), float32 on the tower's device.
+
+        On a GPU the next batch is copied through pinned memory, on a stream of its own, while this one is computed, and a
+        smaller batch is filled up to the first one's size, for which the tower was compiled.
+        """
+        if self.scale.device.type != "cuda":
+            for batch in batches:
+                yield self(torch.from_numpy(batch))
+            return
+        copies = torch.cuda.Stream(self.scale.device)
+        size = 0
+
+        def upload(batch: np.ndarray) -> tuple[Tensor, Tensor, int]:
+            pinned = torch.zeros(max(size, len(batch)), *batch.shape[1:], dtype=torch.uint8, pin_memory=True)
+            pinned[: len(batch)] = torch.from_numpy(batch)
+            with torch.cuda.stream(copies):
+                return pinned.to(self.scale.device, non_blocking=True), pinned, len(batch)
+
+        waiting: tuple[Tensor, Tensor, int] | None = None
+        queue: Iterator[np.ndarray | None] = chain(batches, [None])
+        for following in queue:
+            ready = waiting
+            if ready is not None:
+                torch.cuda.current_stream().wait_stream(copies)
+            if following is not None:
+                waiting = upload(following)
+                size = max(size, len(following)) if self.fixed_batch else 0
+            if ready is not None:
+                crops, _, count = ready
+                crops.record_stream(torch.cuda.current_stream())
+                yield self(crops)[:count]

@@ -8,7 +8,7 @@ Shi et al., "One for All: A Unified Generative Framework for Image Emotion Class
 paper publishes no code; what its abstract leaves open is decided here and stated in each module.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from ugrie import checkpoint, preprocess
 from ugrie.annotation import Annotation, Prediction
-from ugrie.encoder import Encoder
+from ugrie.encoder import Encoder, Precision
 from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 from ugrie.mapper import Mapper
 from ugrie.slots import SlotFiller
 from ugrie.template import Template
+from ugrie.tokenizer import SPECIAL
 from ugrie.trie import Slot, compile_template
 
 
@@ -43,20 +44,33 @@ class UGRIE(nn.Module):
         )
         self.encoder: Encoder | None = None
         self.tower_weights: str | None = None
+        self.precision: Precision = "auto"
         self._slots: dict[Template, tuple[Slot, ...]] = {}
         self._fillers: dict[Template, SlotFiller] = {}
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu", tower_weights: str | None = None) -> "UGRIE":
+    def from_pretrained(
+        cls, name_or_folder: str | Path, device: str = "cpu", tower_weights: str | None = None, precision: Precision = "auto"
+    ) -> "UGRIE":
         """A bundled checkpoint by its name, or any by its folder. Raises CheckpointError.
 
+        `precision` is the image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU.
         `tower_weights` is the file of CLIP weights for checkpoints that do not bundle their tower; without it open_clip
         fetches them when pixels are first annotated.
         """
         folder = checkpoint.find(str(name_or_folder))
         config = checkpoint.read_config(folder)
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), clean_up_tokenization_spaces=False)
-        model = cls(config, tokenizer, BartForConditionalGeneration(BartConfig(**config.bart)))
+        try:
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_file=str(folder / "tokenizer.json"), clean_up_tokenization_spaces=False, **SPECIAL
+            )
+        except Exception as error:  # tokenizers raises nothing more specific
+            raise checkpoint.CheckpointError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
+        try:
+            bart = BartForConditionalGeneration(BartConfig(**config.bart))
+        except Exception as error:  # transformers raises errors of many kinds for a shape that can't be
+            raise checkpoint.CheckpointError(f"{folder / 'config.json'}: bart: {error}") from None
+        model = cls(config, tokenizer, bart)
         if config.tower.vision_cfg is not None:
             model.encoder = Encoder.bundled(config.tower)
         model.tower_weights = tower_weights
@@ -64,7 +78,11 @@ class UGRIE(nn.Module):
             load_model(model, folder / "model.safetensors")
         except (RuntimeError, SafetensorError) as error:
             raise checkpoint.CheckpointError(f"{folder / 'model.safetensors'} does not fit its config.json: {error}") from None
-        return model.eval().to(device)
+        model.eval().to(device)
+        model.precision = precision
+        if model.encoder is not None:
+            model.encoder.prepare(device, precision)
+        return model
 
     def save_pretrained(self, folder: str | Path, card: str) -> None:
         """Writes the checkpoint's folder; `card` is the text of its MODEL_CARD.md. A tower known by name is not written."""
@@ -100,10 +118,10 @@ class UGRIE(nn.Module):
         and what Pillow raises for a file that is no image.
         """
         annotations: list[Annotation] = []
-        images = iter(images)
-        while batch := list(islice(images, batch_size)):
-            crops = np.stack([preprocess.crop(_open(image), self.config.tower.crop_size) for image in batch])
-            annotations += self.predict(self.encode(crops), schemes).annotations()
+        crops = (preprocess.crop(_open(image), self.config.tower.crop_size) for image in images)
+        batches = iter(lambda: list(islice(crops, batch_size)), [])
+        for embeddings in self.encode(np.stack(batch) for batch in batches):
+            annotations += self.predict(embeddings, schemes).annotations()
         return annotations
 
     def annotate_embeddings(self, embeddings: np.ndarray, schemes: Sequence[str] | None = None, batch_size: int = 1024) -> list[Annotation]:
@@ -119,11 +137,12 @@ class UGRIE(nn.Module):
         return annotations
 
     @torch.inference_mode()
-    def encode(self, crops: np.ndarray) -> Tensor:
-        """uint8 crops [n, size, size, 3] -> embeddings, float32 [n, embedding_dim] on the model's device."""
+    def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Batches of uint8 crops [n, size, size, 3] -> embeddings of each, float32 [n, embedding_dim] on the model's device."""
         if self.encoder is None:
-            self.encoder = Encoder.pretrained(self.config.tower, self.tower_weights).to(self.bart.device)
-        return self.encoder(torch.from_numpy(crops))
+            encoder = Encoder.pretrained(self.config.tower, self.tower_weights)
+            self.encoder = encoder.prepare(str(self.bart.device), self.precision)
+        yield from self.encoder.stream(batches)
 
     @torch.inference_mode()
     def predict(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> Prediction:

@@ -28,7 +28,7 @@ class Label(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, pattern=r"^[^\W_][\w '\-/]*$")
+    name: str = Field(min_length=1, pattern=r"^[^\W_][\w'\-/]*( [\w'\-/]+)*$")
     polarity: Literal["positive", "negative", "neutral"] | None = None
     synonyms: tuple[str, ...] = ()
     value: float | None = None
@@ -42,7 +42,7 @@ class Scheme(BaseModel):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     title: str
     kind: Literal["categorical", "ordinal"]
-    clause: str = Field(min_length=1, pattern=r"^[^,.;]+$")
+    clause: str = Field(min_length=1, pattern=r"^[^\s,.;]+( [^\s,.;]+)*$")
     source: str
     range: tuple[float, float] | None = None
     labels: tuple[Label, ...] = Field(min_length=2)
@@ -82,7 +82,7 @@ class Scheme(BaseModel):
         """The position of a label given by its name or a synonym, whatever the case. Raises SchemeError."""
         words = {w.casefold(): i for i, label in enumerate(self.labels) for w in (*label.synonyms, label.name)}
         if word.casefold() not in words:
-            raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(word, words)}: {', '.join(self.label_names)}")
+            raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(word.casefold(), words)}: {', '.join(self.label_names)}")
         return words[word.casefold()]
 
 

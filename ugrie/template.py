@@ -84,7 +84,7 @@ class Template:
             if scheme.name in found:
                 raise TemplateError(f"the sentence states {scheme.name} twice")
             try:
-                index = scheme.label_index(clause[len(scheme.clause) + 1 :])
+                index = scheme.label_index(clause.casefold()[len(scheme.clause.casefold()) + 1 :])
             except SchemeError as error:
                 raise TemplateError(str(error)) from None
             found[scheme.name] = scheme.label_names[index]

@@ -1,8 +1,9 @@
 """Trains mapper and BART to write the filled template for image embeddings.
 
 The loss is the cross-entropy of each slot's label, over the labels the slot can take (what `ugrie.slots` computes), given
-the labels before it. A sample states only the clauses it has labels for, in an order and selection drawn anew for every
-batch, so that any subset of schemes can be asked for. Labels read as context are drawn from their distribution.
+the labels before it; and, with a small weight, that of the rest of the sentence. A sample states only the clauses it has
+labels for, in an order and selection drawn anew for every batch, so that any subset of schemes can be asked for. Labels
+read as context are drawn from their distribution.
 """
 
 import copy
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import cross_entropy, linear
 
 from ugrie.checkpoint import Config, MapperConfig, TowerConfig
 from ugrie.data import Labelled, load
@@ -25,11 +26,13 @@ from ugrie.lite0 import lite0
 from ugrie.model import UGRIE
 from ugrie.recipe import Recipe, read_recipe
 from ugrie.schemes import Scheme, load_scheme
-from ugrie.template import Template
+from ugrie.template import CLOSING, Template
 from ugrie.tokenizer import phrase_tokenizer
 from ugrie.trie import Slot
 
 logger = logging.getLogger(__name__)
+FORM_WEIGHT = 0.1  # of everything but the labels in the loss: it is soon learnt, and is not what a checkpoint is for
+IGNORED = -100
 
 
 def new_model(recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig) -> UGRIE:
@@ -72,20 +75,22 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe) -> list[dict[str, float]
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(batches(learn, model.config.schemes, recipe.batch_size, draw))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
-    best, best_state, curve = float("inf"), copy.deepcopy(model.state_dict()), []
+    best, best_state, since, curve = float("inf"), copy.deepcopy(model.state_dict()), 0, []
     for epoch in range(recipe.epochs):
         model.train()
         losses = []
         for rows in batches(learn, model.config.schemes, recipe.batch_size, draw):
             template = draw_template(learn, model.config.schemes, rows[0], draw)
-            losses.append(loss := slot_loss(model, mix(learn.take(rows), recipe.mixup, draw), template, draw, recipe.context_noise))
+            batch = mix(learn.take(rows), recipe.mixup, draw)
+            loss, form = sentence_loss(model, batch, template, draw, recipe.context_noise)
+            losses.append(loss.detach())
             optimizer.zero_grad()
-            loss.backward()
+            (loss + FORM_WEIGHT * form).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
         checked = validation_loss(model, check)
-        curve.append({"epoch": epoch, "training": float(torch.stack(losses).detach().mean()), "validation": checked})
+        curve.append({"epoch": epoch, "training": float(torch.stack(losses).mean()), "validation": checked})
         logger.info("epoch %3d  training %.4f  validation %.4f", *curve[-1].values())
         if checked < best:
             best, best_state, since = checked, copy.deepcopy(model.state_dict()), 0
@@ -135,8 +140,16 @@ def mix(data: Labelled, concentration: float, draw: np.random.Generator) -> Labe
     return Labelled(share * unit[0] + (1 - share) * unit[1], targets, data.groups, data.repeats)
 
 
-def slot_loss(model: UGRIE, data: Labelled, template: Template, draw: np.random.Generator, context_noise: float = 0.0) -> Tensor:
-    """Mean cross-entropy of the template's slots against the targets, nats. Every image must have all its labels."""
+def sentence_loss(
+    model: UGRIE, data: Labelled, template: Template, draw: np.random.Generator, context_noise: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Two means in nats: the cross-entropy of the template's slots against the targets, and that of everything else.
+
+    The first is over the labels each slot can take. The second is what makes the model write the sentence by itself: the
+    literal text, the closing, and that a label follows a literal at all. Every image must have all the template's labels.
+    With `context_noise` that share of the labels read as context are other images', so that later slots do not lean on
+    earlier ones more than those deserve.
+    """
     slots = model.slots(template)
     targets = [data.targets[scheme.name] for scheme in template.schemes]
     context = [(t.cumsum(1) > draw.random((len(t), 1)) * t.sum(1, keepdims=True)).argmax(1) for t in targets]
@@ -145,6 +158,9 @@ def slot_loss(model: UGRIE, data: Labelled, template: Template, draw: np.random.
     tokens, places = _tokens(model, slots, context)
     prefix = model.mapper(torch.from_numpy(data.embeddings).to(model.bart.device))
     hidden = model.bart.model(inputs_embeds=prefix, decoder_input_ids=tokens, use_cache=False).last_hidden_state
+    vocabulary = linear(hidden, model.bart.lm_head.weight, model.bart.final_logits_bias[0])
+    expected = _expected(model, slots, tokens, places, context)
+    form = cross_entropy(vocabulary.flatten(0, 1), expected.flatten(), ignore_index=IGNORED)
     loss = hidden.new_zeros(())
     for slot, wanted, chosen, place in zip(slots, targets, context, places, strict=True):
         for node in slot.branches:
@@ -156,15 +172,16 @@ def slot_loss(model: UGRIE, data: Labelled, template: Template, draw: np.random.
                 continue
             share = torch.from_numpy(share[rows]).to(hidden.device)
             children = torch.tensor(node.children, device=hidden.device)
-            at = hidden[torch.from_numpy(rows), torch.from_numpy(place[rows] + depth)]
-            logits = linear(at, model.bart.lm_head.weight[children]) + model.bart.final_logits_bias[0, children]
+            at = vocabulary[torch.from_numpy(rows), torch.from_numpy(place[rows] + depth)]
+            logits = at[:, children]
             loss = loss - (share / share.sum(1, keepdim=True) * logits.log_softmax(-1)).sum() / len(wanted)
-    return loss / len(slots)
+            form = form + (at.logsumexp(1) - logits.logsumexp(1)).sum() / len(wanted) / len(slots)
+    return loss / len(slots), form
 
 
 def _tokens(model: UGRIE, slots: Sequence[Slot], context: Sequence[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
     """Decoder inputs of the filled sentences, padded at the end, and where each slot's decision is read."""
-    start = model.decoder_start
+    start, closing = model.decoder_start, model.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
     sentences, places = [], [np.zeros(len(c), np.int64) for c in context]
     for row in range(len(context[0])):
         sentence = list(start)
@@ -172,9 +189,25 @@ def _tokens(model: UGRIE, slots: Sequence[Slot], context: Sequence[np.ndarray]) 
             sentence += slot.literal
             place[row] = len(sentence) - 1
             sentence += slot.labels[chosen[row]]
+        sentence += closing
         sentences.append(torch.tensor(sentence))
     padded = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=model.tokenizer.pad_token_id)
     return padded.to(model.bart.device), places
+
+
+def _expected(model: UGRIE, slots: Sequence[Slot], tokens: Tensor, places: Sequence[np.ndarray], context: Sequence[np.ndarray]) -> Tensor:
+    """The token that follows each one, int64 as `tokens`; IGNORED within labels, whose choice is the slot's, and in padding."""
+    ending = torch.full_like(tokens[:, :1], model.tokenizer.eos_token_id)
+    expected = torch.cat([tokens[:, 1:], ending], 1)
+    past = tokens == model.tokenizer.pad_token_id
+    expected[torch.roll(past, -1, 1) & ~past] = model.tokenizer.eos_token_id
+    expected[past] = IGNORED
+    for slot, chosen, place in zip(slots, context, places, strict=True):
+        lengths = np.array([len(label) for label in slot.labels])[chosen]
+        for step in range(int(lengths.max())):
+            rows = np.flatnonzero(step < lengths)
+            expected[torch.from_numpy(rows), torch.from_numpy(place[rows] + step)] = IGNORED
+    return expected
 
 
 def validation_loss(model: UGRIE, data: Labelled) -> float:

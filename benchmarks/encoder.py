@@ -1,0 +1,156 @@
+"""The image tower on this machine: precision and settings, against the matrix-product peak that the machine itself shows.
+
+    python benchmarks/encoder.py --json
+    python benchmarks/encoder.py --photos DIR     # also: how many labels int8 moves on real photos
+
+Weights are random but for EfficientNet-Lite0, whose package carries them: speed does not depend on them. Moved labels do. They
+are counted on a model of random weights whose mapper was fitted to the photos' own embeddings; a trained one has wider margins.
+"""
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import torch
+from measure import machine, medians, save
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from ugrie import preprocess
+from ugrie.checkpoint import TowerConfig
+from ugrie.encoder import Encoder
+from ugrie.lite0 import lite0
+from ugrie.recipe import Recipe
+from ugrie.schemes import load_scheme
+from ugrie.training import new_model
+
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+VISION = {
+    "ViT-B-32": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+    "ViT-L-14": {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14},
+}
+
+
+def vit(name: str) -> Encoder:
+    """A CLIP tower of random weights."""
+    torch.manual_seed(0)
+    dim = {"ViT-B-32": 512, "ViT-L-14": 768}[name]
+    return Encoder.bundled(TowerConfig(embedding_dim=dim, mean=CLIP_MEAN, deviation=CLIP_DEVIATION, vision_cfg=VISION[name]))
+
+
+def peak_flops(size: int = 2048) -> float:
+    """Floating-point operations a second of a plain float32 matrix product, the best of five."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / min(medians({"": lambda: a @ b}, 1)[""] for _ in range(5))
+
+
+def flops(encoder: Encoder, crops: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        encoder(crops)
+    return counter.get_total_flops()
+
+
+@torch.inference_mode()
+def measure(name: str, batch: int, repeats: int) -> dict:
+    base = lite0().eval() if name == "lite0" else vit(name)
+    crops = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
+    work, peak = flops(base, crops), peak_flops()
+    settings: dict[str, Callable[[Encoder], Encoder]] = {
+        "fp32": lambda e: e,
+        "fp32, channels last": lambda e: e.prepare("cpu", "fp32"),
+        "fp32, channels last, compiled": lambda e: compiled(e.prepare("cpu", "fp32")),
+        "bf16": lambda e: e.prepare("cpu", "bf16"),
+    }
+    if name != "lite0":
+        settings["int8"] = lambda e: e.prepare("cpu", "int8")
+    encoders = {label: make(copy.deepcopy(base)) for label, make in settings.items()}
+    seconds = medians({label: lambda encoder=encoder: encoder(crops) for label, encoder in encoders.items()}, repeats)
+    exact = base(crops)
+    return {
+        "batch": batch,
+        "matmul_peak_gflops": round(peak / 1e9, 1),
+        "gflops_an_image": round(work / batch / 1e9, 3),
+        "settings": {
+            label: {
+                "images_per_second": round(batch / value, 2),
+                "times_fp32": round(seconds["fp32"] / value, 3),
+                "share_of_peak": round(work / value / peak, 3),
+                "least_cosine": round(float(torch.cosine_similarity(encoders[label](crops), exact).min()), 5),
+            }
+            for label, value in seconds.items()
+        },
+    }
+
+
+def compiled(encoder: Encoder) -> Encoder:
+    encoder.embed = torch.compile(encoder.embed, dynamic=False)  # type: ignore[method-assign]
+    return encoder
+
+
+@torch.inference_mode()
+def moved_labels(folder: Path) -> dict:
+    """How many labels int8 moves against fp32, by scheme, on the photos of a folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    crops = np.stack([preprocess.crop(Image.open(file), 224) for file in files])
+    schemes = [load_scheme(name) for name in ("polarity2", "polarity3", "ekman6", "valence", "arousal")]
+    exact, quantized = vit("ViT-B-32"), vit("ViT-B-32").prepare("cpu", "int8")
+    batches = [crops[i : i + 32] for i in range(0, len(crops), 32)]
+    one, other = (torch.cat(list(encoder.stream(batches))) for encoder in (exact, quantized))
+    torch.manual_seed(0)
+    model = new_model(Recipe(name="random", schemes=(), tower="", data=()), schemes, exact.config).eval()
+    model.mapper.fit_projection(one)
+    first, second = model.predict(one), model.predict(other)
+    moved = {name: int((first.choices[name] != second.choices[name]).sum()) for name in first.choices}
+    given = {name: len(np.unique(first.choices[name])) for name in first.choices}
+    cosine = float(torch.cosine_similarity(one, other).min())
+    return {
+        "photos": len(files),
+        "least_cosine": round(cosine, 5),
+        "different_labels_given": given,
+        "moved": moved,
+        "share": round(sum(moved.values()) / len(files) / len(moved), 4),
+    }
+
+
+def table(results: dict) -> str:
+    lines = []
+    for name, result in results.items():
+        if "settings" not in result:
+            lines.append(f"\n{name}: {result}")
+            continue
+        size, peak = result["gflops_an_image"], result["matmul_peak_gflops"]
+        lines.append(f"\n{name}, batch {result['batch']}: {size} GFLOP an image, matmul peak {peak} GFLOP/s")
+        for label, row in result["settings"].items():
+            lines.append(
+                f"  {label:32}{row['images_per_second']:>9.1f} images/s {row['times_fp32']:>6.2f}x fp32"
+                f"{row['share_of_peak']:>8.0%} of peak   cosine {row['least_cosine']}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tower", choices=["lite0", *VISION], action="append")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--photos", type=Path, help="a folder of photos on which to count the labels int8 moves")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    args = parser.parse_args()
+    results = {name: measure(name, args.batch, args.repeats) for name in args.tower or ("lite0", "ViT-B-32")}
+    if args.photos:
+        results["int8 on photos"] = moved_labels(args.photos)
+    if args.json:
+        print(json.dumps({"machine": machine(), "results": results}, indent=1))
+    else:
+        print(table(results))
+        print(f"\nwritten to {save('encoder', results).name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The job as it is started: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def job():
+    """jobs/annotate.py as a module."""
+    spec = importlib.util.spec_from_file_location("jobs_annotate", ROOT / "jobs" / "annotate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def refused(job, capsys, monkeypatch, tmp_path):
+    """Runs the job with arguments that are wrong. Returns the lines it says of them; nothing may have been started or written."""
+    import ray
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was started"))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def run(*tokens):
+        before = set(tmp_path.rglob("*"))
+        assert job.run([str(token) for token in tokens]) == 2
+        assert set(tmp_path.rglob("*")) == before
+        said = capsys.readouterr()
+        assert said.out == ""
+        lines = said.err.splitlines()
+        assert all(line.startswith("annotate: ") for line in lines)
+        return [line.removeprefix("annotate: ") for line in lines]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("tokens", "line"),
+    [
+        ("", "Parameter --input requires an argument."),
+        ("--input in", r"--output: must be given \(Folder or prefix .*\)"),
+        ("--inptu in --output out", r"Unknown option: --inptu. Did you mean --input\?"),
+        ("--input in --output out --date 2024-13-40", r"--date '2024-13-40': should be a valid date.* \(.*dt=YYYY-MM-DD.*"),
+        ("--input in --output out --device tpu", r"--device 'tpu': .*\(auto, cpu or cuda: .*"),
+        ("--input in --output out --batch-size 0", "--batch-size '0': should be greater than or equal to 1 .*"),
+        ("--input in --output out --limit many", "--limit 'many': should be a valid integer.*"),
+        ("--input in --output out --run-id a/b", r"--run-id 'a/b': .*\(Names the run\..*"),
+        ("--input in --output out --limit 3 --limit 4", "Parameter --limit specified multiple times."),
+        ("--input in --output out --config gone.toml", "--config gone.toml can't be read: No such file or directory"),
+        ("--input in --output out --schemes ekman66", "ugrie-tiny was not trained for 'ekman66'.*; it knows .*"),
+        ("--input in --output out --schemes ,", "schemes = none: a template needs at least one scheme.*"),
+        ("--input in --output out --model ugrie-tny", r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\).*"),
+        ("--input in --output out", "nothing is to be found at in: check the path, and that it is not empty"),
+        ("--input s4://in --output out", r"'s4://' of s4://in is no known kind of storage \(did you mean 's3://'\?\)"),
+        ("--input . --output out", "nothing is to be found at .: check the path, and that it is not empty"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_one_line_that_names_it(refused, tokens, line):
+    (said,) = refused(*tokens.split())
+    assert re.fullmatch(line, said)
+
+
+def test_an_empty_input_or_output_is_refused_and_not_taken_for_the_working_folder(refused):
+    assert [line.split(":")[0] for line in refused("--input", "", "--output", "")] == ["--input ''", "--output ''"]
+
+
+def test_every_setting_that_is_wrong_is_a_line(refused):
+    said = refused("--input", "in", "--output", "out", "--limit", "0", "--device", "tpu", "--max-bytes", "x")
+    assert sorted(line.split()[0] for line in said) == ["--device", "--limit", "--max-bytes"]
+
+
+def test_storage_options_are_not_shown_when_something_else_is_wrong(refused):
+    (said,) = refused("--input", "in", "--storage-options", '{"secret": "hunter2"}')
+    assert "hunter2" not in said
+
+
+def test_storage_options_that_are_wrong_are_not_shown(refused):
+    for options in ('{"secret": "hunter2"', '["hunter2"]', '"hunter2"'):
+        (said,) = refused("--input", "in", "--output", "out", "--storage-options", options)
+        assert said.startswith("--storage-options: ")
+        assert "JSON object" in said
+        assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('output = "out"\nbatchsize = 3\n', r'Unknown option: "\[batchsize\]" from .*job.toml. Did you mean --batch-size\?'),
+        ('output = "out\n', r"--config job.toml is not valid TOML: .*line 1.*"),
+        ('output = "out"\nlimit = "many"\n', "--limit 'many': should be a valid integer.*"),
+        ('output = "out"\ndate = "soon"\n', "--date 'soon': .*"),
+    ],
+)
+def test_a_configuration_file_that_is_wrong_is_one_line(refused, tmp_path, text, line):
+    (tmp_path / "job.toml").write_text(text)
+    (said,) = refused("--config", "job.toml", "--input", "in")
+    assert re.fullmatch(line, said)
+
+
+def test_a_flag_wins_over_the_configuration_file(refused, tmp_path):
+    (tmp_path / "job.toml").write_text('input = "in-file"\noutput = "out"\nschemes = ["polarity2"]\n[storage_options]\nkey = "k"\n')
+    assert "at in-file:" in refused("--config", "job.toml")[0]
+    assert "at in-flag:" in refused("--config", "job.toml", "--input", "in-flag")[0]
+    assert "'ekman77'" in refused("--config", "job.toml", "--schemes", "ekman77,polarity2")[0]
+
+
+def test_one_configuration_file_does_not_reach_the_next_run(refused, tmp_path):
+    (tmp_path / "job.toml").write_text('input = "in"\noutput = "out"\n')
+    refused("--config", "job.toml")
+    assert "--output: must be given" in refused("--input", "in")[0]
+
+
+def test_the_command_itself_exits_with_two_and_one_line(tmp_path):
+    command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", str(tmp_path / "gone"), "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"annotate: nothing is to be found at {tmp_path / 'gone'}: check the path, and that it is not empty\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_setting():
+    from pipeline.config import AnnotateConfig
+
+    done = subprocess.run([sys.executable, str(ROOT / "jobs" / "annotate.py"), "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    flags = {f"--{name.replace('_', '-')}" for name in AnnotateConfig.model_fields} | {"--config"}
+    assert {flag for flag in flags if flag not in done.stdout} == set()
+
+
+def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
+    config = finished.config
+    tokens = ["--input", config.input, "--output", config.output, "--run-id", config.run_id]
+    assert job.run(tokens) == 0
+    assert capsys.readouterr().out.startswith("40 images annotated by ")
+    assert job.run([*tokens, "--limit", "3"]) == 2
+    assert "run undisturbed was begun with limit = None, not 3" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(400)
+def test_a_cluster_of_one_cpu_finishes_with_a_configuration_file_and_flags(start_head, finished, corpus, rows, tmp_path):
+    settings = {
+        "input": str(corpus.folder),
+        "output": str(tmp_path / "wrong"),
+        "date": "2026-01-02",
+        "schemes": ["valence"],
+        "block_rows": 16,
+    }
+    (tmp_path / "job.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    output = tmp_path / "out"
+    with start_head(cpus=1, dashboard=False) as head:
+        done = head.python("jobs/annotate.py", "--config", tmp_path / "job.toml", "--output", output, "--schemes", "polarity2,valence")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.startswith("40 images annotated by ugrie-tiny@")
+    assert not (tmp_path / "wrong").exists()
+    record = rows.record(output)
+    assert record["schemes"] == {"polarity2": "categorical", "valence": "ordinal"}
+    assert record["files"][0].startswith("annotations/dt=2026-01-02/part-")
+    found = {row["image_id"]: row for row in rows.of(output, record)}
+    for row in rows.of(finished.output, finished.record):
+        assert found[row["image_id"]]["status"] == row["status"]
+        if row["status"] == "ok":
+            assert found[row["image_id"]]["polarity2"]["probs"] == pytest.approx(row["polarity2"]["probs"], abs=1e-4)
+
+
+@pytest.mark.timeout(400)
+def test_a_submitted_job_gives_the_labels_of_a_local_run(start_head, finished, corpus, rows, tmp_path, check_output):
+    """`ray job submit --working-dir .`, to a cluster of two CPUs, which gets the project by the upload alone."""
+    job = f"ls -A; (cd / && {sys.executable} -c 'import pipeline; print(pipeline.__file__)'); exec {sys.executable} jobs/annotate.py"
+    arguments = f"--input {corpus.folder} --output {tmp_path} --run-id submitted --date 2026-01-02 --block-rows 8"
+    with start_head(cpus=2, dashboard=True) as head:
+        done = head.submit("--working-dir", ".", entrypoint=["sh", "-c", f"{job} {arguments}"])
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "40 images annotated by ugrie-tiny@" in done.stdout
+    listed = done.stdout.splitlines()
+    assert {"jobs", "pipeline", "ugrie"} <= set(listed)
+    assert not {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", "demo", ".ugrie-cache"} & set(listed)
+    (package,) = [line for line in listed if line.endswith("pipeline/__init__.py")]
+    assert Path(package).parents[1] != ROOT
+    record = rows.record(tmp_path)
+    assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), lambda row: row["image_id"]) == []
+    check_output(tmp_path, "--rows", 40, "--same-as", finished.output)

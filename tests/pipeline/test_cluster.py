@@ -1,0 +1,51 @@
+"""How a cluster's CPUs and GPUs are shared out."""
+
+import pytest
+import ray
+
+from pipeline import cluster
+from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
+
+
+def share_out(monkeypatch, resources, **settings):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    return cluster.share_out(AnnotateConfig(input="in", output="out", **settings))
+
+
+@pytest.mark.parametrize("num_actors", [None, 1, 3])
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
+def test_all_actors_and_a_task_of_each_other_operator_fit_into_the_cpus(monkeypatch, cpus, num_actors):
+    shares = share_out(monkeypatch, {"CPU": float(cpus)}, num_actors=num_actors)
+    assert shares.actors * shares.actor_cpus + shares.load + shares.write <= cpus
+    assert shares.device == "cpu"
+    assert shares.actors == (num_actors or max(1, cpus // 4))
+    assert min(shares.load, shares.write, shares.actor_cpus) > 0
+
+
+@pytest.mark.parametrize(("gpus", "share", "actors"), [(1, 1.0, 1), (8, 1.0, 8), (1, 0.25, 4), (2, 0.5, 4)])
+def test_every_gpu_is_used_where_there_are_some(monkeypatch, gpus, share, actors):
+    shares = share_out(monkeypatch, {"CPU": 16.0, "GPU": float(gpus)}, gpus_per_actor=share)
+    assert (shares.device, shares.actors, shares.actor_gpus, shares.actor_cpus) == ("cuda", actors, share, 0)
+
+
+def test_gpus_are_left_alone_where_the_device_is_cpu(monkeypatch):
+    shares = share_out(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, device="cpu")
+    assert (shares.device, shares.actor_gpus) == ("cpu", 0)
+
+
+def test_more_actors_than_gpus_are_refused(monkeypatch):
+    with pytest.raises(UserError, match=r"3 actors with 0.5 of a GPU each need more than the 1 GPUs Ray has"):
+        share_out(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, num_actors=3, gpus_per_actor=0.5)
+
+
+def test_cuda_without_a_gpu_is_refused(monkeypatch):
+    with pytest.raises(UserError, match="device is cuda, but Ray has no GPU"):
+        share_out(monkeypatch, {"CPU": 16.0}, device="cuda")
+
+
+def test_a_ray_that_is_there_is_joined(local_ray):
+    before = ray.get_runtime_context().get_node_id()
+    cluster.connect_ray()
+    assert ray.get_runtime_context().get_node_id() == before
+    assert cluster.share_out(AnnotateConfig(input="in", output="out", device="cpu")).actors == 1

@@ -1,0 +1,94 @@
+"""The manifest: every image once, in blocks."""
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xxhash
+
+from pipeline import manifest
+from pipeline.errors import UserError
+from pipeline.manifest import image_id, write_manifest
+from pipeline.source import Item
+
+
+def some(count):
+    return [Item(f"s3://bucket/{i}.jpg", 10 * i, "v1") for i in range(count)]
+
+
+@pytest.fixture
+def fs():
+    return fsspec.filesystem("file")
+
+
+def read_all(written, fs):
+    return pa.concat_tables(written.read(fs, block) for block in range(written.blocks))
+
+
+def test_an_id_stays_the_same_for_ever():
+    assert image_id(Item("s3://bucket/a.jpg", 10, "v1")) == -5613892462663726670
+    digest = xxhash.xxh64(b"s3://bucket/a.jpg\0v1").intdigest()
+    assert image_id(Item("s3://bucket/a.jpg", 10, "v1")) % 2**64 == digest
+
+
+def test_an_id_is_an_int64():
+    ids = [image_id(item) for item in some(200)]
+    assert all(-(2**63) <= number < 2**63 for number in ids)
+    assert min(ids) < 0 < max(ids)
+    pa.array(ids, pa.int64())
+
+
+def test_another_uri_or_another_version_has_another_id_and_nothing_else_counts():
+    item = Item("s3://bucket/a.jpg", 10, "v1")
+    assert image_id(Item("s3://bucket/a.jpg", 99, "v1", "x.tar", 5)) == image_id(item)
+    assert image_id(Item("s3://bucket/a.jpg", 10, "v2")) != image_id(item)
+    assert image_id(Item("s3://bucket/b.jpg", 10, "v1")) != image_id(item)
+    assert image_id(Item("s3://bucket/a.jpgv", 10, "1")) != image_id(item)
+
+
+@pytest.mark.parametrize(
+    ("images", "block_rows", "expected"), [(1, None, 16), (16, None, 16), (300, None, 19), (5000, None, 256), (10, 3, 3), (10, 100, 100)]
+)
+def test_blocks_are_of_256_images_or_fewer_in_small_runs_or_as_asked(tmp_path, fs, images, block_rows, expected):
+    written = write_manifest(fs, str(tmp_path / "m"), some(images), block_rows)
+    assert (written.rows, written.block_rows) == (images, expected)
+    assert written.blocks == -(-images // expected)
+    assert sum(written.rows_of(block) for block in range(written.blocks)) == images
+
+
+def test_reading_a_block_gives_exactly_its_images(tmp_path, fs):
+    images = some(10)
+    written = write_manifest(fs, str(tmp_path), images, block_rows=4)
+    for block, expected in enumerate((images[:4], images[4:8], images[8:])):
+        table = written.read(fs, block)
+        assert table.schema.equals(manifest.SCHEMA)
+        assert len(table) == written.rows_of(block)
+        assert table.to_pylist() == [{"image_id": image_id(item), **vars(item)} for item in expected]
+
+
+def test_a_long_manifest_is_several_files(tmp_path, fs):
+    images = some(2 * manifest.BLOCKS_PER_FILE + 5)
+    written = write_manifest(fs, str(tmp_path), images, block_rows=1)
+    assert [pq.ParquetFile(path).num_row_groups for path in sorted(tmp_path.iterdir())] == [manifest.BLOCKS_PER_FILE] * 2 + [5]
+    assert read_all(written, fs).column("uri").to_pylist() == [item.uri for item in images]
+
+
+def test_an_image_that_is_named_twice_is_in_once(tmp_path, fs):
+    written = write_manifest(fs, str(tmp_path), some(5) + some(5) + [Item("s3://bucket/0.jpg", 0, "v2")], block_rows=4)
+    assert [(row["uri"], row["version"]) for row in read_all(written, fs).to_pylist()] == [
+        *((f"s3://bucket/{i}.jpg", "v1") for i in range(5)),
+        ("s3://bucket/0.jpg", "v2"),
+    ]
+    assert written.rows == 6
+
+
+def test_two_images_that_share_an_id_are_refused(tmp_path, fs, monkeypatch):
+    monkeypatch.setattr(manifest.xxhash, "xxh64_intdigest", lambda data: 7)
+    with pytest.raises(UserError, match=r"s3://bucket/1.jpg has the same image_id as another image \(7\)"):
+        write_manifest(fs, str(tmp_path), some(2))
+
+
+def test_the_manifest_can_lie_elsewhere():
+    fs = fsspec.filesystem("memory")
+    written = write_manifest(fs, "/manifest-test/m", some(3), 2)
+    assert written.read(fs, 1).column("uri").to_pylist() == ["s3://bucket/2.jpg"]

@@ -1,0 +1,136 @@
+"""What a run will do, settled before any cluster work begins."""
+
+import json
+
+import fsspec
+import pytest
+
+from pipeline import blocks
+from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
+from pipeline.plan import committed, prepare
+from pipeline.storage import write_atomic
+
+
+@pytest.fixture
+def config(corpus, tmp_path):
+    def make(**settings):
+        return AnnotateConfig(**{"input": str(corpus.folder), "output": str(tmp_path / "out"), "run_id": "r", "block_rows": 9} | settings)
+
+    return make
+
+
+def test_a_plan_has_a_manifest_of_all_images_and_all_blocks_to_do(config, corpus):
+    plan = prepare(config())
+    uris = [uri for block in plan.todo for uri in plan.manifest.read(plan.fs, block).column("uri").to_pylist()]
+    assert uris == [f"file://{path}" for path in corpus.files]
+    assert (plan.manifest.rows, plan.todo) == (40, (0, 1, 2, 3, 4))
+
+
+def test_only_the_first_images_are_planned_where_a_limit_is_set(config):
+    assert prepare(config(limit=3)).manifest.rows == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "ugrie-tny"}, r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\)"),
+        ({"schemes": "polarity2,valense"}, r"ugrie-tiny was not trained for 'valense' \(did you mean 'valence'\?\); it knows .*polarity2"),
+        ({"schemes": "goemotions27"}, "ugrie-tiny was not trained for 'goemotions27'; it knows"),
+        ({"schemes": ""}, "schemes = none: a template needs at least one scheme"),
+        ({"schemes": "valence,valence"}, "schemes = valence, valence: two schemes of the template have the name 'valence'"),
+        ({"input": "nowhere/at/all"}, "nothing is to be found at nowhere/at/all"),
+        ({"input": "s4://bucket"}, "did you mean 's3://'"),
+        ({"output": "s4://bucket"}, "did you mean 's3://'"),
+    ],
+)
+def test_what_a_user_got_wrong_is_said_and_nothing_is_written(config, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message) as error:
+        prepare(config(**settings))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(config, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"can't be written: .*check the path and the credentials|output can't be read"):
+        prepare(config(output=str(tmp_path / "file" / "out")))
+
+
+def test_an_input_that_cannot_be_read_is_not_blamed_on_the_output(config, tmp_path):
+    (tmp_path / "list.csv").symlink_to(tmp_path / "list.csv")
+    with pytest.raises(UserError, match=r"list\.csv") as error:
+        prepare(config(input=str(tmp_path / "list.csv")))
+    assert "output" not in str(error.value).replace(str(tmp_path), "")
+    assert "written" not in str(error.value)
+
+
+def test_a_run_that_died_goes_on_with_the_blocks_that_are_left(config):
+    plan = prepare(config(date="2026-01-02"))
+    for number in (0, 3):
+        write_atomic(plan.fs, blocks.path(plan.rows_folder, number), b"rows")
+    again = prepare(config(date="2026-01-03", block_rows=1))
+    assert again.todo == (1, 2, 4)
+    assert again.manifest == plan.manifest
+    assert again.started_at == plan.started_at
+    assert again.config.date.isoformat() == "2026-01-02"
+
+
+def test_a_run_that_goes_on_has_the_manifest_it_began_with(config, corpus, tmp_path, images):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(images.jpeg(1))
+    prepare(config(input=str(folder)))
+    (folder / "b.jpg").write_bytes(images.jpeg(2))
+    assert prepare(config(input=str(folder))).manifest.rows == 1
+
+
+def test_a_run_that_died_before_its_plan_was_written_begins_again(config):
+    plan = prepare(config())
+    plan.fs.rm(f"{plan.work}/plan.json")
+    assert prepare(config(limit=7)).manifest.rows == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit": 3}, "run r was begun with limit = None, not 3: give that again, or another --run-id"),
+        ({"schemes": "valence"}, r"run r was begun with schemes = \[.*\], not \['valence'\]"),
+        ({"column": "image"}, "run r was begun with column = uri, not image"),
+        ({"keep_embeddings": True}, "run r was begun with keep_embeddings = False, not True"),
+        ({"input": "elsewhere"}, "run r was begun with input = .*, not elsewhere"),
+    ],
+)
+def test_a_run_that_goes_on_must_be_asked_for_the_same(config, settings, message):
+    prepare(config())
+    with pytest.raises(UserError, match=message):
+        prepare(config(**settings))
+
+
+def test_another_run_into_the_same_output_is_a_run_of_its_own(config):
+    plan = prepare(config())
+    write_atomic(plan.fs, blocks.path(plan.rows_folder, 0), b"rows")
+    assert prepare(config(run_id="r2", limit=3)).todo == (0,)
+
+
+def test_a_run_without_a_record_is_not_committed(config):
+    prepare(config())
+    assert committed(config()) is None
+
+
+def test_a_run_with_a_record_is(config, tmp_path):
+    record = {"run_id": "r", "config": json.loads(json.dumps(config().public()))}
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    (tmp_path / "out" / "runs" / "r.json").write_text(json.dumps(record))
+    assert committed(config()) == record
+    assert committed(config(batch_size=3, date="2020-01-01")) == record
+    with pytest.raises(UserError, match="run r was begun with limit = None, not 3: give that again, or another --run-id"):
+        committed(config(limit=3))
+
+
+def test_secrets_are_in_no_file_of_a_plan(config, corpus):
+    fs = fsspec.filesystem("memory")
+    plan = prepare(config(output="memory://plan-test", storage_options={"secret": "hunter2"}))
+    files = fs.find("/plan-test")
+    assert f"{plan.work}/plan.json" in files
+    assert all(b"hunter2" not in fs.cat_file(file) for file in files)

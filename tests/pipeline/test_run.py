@@ -1,0 +1,276 @@
+"""A run from its plan to its record, on a real Ray."""
+
+import json
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
+from pipeline.plan import prepare
+from pipeline.run import annotate
+from pipeline.summary import summary
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def by_id(row):
+    return row["image_id"]
+
+
+# --- an undisturbed run
+
+
+def test_every_file_is_a_row_with_its_status(finished, corpus, rows):
+    found = rows.of(finished.output, finished.record)
+    assert [row["uri"] for row in found] == [f"file://{path}" for path in corpus.files]
+    assert {rows.file_name(row): row["status"] for row in found} == corpus.status
+    assert len({row["image_id"] for row in found}) == len(found)
+
+
+def test_the_independent_checker_finds_nothing_wrong(finished, check_output):
+    assert "40 rows" in check_output(finished.output, "--rows", 40)
+
+
+def test_ray_says_of_every_image_what_the_operators_say_one_after_the_other(finished, corpus, operators, rows, tmp_path):
+    plan = prepare(finished.config.model_copy(update={"output": str(tmp_path)}))
+    assert rows.differences(rows.of(finished.output, finished.record), operators.rows(plan), by_id) == []
+
+
+def test_the_record_says_what_was_done(finished, corpus, rows):
+    record = finished.record
+    assert record == json.loads((finished.output / "runs" / "undisturbed.json").read_text())
+    statuses = list(corpus.status.values())
+    assert record["counts"]["rows"] == 40
+    assert record["counts"]["status"] == {status: statuses.count(status) for status in statuses}
+    assert record["files"] == ["annotations/dt=2026-01-02/part-undisturbed-00000.parquet"]
+    assert (record["run_id"], record["date"], record["input"]) == ("undisturbed", "2026-01-02", str(corpus.folder))
+    assert record["started_at"] <= record["finished_at"]
+    assert record["config"]["block_rows"] == 8
+    assert "storage_options" not in record["config"]
+    assert {"plan_seconds", "ray_seconds", "annotate_seconds", "commit_seconds", "all_decode_seconds"} <= record["timings"].keys()
+    assert {row["model"] for row in rows.of(finished.output, record)} == {record["model"]}
+
+
+def test_nothing_but_the_table_and_the_record_is_left(finished):
+    files = [str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()]
+    assert sorted(files) == [*finished.record["files"], "runs/undisturbed.json"]
+
+
+def test_a_run_that_is_done_is_not_done_again(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.output.rglob("*")}
+    assert annotate(finished.config) == finished.record
+    assert {path: path.stat().st_mtime_ns for path in finished.output.rglob("*")} == before
+
+
+def test_duckdb_opens_the_table(finished):
+    table = f"'{finished.output}/annotations/*/*.parquet'"
+    count, dates, scores = duckdb.sql(
+        f"SELECT count(*), count(DISTINCT dt), max(polarity2.score) FROM read_parquet({table}, hive_partitioning = true)"
+    ).fetchall()[0]
+    assert (count, dates) == (40, 1)
+    assert 0.5 <= scores <= 1
+    assert duckdb.sql(f"SELECT count(*) FROM {table} WHERE status <> 'ok' AND polarity2 IS NULL AND error IS NOT NULL").fetchall() == [(6,)]
+
+
+def test_pandas_opens_the_table(finished, rows):
+    table = pd.read_parquet(finished.output / finished.record["files"][0])
+    assert table["status"].value_counts()["ok"] == 34
+    labels = [row["polarity2"] and row["polarity2"]["label"] for row in rows.of(finished.output, finished.record)]
+    assert [value and value["label"] for value in table["polarity2"]] == labels
+
+
+def test_polars_opens_the_table(finished):
+    table = pl.read_parquet(f"{finished.output}/annotations/*/*.parquet")
+    assert table.filter(pl.col("status") == "ok").select(pl.col("polarity2").struct.field("label").null_count()).item() == 0
+    assert table.schema["image_id"] == pl.Int64
+
+
+# --- a run that died
+
+
+def test_a_run_that_died_and_goes_on_ends_as_if_undisturbed(finished, operators, rows, tmp_path, local_ray, check_output):
+    config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "died"})
+    plan = prepare(config)
+    operators.do(plan, [0, 3])
+    plan.fs.pipe_file(f"{plan.rows_folder}/.block-00000001.parquet.4af", b"half a block")
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("block-*.parquet")}
+    assert len(done) == 2
+    record = annotate(config)
+    assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
+    assert record["counts"] == finished.record["counts"]
+    found = rows.of(tmp_path, record)
+    first_block = [row["annotated_at"] for row in found[:8]]
+    assert max(first_block) < min(row["annotated_at"] for row in found[8:16])
+    check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
+
+
+def test_a_run_that_died_before_it_was_committed_is_only_committed(finished, operators, rows, tmp_path, local_ray):
+    config = finished.config.model_copy(update={"output": str(tmp_path)})
+    operators.do(prepare(config))
+    record = annotate(config)
+    assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
+    assert record["counts"] == finished.record["counts"]
+    assert summary(record, str(tmp_path)).startswith("40 images annotated")
+
+
+# --- every kind of source
+
+
+@pytest.fixture(scope="module")
+def pictures(corpus):
+    """Names and bytes of some images of the corpus."""
+    return {path.name: path.read_bytes() for path in corpus.files[::3] if path.suffix != ".txt"}
+
+
+def a_folder(folder, pictures, tar):
+    for name, data in pictures.items():
+        (folder / name).write_bytes(data)
+    return {"input": str(folder)}
+
+
+def a_glob(folder, pictures, tar):
+    return {"input": a_folder(folder, pictures, tar)["input"] + "/*.*"}
+
+
+def a_list(folder, pictures, tar):
+    a_folder(folder, pictures, tar)
+    (folder / "list.csv").write_text("\n".join(["file", *pictures]))
+    return {"input": str(folder / "list.csv"), "column": "file"}
+
+
+def a_parquet_list(folder, pictures, tar):
+    a_folder(folder, pictures, tar)
+    pq.write_table(pa.table({"uri": [f"file://{folder}/{name}" for name in pictures]}), folder / "list.parquet")
+    return {"input": str(folder / "list.parquet")}
+
+
+def a_parquet_with_bytes(folder, pictures, tar):
+    pq.write_table(pa.table({"image": list(pictures.values())}), folder / "images.parquet", row_group_size=5)
+    return {"input": str(folder / "images.parquet"), "column": "image"}
+
+
+def a_hugging_face_dataset(folder, pictures, tar):
+    structs = [{"bytes": data, "path": name} for name, data in pictures.items()]
+    for i in range(2):
+        pq.write_table(pa.table({"image": structs[i * 7 :][: 7 if i == 0 else None]}), folder / f"train-{i}.parquet")
+    return {"input": str(folder), "column": "image"}
+
+
+def shards(folder, pictures, tar):
+    members = list(pictures.items())
+    for i, some in enumerate((members[:5], members[5:])):
+        tar(folder / f"shard-{i}.tar", dict(some) | {f"{name}.json": b"{}" for name, _ in some})
+    return {"input": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def expected(finished, rows):
+    """What the undisturbed run says of each content."""
+    return {row["content_hash"]: row for row in rows.of(finished.output, finished.record) if row["content_hash"]}
+
+
+@pytest.mark.parametrize(
+    "make", [a_folder, a_glob, a_list, a_parquet_list, a_parquet_with_bytes, a_hugging_face_dataset, shards], ids=lambda make: make.__name__
+)
+def test_every_kind_of_source_gives_the_same_labels(make, pictures, expected, operators, rows, tar, tmp_path):
+    (tmp_path / "in").mkdir()
+    source = make(tmp_path / "in", pictures, tar)
+    found = operators.rows(prepare(AnnotateConfig(output=str(tmp_path / "out"), block_rows=6, **source)))
+    assert len(found) == len(pictures)
+    read = [row for row in found if row["content_hash"]]
+    assert rows.differences(read, [expected[row["content_hash"]] for row in read], lambda row: row["content_hash"]) == []
+    assert len(read) == sum(bool(data) for data in pictures.values())
+
+
+# --- S3
+
+
+@pytest.fixture(scope="module")
+def in_s3(corpus, s3):
+    """The corpus in a bucket."""
+    s3.fs.put(f"{corpus.folder}/", f"{s3.bucket}/corpus/", recursive=True)
+    return f"s3://{s3.bucket}/corpus"
+
+
+def test_out_of_s3_and_into_it_the_rows_are_the_same(finished, corpus, in_s3, s3, rows, local_ray):
+    output = f"s3://{s3.bucket}/emotions"
+    config = AnnotateConfig(
+        input=in_s3, output=output, run_id="in-s3", date="2026-01-02", block_rows=16, keep_embeddings=True, storage_options=s3.options
+    )
+    record = annotate(config)
+    (file,) = record["files"]
+    with s3.fs.open(f"{output}/{file}", "rb") as opened:
+        table = pq.read_table(opened)
+    found = table.to_pylist()
+    assert {rows.file_name(row): row["status"] for row in found} == corpus.status
+    assert rows.differences(rows.of(finished.output, finished.record), found, rows.file_name) == []
+    assert table.column("embedding").null_count == 6
+    everything = {name: s3.fs.cat_file(name) for name in s3.fs.find(output)}
+    assert set(everything) == {f"{s3.bucket}/emotions/{file}", f"{s3.bucket}/emotions/runs/in-s3.json"}
+    assert all(s3.secret.encode() not in data and s3.key.encode() not in data for data in everything.values())
+
+
+def test_every_object_of_s3_is_fetched_as_it_is(corpus, in_s3, s3, operators, rows, tmp_path):
+    plan = prepare(AnnotateConfig(input=in_s3, output=str(tmp_path), block_rows=40, storage_options=s3.options))
+    found = {rows.file_name(row): row for row in operators.load(plan, 0).drop_columns("crop").to_pylist()}
+    assert {name: row["status"] for name, row in found.items()} == corpus.status
+    assert all(found[path.name]["bytes"] in (path.stat().st_size, None) for path in corpus.files)
+
+
+def test_an_object_of_s3_that_changed_has_another_id_and_one_that_stayed_the_same(s3, images, tmp_path):
+    def ids(run):
+        plan = prepare(AnnotateConfig(input=f"s3://{s3.bucket}/changing", output=str(tmp_path), run_id=run, storage_options=s3.options))
+        return plan.manifest.read(plan.fs, 0).column("image_id").to_pylist()
+
+    s3.put("changing/a.jpg", images.jpeg(1))
+    s3.put("changing/b.jpg", images.jpeg(2))
+    before = ids("before")
+    s3.put("changing/a.jpg", images.jpeg(3))
+    s3.put("changing/b.jpg", images.jpeg(2))
+    after = ids("after")
+    assert (before[0] != after[0], before[1] == after[1]) == (True, True)
+
+
+def test_shards_and_tables_in_s3_are_read_in_place(s3, images, tar, operators, tmp_path):
+    tar(tmp_path / "x.tar", {"a.jpg": images.jpeg(1), "b.jpg": images.jpeg(2)})
+    uris = [s3.put("shards/x.tar", (tmp_path / "x.tar").read_bytes())]
+    s3.put("lists/c.jpg", images.jpeg(3))
+    uris.append(s3.put("lists/list.csv", f"uri\nc.jpg\n{uris[0].replace('x.tar', 'gone.jpg')}\nfile:///etc/hostname\n".encode()))
+    statuses = []
+    for i, uri in enumerate(uris):
+        plan = prepare(AnnotateConfig(input=uri, output=str(tmp_path), run_id=f"r{i}", storage_options=s3.options))
+        statuses.append(operators.load(plan, 0).column("status").to_pylist())
+    assert statuses == [["ok", "ok"], ["ok", "missing", "forbidden"]]
+
+
+def test_aws_variables_do_instead_of_storage_options(s3, in_s3, monkeypatch, tmp_path):
+    names = {
+        "AWS_ACCESS_KEY_ID": s3.key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret,
+        "AWS_ENDPOINT_URL": s3.endpoint,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert prepare(AnnotateConfig(input=in_s3, output=str(tmp_path))).manifest.rows == 40
+
+
+def test_a_key_that_is_refused_is_said_before_anything_is_done(s3, in_s3, corpus, tmp_path):
+    with pytest.raises(UserError, match=r"s3://images/corpus can't be listed: .*; check the credentials"):
+        annotate(AnnotateConfig(input=in_s3, output=str(tmp_path / "out"), storage_options=s3.refused))
+    with pytest.raises(UserError, match=r"output can't be read: .*; check the path and the credentials"):
+        annotate(AnnotateConfig(input=str(corpus.folder), output=f"s3://{s3.bucket}/out", storage_options=s3.refused))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_object_that_is_refused_is_a_row_that_says_so(s3, in_s3, operators, tmp_path):
+    plan = prepare(AnnotateConfig(input=f"{in_s3}/a/photo0*.jpg", output=str(tmp_path), limit=2, storage_options=s3.options))
+    plan.config.storage_options.update(s3.refused)
+    found = operators.load(plan, 0).select(["status", "error"]).to_pylist()
+    assert [row["status"] for row in found] == ["forbidden"] * 2
+    assert all(row["error"].startswith("access denied") for row in found)

@@ -1,0 +1,304 @@
+"""What there is to annotate, out of every kind of source."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import source
+from pipeline.errors import UserError
+
+
+def items(uri, column="uri"):
+    return list(source.items(str(uri), column, {}))
+
+
+def names(uri, column="uri"):
+    return [item.uri.rpartition("/")[2] for item in items(uri, column)]
+
+
+def write(folder: Path, *files: str, data: bytes = b"x") -> Path:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(data)
+    return folder
+
+
+# --- folders, globs, files
+
+
+def test_a_folder_gives_all_its_files_in_the_order_of_their_paths(tmp_path):
+    write(tmp_path, "b.jpg", "a/z.png", "a/deep/er/y.txt")
+    assert [item.uri for item in items(tmp_path)] == [f"file://{tmp_path}/{name}" for name in ("a/deep/er/y.txt", "a/z.png", "b.jpg")]
+
+
+def test_a_file_comes_with_its_size_and_a_version_that_changes_with_it(tmp_path):
+    write(tmp_path, "a.jpg", data=b"12345")
+    before = items(tmp_path)[0]
+    os.utime(tmp_path / "a.jpg", (1, 1))
+    after = items(tmp_path)[0]
+    assert before.size == after.size == 5
+    assert before.version != after.version
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    write(tmp_path, "a.jpg", ".a.jpg", "_SUCCESS", "_temporary/b.jpg", ".git/c.jpg", "x/_d.jpg")
+    assert names(tmp_path) == ["a.jpg"]
+
+
+def test_a_folder_that_lies_within_a_hidden_one_can_be_read(tmp_path):
+    write(tmp_path, "_inbox/.today/a.jpg")
+    assert names(tmp_path / "_inbox" / ".today") == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "c.jpg"]),
+        ("?.jpg", ["a.jpg", "b.jpg"]),
+        ("[ab].jpg", ["a.jpg", "b.jpg"]),
+        ("su[b]/c.jpg", ["c.jpg"]),
+        ("s?b/*.jpg", ["c.jpg"]),
+    ],
+)
+def test_a_glob_gives_the_files_it_matches_but_hidden_ones(tmp_path, pattern, found):
+    write(tmp_path, "a.jpg", "b.jpg", "c.png", "_d.jpg", "sub/c.jpg", "sub/.e.jpg")
+    assert names(tmp_path / pattern) == found
+
+
+def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path):
+    write(tmp_path, "holidays [2024]/a.jpg", "holidays [2024]/what?.jpg")
+    assert names(tmp_path / "holidays [2024]") == ["a.jpg", "what?.jpg"]
+    assert names(tmp_path / "holidays [2024]" / "what?.jpg") == ["what?.jpg"]
+
+
+def test_a_single_file_is_a_source_of_one(tmp_path):
+    write(tmp_path, "a.jpg")
+    assert names(tmp_path / "a.jpg") == ["a.jpg"]
+
+
+def test_a_name_that_is_no_utf8_is_an_item_like_any_other(tmp_path):
+    write(tmp_path, "a.jpg")
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    assert names(tmp_path) == ["a.jpg", "caf\\xe9.jpg"]
+
+
+def test_other_storage_is_listed_alike():
+    fsspec.filesystem("memory").pipe({"/source-test/a.jpg": b"1", "/source-test/x/b.jpg": b"22", "/source-test/_x/c.jpg": b"3"})
+    assert [(item.uri, item.size) for item in items("memory://source-test")] == [
+        ("memory:///source-test/a.jpg", 1),
+        ("memory:///source-test/x/b.jpg", 2),
+    ]
+
+
+# --- tables of URIs
+
+
+def csv(folder: Path, values: list[str]) -> Path:
+    path = folder / "list.csv"
+    path.write_text("id,uri\n" + "".join(f'{i},"{value}"\n' for i, value in enumerate(values)))
+    return path
+
+
+def jsonl(folder: Path, values: list[str]) -> Path:
+    path = folder / "list.jsonl"
+    path.write_text("".join(json.dumps({"uri": value or None}) + "\n" for value in values))
+    return path
+
+
+def parquet(folder: Path, values: list[str]) -> Path:
+    path = folder / "list.parquet"
+    pq.write_table(pa.table({"uri": [value or None for value in values]}), path, row_group_size=2)
+    return path
+
+
+@pytest.mark.parametrize("table", [csv, jsonl, parquet])
+def test_a_tables_uris_may_be_whole_or_absolute_or_relative_to_it(tmp_path, table):
+    path = table(tmp_path, ["s3://bucket/a.jpg", "/data/b.jpg", "c/d.jpg", "", "a b,c.jpg"])
+    uris = ["s3://bucket/a.jpg", "file:///data/b.jpg", f"file://{tmp_path}/c/d.jpg", "", f"file://{tmp_path}/a b,c.jpg"]
+    assert items(path) == [source.Item(uri) for uri in uris]
+
+
+def test_a_relative_path_in_a_table_elsewhere_is_elsewhere_too():
+    fsspec.filesystem("memory").pipe_file("/source-lists/list.csv", b"uri\na.jpg\n")
+    assert [item.uri for item in items("memory://source-lists/list.csv")] == ["memory:///source-lists/a.jpg"]
+
+
+@pytest.mark.parametrize("write_with", ["pandas", "polars", "polars categories", "pandas categories"])
+def test_tables_that_other_tools_write_are_read(tmp_path, write_with):
+    path, values = tmp_path / "list.parquet", ["s3://bucket/a.jpg", "s3://bucket/b.jpg"]
+    if write_with.startswith("pandas"):
+        pd.DataFrame({"uri": pd.Series(values, dtype="category" if "categories" in write_with else None)}).to_parquet(path)
+    else:
+        pl.DataFrame({"uri": pl.Series(values, dtype=pl.Categorical if "categories" in write_with else pl.String)}).write_parquet(path)
+    assert [item.uri for item in items(path)] == values
+
+
+def test_the_column_is_the_one_that_is_named(tmp_path):
+    pq.write_table(pa.table({"uri": [1], "thumbnail": ["s3://b/t.jpg"]}), tmp_path / "list.parquet")
+    assert [item.uri for item in items(tmp_path / "list.parquet", "thumbnail")] == ["s3://b/t.jpg"]
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path):
+    for i in range(3):
+        pq.write_table(pa.table({"uri": [f"s3://b/{i}.jpg"]}), tmp_path / f"part-{i}.parquet")
+    write(tmp_path, "_metadata", "_SUCCESS")
+    assert names(tmp_path) == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+# --- bytes within files
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"1", b"22", None], pa.binary()),
+        pa.array([b"1", b"22", None], pa.large_binary()),
+        pa.array(
+            [{"bytes": b"1", "path": "a.jpg"}, {"bytes": b"22", "path": None}, None], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        ),
+    ],
+    ids=["binary", "large binary", "Hugging Face"],
+)
+def test_a_parquet_with_bytes_gives_its_rows(tmp_path, column):
+    path = tmp_path / "images.parquet"
+    pq.write_table(pa.table({"image": column}), path)
+    found = items(path, "image")
+    assert [item.uri for item in found] == [f"file://{path}!/{row}" for row in range(3)]
+    assert [item.position for item in found] == [0, 1, 2]
+    assert {item.container for item in found} == {str(path)}
+    assert {item.version for item in found} != {""}
+
+
+def test_tar_shards_give_their_images_with_the_bytes_they_lie_at(tmp_path, tar):
+    tar(tmp_path / "shard-0.tar", {"./0/a.jpg": b"first", "0/a.json": b"{}", "0/a.txt": b"a cat", "b.PNG": b"second image"})
+    tar(tmp_path / "shard-1.tar", {"c.webp": b"third"})
+    found = items(tmp_path)
+    shard = f"file://{tmp_path}/shard-"
+    assert [item.uri for item in found] == [f"{shard}0.tar!/0/a.jpg", f"{shard}0.tar!/b.PNG", f"{shard}1.tar!/c.webp"]
+    assert [Path(item.container).read_bytes()[item.position :][: item.size] for item in found] == [b"first", b"second image", b"third"]
+
+
+def test_folders_and_links_within_a_tar_are_no_images(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, kind in (("d.jpg", tarfile.DIRTYPE), ("l.jpg", tarfile.SYMTYPE), ("a.jpg", tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            archive.addfile(info, io.BytesIO(b""))
+    assert names(tmp_path / "x.tar") == ["a.jpg"]
+
+
+def test_a_tar_among_other_files_is_a_file_that_is_no_image(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1"})
+    write(tmp_path, "b.jpg")
+    assert names(tmp_path) == ["b.jpg", "x.tar"]
+
+
+# --- what is wrong with a source
+
+
+def broken_parquet() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"uri": ["a"] * 100}), buffer)
+    data = bytearray(buffer.getvalue())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[footer : footer + 20] = b"\xff" * 20
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("nothing/here", None, "nothing is to be found at .*nothing/here: check the path"),
+        ("empty/", None, "nothing is to be found at .*empty"),
+        ("no*match/*.jpg", None, "nothing is to be found at"),
+        ("list.csv", b"", "list.csv can't be read as a table: Empty CSV file"),
+        ("list.csv", b"uri,b\na,1\nc,2,3\n", "list.csv can't be read as a table: CSV parse error"),
+        ("list.csv", b"url,b\na,1\n", r"list.csv has no column 'uri' \(did you mean 'url'\?\); it has url, b: name one with --column"),
+        ("list.csv", b"uri,b\n1,1\n", "column 'uri' of .*list.csv holds int64, neither URIs nor image bytes: name another with --column"),
+        ("list.jsonl", b'{"uri": "a"}\n{"uri": \n', "list.jsonl can't be read as a table: JSON parse error"),
+        ("list.jsonl", b'{"uri": ["a"]}\n', "column 'uri' of .*list.jsonl holds list"),
+        ("list.parquet", b"PAR1 and no more", "list.parquet can't be read as a table"),
+        ("list.parquet", broken_parquet(), "list.parquet can't be read"),
+        ("x.tar", b"no tar at all" * 100, "x.tar is no readable .tar"),
+        ("x.tar", b"", "x.tar is no readable .tar"),
+    ],
+)
+def test_a_source_that_is_not_as_it_should_be_is_named(tmp_path, name, data, message):
+    if name.endswith("/"):
+        (tmp_path / name).mkdir()
+    elif data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=message) as error:
+        items(f"{tmp_path}/{name}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_tar_that_is_cut_off_is_no_tar(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1" * 5000, "b.jpg": b"2" * 5000})
+    data = (tmp_path / "x.tar").read_bytes()
+    for length in (100, 3000, 512 + 5120 + 200, 512 + 5120 + 700):
+        (tmp_path / "x.tar").write_bytes(data[:length])
+        with pytest.raises(UserError, match=r"x.tar is no readable .tar"):
+            items(tmp_path / "x.tar")
+
+
+def test_a_tar_with_a_broken_header_does_not_lose_its_later_members_silently(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1" * 500, "b.jpg": b"2" * 500})
+    data = bytearray((tmp_path / "x.tar").read_bytes())
+    data[1024:1100] = b"?" * 76
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(UserError, match="cut off or broken at byte 1024"):
+        items(tmp_path / "x.tar")
+
+
+def test_a_tar_without_an_end_marker_is_whole(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1" * 500})
+    (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1024])
+    assert names(tmp_path / "x.tar") == ["a.jpg"]
+
+
+def test_a_table_without_rows_and_a_tar_without_images_hold_no_images(tmp_path, tar):
+    pq.write_table(pa.table({"uri": pa.array([], pa.string())}), tmp_path / "list.parquet")
+    tar(tmp_path / "x.tar", {"notes.txt": b"1"})
+    for name in ("list.parquet", "x.tar"):
+        with pytest.raises(UserError, match=f"{name} holds no images"):
+            items(tmp_path / name)
+
+
+def test_a_protocol_that_is_unknown_names_the_one_that_was_meant():
+    with pytest.raises(UserError, match="did you mean 's3://'"):
+        items("s4://bucket/images")
+
+
+# --- where URIs may point
+
+
+@pytest.mark.parametrize(
+    ("uri", "extra", "allowed"),
+    [
+        ("/data/list.csv", (), {"file", "local"}),
+        ("local:///data", (), {"file", "local"}),
+        ("s3://bucket/x", (), {"s3", "s3a"}),
+        ("s3a://bucket/x", (), {"s3", "s3a"}),
+        ("memory://x", ("https",), {"memory", "https"}),
+    ],
+)
+def test_uris_may_point_to_their_sources_storage_by_all_its_names_and_to_what_is_allowed(uri, extra, allowed):
+    assert source.allowed_protocols(uri, extra) == allowed
+
+
+def test_the_uris_of_a_listing_are_always_allowed(tmp_path):
+    write(tmp_path, "a.jpg")
+    for uri in (str(tmp_path), f"file://{tmp_path}", f"local://{tmp_path}"):
+        protocols = {item.uri.split(":")[0] for item in items(uri)}
+        assert protocols <= source.allowed_protocols(uri, ())

@@ -1,0 +1,245 @@
+"""What the tests of UGRIE share: schemes whose labels begin each other, tokenizers that split them, and models of a few kB."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from ugrie.checkpoint import Config, MapperConfig, TowerConfig
+from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+from ugrie.model import UGRIE
+from ugrie.schemes import Label, Scheme
+from ugrie.template import Template
+from ugrie.tokenizer import SPECIAL, phrase_tokenizer
+from ugrie.trie import Slot, compile_template
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+EMBEDDING_DIM = 8
+VISION = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The labelled data beside the checkout, which is not ours to carry."""
+    if not SHARED.is_dir():
+        pytest.skip("the data sets of ../shared/data are not here")
+    return SHARED
+
+
+# Schemes and tokenizers
+
+
+def categorical(name: str, clause: str, *labels: str, **more: Any) -> Scheme:
+    given = tuple(Label(name=label) for label in labels)
+    return Scheme(**{"name": name, "title": name, "kind": "categorical", "clause": clause, "source": "a test", "labels": given} | more)
+
+
+def ordinal(name: str, clause: str, *labels: str) -> Scheme:
+    given = tuple(Label(name=label, value=float(i + 1)) for i, label in enumerate(labels))
+    return categorical(name, clause, kind="ordinal", range=(1.0, float(len(labels))), labels=given)
+
+
+@pytest.fixture(scope="session")
+def make_scheme() -> Callable[..., Scheme]:
+    return categorical
+
+
+@pytest.fixture(scope="session")
+def nested() -> tuple[Scheme, ...]:
+    """Labels of one to five words; some begin others, some share a beginning or an end."""
+    return (
+        categorical("calmness", "the mood is", "calm", "calm and happy", "calm and happy and very still", "tense"),
+        ordinal("liking", "it feels", "very very unpleasant", "very unpleasant", "neutral", "very pleasant", "very very pleasant"),
+        categorical("verdict", "the verdict of most people is", "good", "not good"),
+        categorical("moment", "this is", "a", "a very", "a very happy", "a very happy day", "dull", "a very long day"),
+    )
+
+
+def words_tokenizer(schemes: Sequence[Scheme], normalizer: normalizers.Normalizer | None = None) -> PreTrainedTokenizerFast:
+    """A token a word, each with the space before it."""
+    template = Template(tuple(schemes))
+    texts = [*template.literals, ".", *(f" {name}" for scheme in schemes for name in scheme.label_names)]
+    texts += [f", {scheme.clause}" for scheme in schemes]
+    split = pre_tokenizers.Split(Regex(r" ?\w+|[,.]"), behavior="isolated")
+    words = [word for text in texts for word, _ in split.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)]
+    vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL.values(), *words]))}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=SPECIAL["unk_token"]))
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL)
+
+
+def bpe_tokenizer(schemes: Sequence[Scheme]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE as BART has it, with so few merges that most words are several tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=list(SPECIAL.values()),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = [*Template(tuple(schemes)).literals, *(f" {name}" for scheme in schemes for name in scheme.label_names)]
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL)
+
+
+TOKENIZERS = {"phrases": phrase_tokenizer, "words": words_tokenizer, "bpe": bpe_tokenizer}
+
+
+@pytest.fixture(scope="session")
+def tokenizers() -> dict[str, Callable[..., PreTrainedTokenizerFast]]:
+    """The makers of tokenizers, by name."""
+    return TOKENIZERS
+
+
+# Models
+
+
+SHAPE = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 128,
+    "init_std": 0.6,
+    "forced_eos_token_id": None,
+}
+
+
+def random_bart(vocabulary: int, seed: int = 0, **more: Any) -> BartForConditionalGeneration:
+    """A tiny BART none of whose weights is at its tame initial value: distributions are sharp, biases count."""
+    torch.manual_seed(seed)
+    bart = BartForConditionalGeneration(BartConfig(**SHAPE | {"vocab_size": vocabulary} | more)).eval()
+    with torch.no_grad():
+        for name, weight in bart.named_parameters():
+            if name.endswith("bias") or "layer_norm" in name or "layernorm" in name:
+                weight.add_(torch.randn_like(weight) * 0.3)
+        bart.final_logits_bias.normal_()
+    return bart
+
+
+@pytest.fixture(scope="session")
+def make_bart() -> Callable[..., BartForConditionalGeneration]:
+    return random_bart
+
+
+@dataclass(frozen=True)
+class Language:
+    """A tokenizer of the nested schemes and a BART that speaks it."""
+
+    schemes: tuple[Scheme, ...]
+    tokenizer: PreTrainedTokenizerFast
+    bart: BartForConditionalGeneration
+
+    def slots(self, order: Sequence[int]) -> tuple[Slot, ...]:
+        return compile_template(Template(tuple(self.schemes[i] for i in order)), self.tokenizer)
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        return (self.bart.config.decoder_start_token_id,)
+
+    def encoded(self, images: int, seed: int = 0, length: int = 3) -> torch.Tensor:
+        """What the encoder might say of some images."""
+        return torch.randn(images, length, self.bart.config.d_model, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="session", params=list(TOKENIZERS))
+def language(request: pytest.FixtureRequest, nested: tuple[Scheme, ...]) -> Language:
+    tokenizer = TOKENIZERS[request.param](nested)
+    return Language(nested, tokenizer, random_bart(len(tokenizer)))
+
+
+TOWER = TowerConfig(embedding_dim=EMBEDDING_DIM, crop_size=32, mean=(0.48, 0.46, 0.41), deviation=(0.27, 0.26, 0.28), vision_cfg=VISION)
+
+
+@pytest.fixture(scope="session")
+def tower() -> TowerConfig:
+    """A tower of one layer, described: its weights are in the checkpoint."""
+    return TOWER
+
+
+def tiny_model(schemes: Sequence[Scheme], tower: TowerConfig = TOWER, tokenizer: PreTrainedTokenizerFast | None = None) -> UGRIE:
+    """A whole model with random weights, its tower included where that is described."""
+    from ugrie.encoder import Encoder
+
+    tokenizer = tokenizer or phrase_tokenizer(schemes)
+    bart = random_bart(len(tokenizer), seed=1)
+    config = Config(
+        name="tiny",
+        schemes=tuple(schemes),
+        temperatures={schemes[0].name: 1.7},
+        tower=tower,
+        mapper=MapperConfig(components=4, prefix_length=2, hidden=16, dropout=0.1),
+        bart=SHAPE | {"vocab_size": len(tokenizer)},
+    )
+    model = UGRIE(config, tokenizer, bart)
+    with torch.no_grad():
+        for weight in model.mapper.parameters():
+            weight.normal_()
+        model.mapper.mean.normal_(0, 0.1)
+        model.mapper.projection.normal_()
+    if tower.vision_cfg is not None:
+        model.encoder = Encoder.bundled(tower)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., UGRIE]:
+    return tiny_model
+
+
+@pytest.fixture(scope="session")
+def model(nested: tuple[Scheme, ...]) -> UGRIE:
+    """A tiny model to look at, not to change."""
+    return tiny_model(nested)
+
+
+@pytest.fixture(scope="session")
+def saved(model: UGRIE, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny model's checkpoint, to read, not to change."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    model.save_pretrained(folder, "# tiny\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embeddings() -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(9, EMBEDDING_DIM)).astype(np.float32)
+
+
+# Images
+
+
+def noise(width: int, height: int, seed: int = 0, channels: int = 3) -> np.ndarray:
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def pixels() -> Callable[..., np.ndarray]:
+    """Pixels of every value: `pixels(width, height, seed, channels)`."""
+    return noise
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A few lossless images of different sizes."""
+    folder = tmp_path_factory.mktemp("images")
+    files = []
+    for i, (width, height) in enumerate([(40, 50), (64, 33), (32, 32), (90, 20), (20, 31)]):
+        files.append(folder / f"{i}.png")
+        Image.fromarray(noise(width, height, seed=i)).save(files[-1])
+    return files

@@ -1,0 +1,127 @@
+"""Checkpoints are found by name or folder, and a wrong one is refused before anything is loaded."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ugrie import checkpoint
+from ugrie.checkpoint import CheckpointError
+from ugrie.schemes import SchemeError
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A checkpoint of one's own, to damage."""
+    return shutil.copytree(saved, tmp_path / "mine")
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_checkpoint_is_bundled_and_complete():
+    assert "ugrie-tiny" in checkpoint.bundled_checkpoints()
+    for name in checkpoint.bundled_checkpoints():
+        config = checkpoint.read_config(checkpoint.find(name))
+        assert config.name == name
+        assert set(config.temperatures) == {scheme.name for scheme in config.schemes}
+
+
+def test_a_checkpoint_is_found_by_its_folder(folder):
+    assert checkpoint.find(str(folder)) == folder
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are():
+    with pytest.raises(CheckpointError, match=r"no model 'ugrie-tinny' \(did you mean 'ugrie-tiny'\?\); bundled are ugrie-tiny"):
+        checkpoint.find("ugrie-tinny")
+
+
+@pytest.mark.parametrize("file", checkpoint.FILES)
+def test_a_missing_file_is_named(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(CheckpointError, match=re.escape(f"{folder} is no UGRIE checkpoint: it lacks {file}")):
+        checkpoint.find(str(folder))
+
+
+def test_a_file_is_no_checkpoint(folder):
+    with pytest.raises(CheckpointError, match="there is no model"):
+        checkpoint.find(str(folder / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mapper": {}}, "mapper.components: Field required"),
+        ({"temperatures": None}, "temperatures: Input should be"),
+        ({"schemes": [{"name": "x"}]}, "schemes.0.title: Field required"),
+        ({"tower": {"embedding_dim": "wide"}}, "tower.embedding_dim: Input should be a valid integer"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_config_is_named_with_its_field(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(CheckpointError, match=re.escape(f"{folder / 'config.json'}: {message}")):
+        checkpoint.read_config(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe"])
+def test_a_config_that_is_no_object_is_refused(folder, content):
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=re.escape(str(folder / "config.json"))):
+        checkpoint.read_config(folder)
+
+
+def test_a_later_format_is_refused_with_the_remedy(folder):
+    edit(folder, format=2)
+    with pytest.raises(CheckpointError, match=r"format 2; this UGRIE reads format 1: upgrade"):
+        checkpoint.read_config(folder)
+
+
+def test_config_survives_its_file(folder, model):
+    assert checkpoint.read_config(folder) == model.config
+
+
+def test_the_digest_is_of_the_content_not_the_place(saved, folder):
+    assert checkpoint.digest(folder) == checkpoint.digest(saved)
+    assert re.fullmatch("[0-9a-f]{12}", checkpoint.digest(folder))
+
+
+@pytest.mark.parametrize("file", checkpoint.FILES)
+def test_the_digest_tells_every_change_of_a_file(saved, folder, file):
+    with (folder / file).open("ab") as out:
+        out.write(b" ")
+    assert checkpoint.digest(folder) != checkpoint.digest(saved)
+
+
+def test_the_card_is_no_part_of_the_digest(saved, folder):
+    (folder / "MODEL_CARD.md").write_text("other words")
+    assert checkpoint.digest(folder) == checkpoint.digest(saved)
+
+
+def test_bytes_do_not_wander_between_files_unnoticed(folder):
+    before = checkpoint.digest(folder)
+    config, tokenizer = ((folder / name).read_bytes() for name in ("config.json", "tokenizer.json"))
+    (folder / "config.json").write_bytes(tokenizer)
+    (folder / "tokenizer.json").write_bytes(config)
+    assert checkpoint.digest(folder) != before
+
+
+def test_schemes_are_stated_in_the_order_asked(model):
+    assert [scheme.name for scheme in model.config.template(("moment", "calmness")).schemes] == ["moment", "calmness"]
+    assert model.config.template().schemes == model.config.schemes
+
+
+def test_a_scheme_it_was_not_trained_for_is_answered_with_those_it_was(model):
+    with pytest.raises(SchemeError, match=r"tiny was not trained for 'momemt' \(did you mean 'moment'\?\); it knows calmness, liking"):
+        model.config.template(("calmness", "momemt"))
+
+
+def test_a_job_checks_its_model_without_torch():
+    check = "from ugrie import checkpoint; checkpoint.read_config(checkpoint.find('ugrie-tiny'))"
+    code = f"import sys; {check}; sys.exit(int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,93 @@
+"""A recipe is read whole or refused with the name of the field."""
+
+import re
+
+import pytest
+
+from ugrie.checkpoint import FOLDER
+from ugrie.recipe import Recipe, RecipeError, read_recipe
+from ugrie.schemes import load_scheme
+
+GOOD = """
+name = "mine"
+schemes = ["polarity2", "valence"]
+tower = "lite0"
+
+[[data]]
+path = "photos"
+
+[data.schemes]
+valence = { range = [1, 7] }
+polarity2 = { column = "valence", cuts = [4] }
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """Writes recipe.toml and gives its path."""
+
+    def write(text):
+        path = tmp_path / "recipe.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_recipe_says_what_is_trained_on_what(recipe_file):
+    recipe = read_recipe(recipe_file(GOOD))
+    assert recipe.schemes == ("polarity2", "valence")
+    (data,) = recipe.data
+    assert (data.path, data.labels, data.images, data.file) == ("photos", "labels.csv", "images", "image")
+    assert data.schemes["polarity2"].column == "valence"
+    assert data.schemes["polarity2"].cuts == (4.0,)
+    assert data.schemes["valence"].range == (1.0, 7.0)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*/recipe.toml")), ids=lambda path: path.parent.name)
+def test_the_recipe_beside_a_bundled_checkpoint_is_of_that_checkpoint(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.parent.name
+    schemes = {name: load_scheme(name) for name in recipe.schemes}
+    for data in recipe.data:
+        assert set(data.schemes) <= set(schemes)
+        for name, column in data.schemes.items():
+            assert not column.cuts or len(column.cuts) == len(schemes[name].labels) - 1
+
+
+def test_there_is_a_bundled_recipe():
+    assert list(FOLDER.glob("*/recipe.toml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "mine"', "name = mine", "Invalid value"),
+        ('name = "mine"\n', "", "name: Field required"),
+        ('tower = "lite0"\n', "", "tower: Field required"),
+        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: Extra inputs are not permitted"),
+        ('tower = "lite0"', 'tower = "lite0"\nepochs = "many"', "epochs: Input should be a valid integer"),
+        ('tower = "lite0"', 'tower = "lite0"\nvalidation = 1.0', "validation: Input should be less than 1"),
+        ('tower = "lite0"', 'tower = "lite0"\nbart = { width = 3 }', "bart.width: Extra inputs are not permitted"),
+        ('path = "photos"\n', "", "data.0.path: Field required"),
+        ('path = "photos"', 'path = "photos"\nrepeat = 0', "data.0.repeat: Input should be greater than or equal to 1"),
+        ("range = [1, 7]", "range = [1]", "data.0.schemes.valence.range.1: Field required"),
+        ("range = [1, 7]", "scale = [1, 7]", "data.0.schemes.valence.scale: Extra inputs are not permitted"),
+        ("cuts = [4]", "cut = [4]", "data.0.schemes.polarity2.cut: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_recipe_is_named_with_its_field(recipe_file, old, new, message):
+    assert old in GOOD
+    path = recipe_file(GOOD.replace(old, new, 1))
+    with pytest.raises(RecipeError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
+        read_recipe(path)
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=re.escape(f"there is no recipe at {tmp_path / 'none.toml'}")):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_a_recipe_is_a_value(recipe_file):
+    recipe = read_recipe(recipe_file(GOOD))
+    assert recipe == Recipe.model_validate(recipe.model_dump())

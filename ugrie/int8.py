@@ -1,0 +1,66 @@
+"""An image tower in int8 on the CPU, by ONNX Runtime: weights quantized once, activations as they come.
+
+It speeds up the matrix products of transformers and leaves convolutions as they are. Needs UGRIE's `int8` extra. The quantized
+tower is kept on disk (`$XDG_CACHE_HOME/ugrie`), under a digest of its weights: making it takes longer than loading it.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class Int8Error(ValueError):
+    """A tower can't be had in int8. The message says why and what to do."""
+
+
+class Int8Tower(nn.Module):
+    """float32 pixels [batch, 3, size, size] -> embeddings [batch, dim], as the tower it was made of, in int8."""
+
+    def __init__(self, tower: nn.Module, crop_size: int, threads: int | None = None):
+        super().__init__()
+        if not any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in tower.modules()):
+            raise Int8Error("int8 speeds up the matrix products of transformers, and this tower has none: leave the precision at fp32")
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise Int8Error(f"int8 needs the package {error.name}: pip install 'ugrie[int8]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(_quantized(tower, crop_size), options, providers=["CPUExecutionProvider"])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run(None, {"pixels": pixels.contiguous().numpy()})[0])
+
+
+def _quantized(tower: nn.Module, crop_size: int) -> bytes | str:
+    """The path of the tower in int8."""
+    from onnxruntime import __version__
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    state = hashlib.sha256(f"{torch.__version__} {__version__} {crop_size} {tower}".encode())
+    for name, tensor in tower.state_dict().items():
+        state.update(name.encode() + tensor.float().numpy().tobytes())
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ugrie"
+    path = folder / f"int8-{state.hexdigest()[:32]}.onnx"
+    if path.is_file():
+        return str(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as draft:
+        example = torch.zeros(2, 3, crop_size, crop_size)
+        batch = torch.export.Dim("batch", min=1, max=4096)
+        level = logging.getLogger("onnxscript").level
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            tower.float(), (example,), input_names=["pixels"], dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+        )
+        logging.getLogger("onnxscript").setLevel(level)
+        assert program is not None
+        program.save(f"{draft}/fp32.onnx")
+        quantize_dynamic(f"{draft}/fp32.onnx", f"{draft}/int8.onnx", weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+        os.replace(f"{draft}/int8.onnx", path)  # whole or not at all: other actors of this machine look for it too
+    return str(path)
