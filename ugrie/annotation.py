@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 
 import numpy as np
 
 from ugrie.schemes import Scheme
-from ugrie.template import Template
+from ugrie.template import Template, TemplateError
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Reading:
-    """One scheme's reading of an image. `value` (in the scheme's range) is None for categorical schemes."""
+    """One scheme's reading of an image. `value` (in the scheme's range) is None for categorical schemes.
+
+    A label read from a sentence that was written freely has no `probs`, and NaN as its score.
+    """
 
     label: str
     probs: Mapping[str, float]
@@ -54,7 +58,7 @@ class Reading:
     @cached_property
     def score(self) -> float:
         """The probability of `label`."""
-        return self.probs[self.label]
+        return self.probs.get(self.label, nan)
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,17 @@ class Annotation:
 
     def __getitem__(self, scheme: str) -> Reading:
         return self.readings[scheme]
+
+
+def read(sentence: str, template: Template) -> Annotation:
+    """What a sentence states of a template's schemes; nothing, where it does not follow the template."""
+    readings = {}
+    try:
+        labels = template.parse(sentence)
+    except TemplateError:
+        labels = {}
+    for scheme in template.schemes:
+        if scheme.name in labels:
+            value = scheme.values[scheme.label_index(labels[scheme.name])] if scheme.values else None
+            readings[scheme.name] = Reading(labels[scheme.name], {}, value)
+    return Annotation(sentence, readings)

@@ -11,6 +11,7 @@ paper publishes no code; what its abstract leaves open is decided here and state
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from ugrie import checkpoint, preprocess
-from ugrie.annotation import Annotation, Prediction
+from ugrie.annotation import Annotation, Prediction, read
 from ugrie.encoder import Encoder, Precision
 from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 from ugrie.mapper import Mapper
@@ -110,22 +111,35 @@ class UGRIE(nn.Module):
         return self._slots[template]
 
     def annotate(
-        self, images: Iterable[str | Path | Image.Image | np.ndarray], schemes: Sequence[str] | None = None, batch_size: int = 32
+        self,
+        images: Iterable[str | Path | Image.Image | np.ndarray],
+        schemes: Sequence[str] | None = None,
+        batch_size: int = 32,
+        decode: Literal["slots", "generate"] = "slots",
     ) -> list[Annotation]:
         """Annotates images: paths, PIL images or uint8 arrays ([height, width] grey or [height, width, 3] RGB).
 
         Schemes default to all the checkpoint was trained for, stated in the order asked. Raises SchemeError for another,
-        and what Pillow raises for a file that is no image.
+        and what Pillow raises for a file that is no image. `decode="generate"` is as in `generate`.
         """
         annotations: list[Annotation] = []
         crops = (preprocess.crop(_open(image), self.config.tower.crop_size) for image in images)
         batches = iter(lambda: list(islice(crops, batch_size)), [])
         for embeddings in self.encode(np.stack(batch) for batch in batches):
-            annotations += self.predict(embeddings, schemes).annotations()
+            annotations += self._decoded(embeddings, schemes, decode)
         return annotations
 
-    def annotate_embeddings(self, embeddings: np.ndarray, schemes: Sequence[str] | None = None, batch_size: int = 1024) -> list[Annotation]:
-        """Annotates images by their embeddings from this checkpoint's tower: float [images, embedding_dim], any norm."""
+    def annotate_embeddings(
+        self,
+        embeddings: np.ndarray,
+        schemes: Sequence[str] | None = None,
+        batch_size: int = 1024,
+        decode: Literal["slots", "generate"] = "slots",
+    ) -> list[Annotation]:
+        """Annotates images by their embeddings from this checkpoint's tower: float [images, embedding_dim], any norm.
+
+        `decode="generate"` lets BART write freely, and reads the labels from what it wrote: as `generate` describes.
+        """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.config.tower.embedding_dim:
             raise ValueError(
                 f"embeddings are [images, {self.config.tower.embedding_dim}] for {self.config.name}, not {list(embeddings.shape)}"
@@ -133,8 +147,24 @@ class UGRIE(nn.Module):
         annotations: list[Annotation] = []
         for start in range(0, len(embeddings), batch_size):
             batch = torch.from_numpy(embeddings[start : start + batch_size].astype(np.float32))
-            annotations += self.predict(batch, schemes).annotations()
+            annotations += self._decoded(batch, schemes, decode)
         return annotations
+
+    def _decoded(self, embeddings: Tensor, schemes: Sequence[str] | None, decode: Literal["slots", "generate"]) -> Iterable[Annotation]:
+        return self.generate(embeddings, schemes) if decode == "generate" else self.predict(embeddings, schemes).annotations()
+
+    @torch.inference_mode()
+    def generate(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> list[Annotation]:
+        """What BART writes by itself for embeddings [n, embedding_dim], token by token (greedy), with the labels read from it.
+
+        Slow, and without probabilities: for looking at what a model has learnt, and for one that was trained elsewhere. An
+        annotation has the readings of the schemes its sentence states; a sentence that follows no template has none.
+        """
+        template = self.config.template(None if schemes is None else tuple(schemes))
+        prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
+        longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(self.config.template())) + 3
+        written = self.bart.generate(inputs_embeds=prefix, max_new_tokens=longest, do_sample=False, num_beams=1)
+        return [read(sentence, template) for sentence in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:

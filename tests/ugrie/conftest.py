@@ -52,10 +52,20 @@ def make_scheme() -> Callable[..., Scheme]:
 
 @pytest.fixture(scope="session")
 def nested() -> tuple[Scheme, ...]:
-    """Labels of one to five words; some begin others, some share a beginning or an end."""
+    """Labels of one to six words; some begin others, some share a beginning or an end, and liking's tree forks at two nodes of a depth."""
     return (
         categorical("calmness", "the mood is", "calm", "calm and happy", "calm and happy and very still", "tense"),
-        ordinal("liking", "it feels", "very very unpleasant", "very unpleasant", "neutral", "very pleasant", "very very pleasant"),
+        ordinal(
+            "liking",
+            "it feels",
+            "very very unpleasant",
+            "very unpleasant",
+            "slightly unpleasant",
+            "neutral",
+            "slightly pleasant",
+            "very pleasant",
+            "very very pleasant",
+        ),
         categorical("verdict", "the verdict of most people is", "good", "not good"),
         categorical("moment", "this is", "a", "a very", "a very happy", "a very happy day", "dull", "a very long day"),
     )

@@ -236,7 +236,7 @@ def test_probabilities_are_probabilities_and_the_label_is_the_likeliest(model, e
         for reading in annotation.readings.values():
             assert sum(reading.probs.values()) == pytest.approx(1, abs=1e-5)
             assert reading.score == max(reading.probs.values())
-        assert 1 <= annotation["liking"].value <= 5
+        assert 1 <= annotation["liking"].value <= 7
 
 
 def test_a_temperature_calibrates_its_scheme_and_changes_no_label(make_model, nested, embeddings):

@@ -172,26 +172,33 @@ def test_context_noise_lets_images_read_each_others_labels(make_model, nested, e
 
 
 @pytest.mark.parametrize("order", [(0,), (3, 2, 0, 1)])
-def test_slots_and_form_make_up_the_surprise_of_the_whole_sentence(make_model, nested, embeddings, order):
-    """Of tokens that are labels, the mean over slots; of all others, the mean over tokens: over the whole vocabulary."""
-    model = make_model(nested)
-    template = Template(tuple(nested[i] for i in order))
-    draw = np.random.default_rng(1)
-    choices = {s.name: draw.integers(0, len(s.labels), len(embeddings)) for s in template.schemes}
-    targets = {s.name: np.eye(len(s.labels), dtype=np.float32)[choices[s.name]] for s in template.schemes}
+def test_slots_and_form_make_up_the_surprise_of_the_sentence(speaker, embeddings, order):
+    """Over the whole vocabulary: that of a slot's choices, the mean over slots, and that of all but labels, the mean over tokens."""
+    template = Template(tuple(speaker.config.schemes[i] for i in order))
+    slots, draw = speaker.slots(template), np.random.default_rng(1)
+    choices = [draw.integers(0, len(scheme.labels), len(embeddings)) for scheme in template.schemes]
+    targets = {s.name: np.eye(len(s.labels), dtype=np.float32)[c] for s, c in zip(template.schemes, choices, strict=True)}
+    chosen, others = np.zeros((len(embeddings), len(slots))), []
     with torch.inference_mode():
-        loss, form = sentence_loss(model, labelled(model, embeddings, targets), template, draw)
-        labels, others = [], []
-        for i, image in enumerate(embeddings):
-            sentence = template.render({s.name: s.label_names[choices[s.name][i]] for s in template.schemes})
-            ids = [*model.decoder_start, *model.tokenizer(sentence, add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id]
-            prefix = model.mapper(torch.from_numpy(image[None]))
-            logits = model.bart(inputs_embeds=prefix, decoder_input_ids=torch.tensor([ids[:-1]])).logits[0]
-            surprises = -logits.log_softmax(-1)[range(len(ids) - 1), ids[1:]]
-            is_label = [token.startswith(" ") for token in model.tokenizer.convert_ids_to_tokens(ids[1:])]
-            labels += surprises[is_label].tolist()
-            others += surprises[[not label for label in is_label]].tolist()
-    assert (loss + form).item() == pytest.approx(np.mean(labels) + np.mean(others), rel=1e-4)
+        loss, form = sentence_loss(speaker, labelled(speaker, embeddings, targets), template, draw)
+        for image in range(len(embeddings)):
+            sentence = template.render({s.name: s.label_names[c[image]] for s, c in zip(template.schemes, choices, strict=True)})
+            tokens = speaker.tokenizer(sentence, add_special_tokens=False)["input_ids"]
+            ids = torch.tensor([*speaker.decoder_start, *tokens, speaker.tokenizer.eos_token_id])
+            prefix = speaker.mapper(torch.from_numpy(embeddings[image : image + 1]))
+            logits = speaker.bart(inputs_embeds=prefix, decoder_input_ids=ids[None, :-1]).logits[0]
+            surprises = -logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0].numpy()
+            at, is_label = len(speaker.decoder_start) - 1, np.zeros(len(surprises), bool)
+            for i, (slot, choice) in enumerate(zip(slots, choices, strict=True)):
+                at += len(slot.literal)
+                for node in slot.branches:
+                    if slot.sequences[choice[image]][: len(node.prefix)] == node.prefix:
+                        chosen[image, i] += surprises[at + len(node.prefix)]
+                length = len(slot.labels[choice[image]])
+                is_label[at : at + length] = True
+                at += length
+            others += surprises[~is_label].tolist()
+    assert (loss + form).item() == pytest.approx(chosen.mean() + np.mean(others), rel=1e-4)
 
 
 def test_every_part_of_the_model_that_speaks_is_trained(make_model, nested, embeddings):
