@@ -28,8 +28,11 @@ lint: .venv/dev  ## check format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-bench: .venv/dev  ## run the benchmarks and write benchmarks/results/
+bench: .venv/dev  ## run the benchmarks and write benchmarks/results/ (PHOTOS=DIR counts the labels int8 moves, too)
 	@$(BIN)/python benchmarks/slots.py
+	@$(BIN)/python benchmarks/encoder.py $(if $(PHOTOS),--photos $(PHOTOS))
+	@$(BIN)/python benchmarks/gpu.py || test $$? -eq 2
+	@$(BIN)/python benchmarks/plot.py docs/speed.svg
 
 clean:  ## remove the virtual environment, the demo and caches
 	rm -rf .venv demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

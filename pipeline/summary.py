@@ -10,7 +10,8 @@ def summary(record: dict[str, Any], output: str) -> str:
     """Counts by status, the commonest labels of each scheme, images/s, where the table is, and how to look at it."""
     counts, timings = record["counts"], record["timings"]
     rows = counts["rows"]
-    lines = [f"{rows:,} images annotated by {record['model']}, run {record['run_id']}", ""]
+    ok = counts["status"].get("ok", 0)
+    lines = [f"{ok:,} of {rows:,} images annotated by {record['model']}, run {record['run_id']}", ""]
     width = max(len(status) for status in counts["status"])
     for status, count in counts["status"].items():
         lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")
@@ -28,4 +29,4 @@ def summary(record: dict[str, Any], output: str) -> str:
     field = "label" if record["schemes"][first] == "categorical" else "value"
     query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"
     lines += ["", f"{speed}{took} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record['run_id']}.json"]
-    return "\n".join([*lines, f'look    duckdb -c "{query}"'])
+    return "\n".join([*lines, f"SQL     {query}"])

@@ -31,7 +31,7 @@ from ugrie.tokenizer import phrase_tokenizer
 from ugrie.trie import Slot
 
 logger = logging.getLogger(__name__)
-FORM_WEIGHT = 0.1  # of everything but the labels in the loss: it is soon learnt, and is not what a checkpoint is for
+FORM_WEIGHT = 0.02  # of everything but the labels in the loss: it is soon learnt, and is not what a checkpoint is for
 IGNORED = -100
 
 

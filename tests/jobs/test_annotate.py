@@ -140,7 +140,7 @@ def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
     config = finished.config
     tokens = ["--input", config.input, "--output", config.output, "--run-id", config.run_id]
     assert job.run(tokens) == 0
-    assert capsys.readouterr().out.startswith("40 images annotated by ")
+    assert " of 40 images annotated by " in capsys.readouterr().out
     assert job.run([*tokens, "--limit", "3"]) == 2
     assert "run undisturbed was begun with limit = None, not 3" in capsys.readouterr().err
 
@@ -159,7 +159,7 @@ def test_a_cluster_of_one_cpu_finishes_with_a_configuration_file_and_flags(start
     with start_head(cpus=1, dashboard=False) as head:
         done = head.python("jobs/annotate.py", "--config", tmp_path / "job.toml", "--output", output, "--schemes", "polarity2,valence")
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.startswith("40 images annotated by ugrie-tiny@")
+    assert " of 40 images annotated by ugrie-tiny@" in done.stdout
     assert not (tmp_path / "wrong").exists()
     record = rows.record(output)
     assert record["schemes"] == {"polarity2": "categorical", "valence": "ordinal"}
@@ -179,7 +179,7 @@ def test_a_submitted_job_gives_the_labels_of_a_local_run(start_head, finished, c
     with start_head(cpus=2, dashboard=True) as head:
         done = head.submit("--working-dir", ".", entrypoint=["sh", "-c", f"{job} {arguments}"])
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "40 images annotated by ugrie-tiny@" in done.stdout
+    assert " of 40 images annotated by ugrie-tiny@" in done.stdout
     listed = done.stdout.splitlines()
     assert {"jobs", "pipeline", "ugrie"} <= set(listed)
     assert not {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", "demo", ".ugrie-cache"} & set(listed)

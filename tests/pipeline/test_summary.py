@@ -22,7 +22,7 @@ def record(**changes):
 
 def test_it_says_what_came_out_and_where_it_is():
     text = summary(record(), "s3://bucket/out/")
-    assert text.startswith("5 images annotated by ugrie-tiny@123, run r\n")
+    assert text.startswith("4 of 5 images annotated by ugrie-tiny@123, run r\n")
     assert re.search(r"ok +4 +80.0% ", text)
     assert re.search(r"corrupt +1 +20.0% +an image that its decoder can't finish", text)
     assert re.search(r"polarity2 +positive 75%, negative 25%\n", text)
@@ -42,7 +42,7 @@ def test_a_run_without_a_single_good_image_has_a_summary_too():
 
 @pytest.mark.timeout(300)
 def test_the_query_it_proposes_works(finished):
-    (query,) = re.findall(r'duckdb -c "(.*)"$', summary(finished.record, str(finished.output)))
+    (query,) = re.findall(r"SQL     (.*)$", summary(finished.record, str(finished.output)))
     found = dict(duckdb.sql(query).fetchall())
     first = next(iter(finished.record["counts"]["labels"]))
     given = {label: count for label, count in finished.record["counts"]["labels"][first].items() if count}

@@ -1,0 +1,68 @@
+"""Draws the newest results of benchmarks/slots.py and prints the docs' tables.
+
+python benchmarks/plot.py docs/speed.svg
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def newest(benchmark: str) -> dict:
+    return json.loads(max(RESULTS.glob(f"{benchmark}-*.json"), key=lambda path: path.stat().st_mtime).read_text())
+
+
+def draw(slots: dict, path: Path) -> None:
+    """Times faster than greedy generation, by batch size, a panel for each geometry."""
+    figure, panels = pyplot.subplots(1, len(slots), figsize=(9, 3.6), layout="constrained")
+    for panel, (geometry, results) in zip(panels, slots.items(), strict=True):
+        batches = [batch for batch in results if batch != "labels"]
+        for name in results[batches[0]]["times_faster_than_greedy"]:
+            panel.plot(batches, [results[b]["times_faster_than_greedy"][name] for b in batches], marker="o", label=name)
+        panel.set(title=geometry, xlabel="images in a batch", yscale="log")
+        panel.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("times faster than greedy")
+    panels[-1].legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def slots_table(slots: dict) -> str:
+    lines = []
+    for geometry, results in slots.items():
+        batches = [batch for batch in results if batch != "labels"]
+        lines += ["", f"**{geometry}**, milliseconds a batch (times faster than greedy)", "", "| batch | " + " | ".join(batches) + " |"]
+        lines.append("|---|" + "---:|" * len(batches))
+        for name in results[batches[0]]["milliseconds"]:
+            cells = (f"{results[b]['milliseconds'][name]:.1f} ({results[b]['times_faster_than_greedy'][name]:.1f}x)" for b in batches)
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines += ["", f"Labels unlike the oracle's: {results['labels']['differing']} of {results['labels']['compared']}."]
+    return "\n".join(lines)
+
+
+def encoder_table(towers: dict) -> str:
+    lines = [
+        "| tower | setting | images/s | times fp32 | share of the matmul peak | least cosine with fp32 |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for tower, result in towers.items():
+        for name, row in result.get("settings", {}).items():
+            speed = f"{row['images_per_second']} | {row['times_fp32']} | {row['share_of_peak']:.0%}"
+            lines.append(f"| {tower} | {name} | {speed} | {row['least_cosine']} |")
+    if "int8 on photos" in towers:
+        photos = towers["int8 on photos"]
+        lines += ["", f"int8 on {photos['photos']} photos (ViT-B/32 geometry, random weights): {photos['share']:.2%} of the labels moved."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    draw(newest("slots"), Path(sys.argv[1]))
+    print(slots_table(newest("slots")))
+    print()
+    print(encoder_table(newest("encoder")))
