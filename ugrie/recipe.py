@@ -62,6 +62,7 @@ class Recipe(_Strict):
     validation: float = Field(default=0.15, gt=0, lt=1)
     mixup: float = 0.0
     context_noise: float = 0.5
+    form_weight: float = 0.1  # of everything but the labels in the loss: what free generation needs, and slots do not
     seed: int = 0
 
 

@@ -31,7 +31,6 @@ from ugrie.tokenizer import phrase_tokenizer
 from ugrie.trie import Slot
 
 logger = logging.getLogger(__name__)
-FORM_WEIGHT = 0.02  # of everything but the labels in the loss: it is soon learnt, and is not what a checkpoint is for
 IGNORED = -100
 
 
@@ -85,7 +84,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe) -> list[dict[str, float]
             loss, form = sentence_loss(model, batch, template, draw, recipe.context_noise)
             losses.append(loss.detach())
             optimizer.zero_grad()
-            (loss + FORM_WEIGHT * form).backward()
+            (loss + recipe.form_weight * form).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
