@@ -57,7 +57,8 @@ def encoder_table(towers: dict) -> str:
             lines.append(f"| {tower} | {name} | {speed} | {row['least_cosine']} |")
     if "int8 on photos" in towers:
         photos = towers["int8 on photos"]
-        lines += ["", f"int8 on {photos['photos']} photos (ViT-B/32 geometry, random weights): {photos['share']:.2%} of the labels moved."]
+        given = ", ".join(f"{count} of {name}" for name, count in photos["different_labels_given"].items())
+        lines += ["", f"int8 moved {photos['share']:.2%} of the labels of {photos['photos']} photos (different labels given: {given})."]
     return "\n".join(lines)
 
 
