@@ -31,6 +31,8 @@ class Int8Tower(nn.Module):
             raise Int8Error(f"int8 needs the package {error.name}: pip install 'ugrie[int8]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
+        # Threads that spin while they wait would take the cores from what comes after the tower, and from decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(_quantized(tower, crop_size), options, providers=["CPUExecutionProvider"])
 
     def forward(self, pixels: Tensor) -> Tensor:
