@@ -14,26 +14,22 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-SLOW = 20.0  # seconds; a call that takes longer needs no warming up and no repetition
+SLOW = 20.0  # seconds; a call that takes longer is not repeated
 
 
 def medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, after one call to warm up; a slow one's single call counts. Rounds go through all of them in
-    turn, so that a machine that slows down slows all alike."""
-    seconds: dict[str, list[float]] = {}
-
-    def timed(call: Callable[[], object]) -> float:
-        clock = time.perf_counter()
+    """Median seconds of each, after one call to warm up. Rounds go through all of them in turn, so that a machine that
+    slows down slows all alike."""
+    for call in contenders.values():
         call()
-        return time.perf_counter() - clock
-
-    for name, call in contenders.items():
-        first = timed(call)
-        seconds[name] = [first] if first > SLOW else []
-    quick = [name for name, times in seconds.items() if not times]
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
-        for name in quick:
-            seconds[name].append(timed(contenders[name]))
+        for name, call in contenders.items():
+            if any(taken > SLOW for taken in seconds[name]):
+                continue
+            clock = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - clock)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

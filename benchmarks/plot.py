@@ -21,21 +21,22 @@ def newest(benchmark: str) -> dict:
 
 def draw(slots: dict, path: Path) -> None:
     """Times faster than greedy generation, by batch size, a panel for each geometry."""
-    figure, panels = pyplot.subplots(1, len(slots), figsize=(9, 3.6), layout="constrained")
-    for panel, (geometry, results) in zip(panels, slots.items(), strict=True):
+    geometries = {name: results for name, results in slots.items() if "labels" in results}
+    figure, panels = pyplot.subplots(1, len(geometries), figsize=(9, 3.6), layout="constrained")
+    for panel, (geometry, results) in zip(panels, geometries.items(), strict=True):
         batches = [batch for batch in results if batch != "labels"]
         for name in results[batches[0]]["times_faster_than_greedy"]:
             panel.plot(batches, [results[b]["times_faster_than_greedy"][name] for b in batches], marker="o", label=name)
         panel.set(title=geometry, xlabel="images in a batch", yscale="log")
         panel.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("times faster than greedy")
-    panels[-1].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
 
 def slots_table(slots: dict) -> str:
     lines = []
-    for geometry, results in slots.items():
+    for geometry, results in ((name, results) for name, results in slots.items() if "labels" in results):
         batches = [batch for batch in results if batch != "labels"]
         lines += ["", f"**{geometry}**, milliseconds a batch (times faster than greedy)", "", "| batch | " + " | ".join(batches) + " |"]
         lines.append("|---|" + "---:|" * len(batches))
@@ -43,6 +44,9 @@ def slots_table(slots: dict) -> str:
             cells = (f"{results[b]['milliseconds'][name]:.1f} ({results[b]['times_faster_than_greedy'][name]:.1f}x)" for b in batches)
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines += ["", f"Labels unlike the oracle's: {results['labels']['differing']} of {results['labels']['compared']}."]
+    share = slots["share of the tower"]
+    parts = (f"{share[f'filling of {precision} tower']:.2%} in {precision}" for precision in ("fp32", "int8"))
+    lines += ["", f"All after the tower, bundled BART, as a share of the time of ViT-B/32's tower: {', '.join(parts)}."]
     return "\n".join(lines)
 
 
@@ -57,8 +61,8 @@ def encoder_table(towers: dict) -> str:
             lines.append(f"| {tower} | {name} | {speed} | {row['least_cosine']} |")
     if "int8 on photos" in towers:
         photos = towers["int8 on photos"]
-        given = ", ".join(f"{count} of {name}" for name, count in photos["different_labels_given"].items())
-        lines += ["", f"int8 moved {photos['share']:.2%} of the labels of {photos['photos']} photos (different labels given: {given})."]
+        moved = ", ".join(f"{count} of {name}" for name, count in photos["moved"].items())
+        lines += ["", f"int8 moved {photos['share']:.2%} of the labels of {photos['photos']} photos ({moved})."]
     return "\n".join(lines)
 
 
