@@ -4,7 +4,8 @@
     ('anger', 'disgust', 'fear', 'joy', 'sadness', 'surprise')
 
 A categorical scheme is a set of labels in a fixed order. An ordinal scheme is a set of labels that stand for values in a
-stated range, lowest first; its reading for an image is the expectation over them.
+stated range, lowest first; its reading for an image is the expectation over them. Some schemes are laid out on a wheel, and
+some have crosswalks to others. docs/schemes.md lists the bundled ones and shows how to write one.
 """
 
 import difflib
@@ -12,11 +13,14 @@ import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 FOLDER = Path(__file__).parent / "schemes"
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class SchemeError(ValueError):
@@ -34,18 +38,39 @@ class Label(BaseModel):
     value: float | None = None
 
 
-class Scheme(BaseModel):
-    """An emotion model: its labels in order, the template clause that asks for one of them, and its source."""
+class Crosswalk(BaseModel):
+    """A mapping to another scheme: `labels` states, for each label of the other, which of the scheme's own become it.
+
+    A label stated for several is shared out equally among them. One that has no counterpart is in `unmapped`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    source: str
+    unmapped: tuple[str, ...] = ()
+    labels: dict[str, tuple[str, ...]]
+
+
+class Scheme(BaseModel):
+    """An emotion model: its labels in order, the template clause that asks for one of them, and its source.
+
+    `wheel` names the labels in the order in which they stand round a wheel. `crosswalks` are by the other scheme's name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
     title: str
     kind: Literal["categorical", "ordinal"]
     clause: str = Field(min_length=1, pattern=r"^[^\s,.;]+( [^\s,.;]+)*$")
     source: str
     range: tuple[float, float] | None = None
     labels: tuple[Label, ...] = Field(min_length=2)
+    wheel: tuple[str, ...] | None = None
+    crosswalks: dict[Name, Crosswalk] = {}
+
+    def __hash__(self) -> int:  # pydantic's own would hash the dict of crosswalks
+        return hash((self.name, self.clause, self.label_names))
 
     @model_validator(mode="after")
     def _check(self) -> "Scheme":
@@ -69,6 +94,38 @@ class Scheme(BaseModel):
                 raise ValueError(f"the range is {list(self.range)}, but the labels' values go from {values[0]} to {values[-1]}")
         return self
 
+    @model_validator(mode="after")
+    def _check_wheel(self) -> "Scheme":
+        if self.wheel is None:
+            return self
+        if self.kind == "ordinal":
+            raise ValueError("an ordinal scheme has no wheel: its labels stand in a line")
+        named = self._named(self.wheel, "wheel")
+        for name in self.label_names:
+            if named.count(name) != 1:
+                raise ValueError(f"wheel: each label stands on it once, '{name}' {'does not' if name not in named else 'does more often'}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_crosswalks(self) -> "Scheme":
+        for target, crosswalk in self.crosswalks.items():
+            where = f"crosswalks.{target}"
+            mapped = {name for words in crosswalk.labels.values() for name in self._named(words, where)}
+            unmapped = self._named(crosswalk.unmapped, where)
+            for name in self.label_names:
+                if name in mapped and name in unmapped:
+                    raise ValueError(f"{where}: '{name}' is both mapped and unmapped")
+                if name not in mapped and name not in unmapped:
+                    raise ValueError(f"{where}: '{name}' is missing; map it to a label of {target}, or list it as unmapped")
+        return self
+
+    def _named(self, words: Iterable[str], where: str) -> list[str]:
+        """The labels that some words of the scheme's own file stand for."""
+        try:
+            return [self.label_names[self.label_index(word)] for word in words]
+        except SchemeError as error:
+            raise ValueError(f"{where}: {error}") from None
+
     @property
     def label_names(self) -> tuple[str, ...]:
         return tuple(label.name for label in self.labels)
@@ -84,6 +141,38 @@ class Scheme(BaseModel):
         if word.casefold() not in words:
             raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(word.casefold(), words)}: {', '.join(self.label_names)}")
         return words[word.casefold()]
+
+    @property
+    def wheel_distance(self) -> np.ndarray:
+        """int64 [labels, labels]: steps from label to label, the shorter way round the wheel. Raises SchemeError without one.
+
+        Neighbours are one step apart, a label is none from itself. The pairwise emotion distance of Zhao et al., Predicting
+        personalized emotion perceptions of social images, ACM Multimedia 2016, is 1 + these steps, whatever the polarities.
+        """
+        if self.wheel is None:
+            raise SchemeError(f"{self.name} is not laid out on a wheel")
+        place = np.argsort([self.label_index(word) for word in self.wheel])
+        steps = np.abs(place[:, None] - place)
+        return np.minimum(steps, len(place) - steps)
+
+    def crosswalk(self, target: "Scheme") -> np.ndarray:
+        """float32 [labels, target's labels], so that `probs @ scheme.crosswalk(target)` reads probabilities in the target.
+
+        Rows add up to one, or are zeros where a label has no counterpart: what the product lacks to one is their share.
+        To a scheme of polarities (polarity2, polarity3) the labels' own polarity leads where no crosswalk is stated.
+        Raises SchemeError, with the targets there are, where there is no way to this one.
+        """
+        shares = np.zeros((len(self.labels), len(target.labels)), np.float32)
+        has_polarity = any(label.polarity for label in self.labels)
+        if target.name in self.crosswalks:
+            for name, words in self.crosswalks[target.name].labels.items():
+                shares[[self.label_index(word) for word in words], target.label_index(name)] = 1
+        elif has_polarity and all(label.name == label.polarity for label in target.labels):
+            shares[:] = [[own.polarity == theirs.polarity for theirs in target.labels] for own in self.labels]
+        else:
+            known = sorted({*self.crosswalks, *(("polarity2", "polarity3") if has_polarity else ())})
+            raise SchemeError(f"{self.name} has no crosswalk to {target.name}; it has {', '.join(known) or 'none'}")
+        return shares / np.maximum(shares.sum(1, keepdims=True), 1)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -109,6 +198,23 @@ def load_scheme(name_or_path: str) -> Scheme:
                 f"no scheme is named '{name_or_path}'{did_you_mean(name_or_path, known)}; bundled are {', '.join(known)}; "
                 "a scheme of your own is given as the path of its .toml file"
             )
+    scheme = _read(path)
+    for name in scheme.crosswalks:
+        target = FOLDER / f"{name}.toml" if name in bundled_schemes() else path.with_name(f"{name}.toml")
+        if not target.is_file():
+            raise SchemeError(
+                f"{path}: crosswalks.{name}: no scheme is named '{name}'{did_you_mean(name, bundled_schemes())}; "
+                "it must be a bundled one, or a .toml file beside this one"
+            )
+        try:
+            scheme.crosswalk(_read(target))
+        except SchemeError as error:
+            raise SchemeError(f"{path}: crosswalks.{name}: {error}") from None
+    return scheme
+
+
+def _read(path: Path) -> Scheme:
+    """A scheme's file on its own: what its crosswalks say of other schemes isn't looked at."""
     try:
         with path.open("rb") as file:
             scheme = Scheme.model_validate(tomllib.load(file))
@@ -117,8 +223,20 @@ def load_scheme(name_or_path: str) -> Scheme:
     except tomllib.TOMLDecodeError as error:
         raise SchemeError(f"{path} is not valid TOML: {error}") from None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'scheme'}: {e['msg']}" for e in error.errors())
-        raise SchemeError(f"{path}: {problems}") from None
+        raise SchemeError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
     if scheme.name != path.stem:
         raise SchemeError(f"{path}: the scheme calls itself '{scheme.name}'; name and file name must agree")
     return scheme
+
+
+def _problem(error: ErrorDetails) -> str:
+    """What pydantic found, with the field's place in the file and, for an unknown key, the one that may have been meant."""
+    place, key = error["loc"], str(error["loc"][-1]) if error["loc"] else ""
+    message = f"{'.'.join(map(str, place)) or 'scheme'}: {error['msg']}"
+    if error["type"] != "extra_forbidden":
+        return message
+    if len(place) == 1:
+        return message + did_you_mean(key, Scheme.model_fields)
+    if key in Scheme.model_fields:  # in TOML, a key belongs to the last header above it
+        return f"{message} here; '{key}' stands above the first [[labels]]"
+    return message + did_you_mean(key, (Label if place[0] == "labels" else Crosswalk).model_fields)

@@ -1,12 +1,42 @@
 """Schemes are data: those that come with UGRIE are sound, and a user's own is checked with messages that name the field."""
 
+import doctest
 import re
 import tomllib
+from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ugrie.checkpoint import bundled_checkpoints, find, read_config
 from ugrie.schemes import FOLDER, Label, Scheme, SchemeError, bundled_schemes, did_you_mean, load_scheme
+
+BUNDLED = [load_scheme(name) for name in bundled_schemes()]
+CROSSWALKS = [(scheme, target) for scheme in BUNDLED for target in scheme.crosswalks]
+DOCS = (Path(__file__).parents[2] / "docs" / "schemes.md").read_text()
+
+PUBLISHED = {
+    "polarity2": "negative positive",
+    "polarity3": "negative neutral positive",
+    "ekman6": "anger disgust fear joy sadness surprise",
+    "ekman7": "anger disgust fear joy sadness surprise neutral",
+    "mikels8": "amusement anger awe contentment disgust excitement fear sadness",
+    "plutchik8": "joy trust fear surprise sadness disgust anger anticipation",
+    "parrott6": "love joy surprise anger sadness fear",
+    "unbiasedemo6": "anger fear joy love sadness surprise",
+    "artemis9": "amusement awe contentment excitement anger disgust fear sadness something_else",
+    "webemo25": "affection cheerfulness confusion contentment disappointment disgust enthrallment envy exasperation gratitude horror "
+    "irritability lust neglect nervousness optimism pride rage relief sadness shame suffering surprise sympathy zest",
+    "emotic26": "affection anger annoyance anticipation aversion confidence disapproval disconnection disquietment doubt/confusion "
+    "embarrassment engagement esteem excitement fatigue fear happiness pain peace pleasure sadness sensitivity suffering surprise "
+    "sympathy yearning",
+    "goemotions27": "admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval disgust "
+    "embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief remorse sadness surprise",
+}
+ORDINALS = {"valence", "arousal", "dominance"}
 
 GOOD = """
 name = "weather"
@@ -41,6 +71,18 @@ name = "blowing"
 value = 2
 """
 
+MAPPED = (
+    GOOD.replace("[[labels]]", 'wheel = ["rainy", "sunny"]\n\n[[labels]]', 1)
+    + """
+[crosswalks.ekman6]
+source = "a test"
+unmapped = ["rainy"]
+
+[crosswalks.ekman6.labels]
+joy = ["sunny"]
+"""
+)
+
 
 @pytest.fixture
 def scheme_file(tmp_path):
@@ -54,17 +96,35 @@ def scheme_file(tmp_path):
     return write
 
 
+@pytest.fixture
+def refused(scheme_file):
+    """Puts `new` for `old` in a scheme's text and checks that loading it names the file and says `message`."""
+
+    def check(text, old, new, message):
+        assert old in text
+        path = scheme_file(text.replace(old, new, 1))
+        with pytest.raises(SchemeError) as error:
+            load_scheme(path)
+        assert str(error.value).startswith(path)
+        assert message in str(error.value)
+
+    return check
+
+
 def test_the_emotion_models_that_are_promised_are_bundled():
-    assert {"ekman6", "mikels8", "polarity2", "polarity3", "valence", "arousal", "dominance"} <= set(bundled_schemes())
+    assert {path.stem for path in FOLDER.glob("*.toml")} == set(bundled_schemes()) == PUBLISHED.keys() | ORDINALS
 
 
-@pytest.mark.parametrize("name", bundled_schemes())
-def test_a_bundled_scheme_loads_and_its_labels_are_unique(name):
-    scheme = load_scheme(name)
-    assert scheme.name == name
-    assert len({label.casefold() for label in scheme.label_names}) == len(scheme.labels) >= 2
-    assert scheme.source
+@pytest.mark.parametrize("scheme", BUNDLED, ids=lambda scheme: scheme.name)
+def test_a_bundled_scheme_says_what_it_is(scheme):
     assert scheme.title
+    assert re.search(r"\b(19|20)\d\d\b", scheme.source)
+    assert len({label.casefold() for label in scheme.label_names}) == len(scheme.labels) >= 2
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_labels_are_the_published_ones_in_their_order(name):
+    assert load_scheme(name).label_names == tuple(label.replace("_", " ") for label in PUBLISHED[name].split())
 
 
 @pytest.mark.parametrize("name", bundled_schemes())
@@ -75,12 +135,23 @@ def test_every_word_of_a_bundled_scheme_finds_its_label(name):
             assert scheme.label_index(word) == scheme.label_index(word.upper()) == i
 
 
-def test_bundled_clauses_differ_so_that_all_schemes_fit_one_sentence():
-    clauses = [load_scheme(name).clause for name in bundled_schemes()]
-    assert len(set(clauses)) == len(clauses)
+def test_no_bundled_clause_begins_another_so_that_all_schemes_fit_one_sentence():
+    assert not [(a.name, b.name) for a in BUNDLED for b in BUNDLED if a is not b and f"{b.clause} ".startswith(f"{a.clause} ")]
 
 
-@pytest.mark.parametrize("name", [name for name in bundled_schemes() if load_scheme(name).kind == "ordinal"])
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_a_bundled_checkpoint_knows_its_schemes_as_they_are(name):
+    for own in read_config(find(name)).schemes:
+        bundled = load_scheme(own.name)
+        assert (own.clause, own.label_names, own.values) == (bundled.clause, bundled.label_names, bundled.values)
+
+
+@pytest.mark.parametrize("scheme", BUNDLED, ids=lambda scheme: scheme.name)
+def test_a_scheme_survives_json_as_a_checkpoint_keeps_it(scheme):
+    assert Scheme.model_validate_json(scheme.model_dump_json(exclude_none=True)) == scheme
+
+
+@pytest.mark.parametrize("name", sorted(ORDINALS))
 def test_bundled_ordinal_schemes_have_nine_even_steps(name):
     scheme = load_scheme(name)
     assert scheme.values == tuple(map(float, range(1, 10)))
@@ -92,14 +163,116 @@ def test_polarity_and_value_of_a_label_agree():
         assert label.polarity == ("negative" if label.value < 5 else "positive" if label.value > 5 else "neutral")
 
 
-def test_ekmans_and_mikels_labels_are_theirs():
-    assert load_scheme("ekman6").label_names == ("anger", "disgust", "fear", "joy", "sadness", "surprise")
-    mikels = ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness")
-    assert load_scheme("mikels8").label_names == mikels
+def test_surprise_and_the_ambiguous_have_no_polarity():
+    assert {label.polarity for scheme in BUNDLED for label in scheme.labels if label.name == "surprise"} == {None}
+    polarities = [label.polarity for label in load_scheme("goemotions27").labels]
+    assert [polarities.count(p) for p in ("positive", "negative", None)] == [12, 11, 4]
 
 
-def test_every_bundled_file_is_listed():
-    assert {path.stem for path in FOLDER.glob("*.toml")} == set(bundled_schemes())
+# Wheels
+
+
+@given(st.data())
+def test_steps_round_a_wheel_are_a_distance_that_its_order_alone_decides(data):
+    names = data.draw(st.lists(st.text("abcd", min_size=1), min_size=2, max_size=9, unique=True))
+    wheel = data.draw(st.permutations(names))
+    scheme = Scheme(name="s", title="t", kind="categorical", clause="c", source="a test", labels=[{"name": n} for n in names], wheel=wheel)
+    steps = scheme.wheel_distance
+    for i, a in enumerate(wheel):
+        for j, b in enumerate(wheel):
+            assert steps[names.index(a), names.index(b)] == min((i - j) % len(wheel), (j - i) % len(wheel))
+
+
+def test_mikels_wheel_is_that_of_zhao_et_al():
+    scheme = load_scheme("mikels8")
+    steps = dict(zip(scheme.label_names, scheme.wheel_distance[scheme.label_index("excitement")], strict=True))
+    assert steps == {"excitement": 0, "awe": 1, "fear": 1, "contentment": 2, "sadness": 2, "amusement": 3, "disgust": 3, "anger": 4}
+
+
+def test_opposites_on_plutchiks_wheel_are_farthest_apart():
+    scheme = load_scheme("plutchik8")
+    opposites = {(scheme.label_names[i], scheme.label_names[j]) for i, j in np.argwhere(scheme.wheel_distance == 4)}
+    pairs = {("joy", "sadness"), ("trust", "disgust"), ("fear", "anger"), ("surprise", "anticipation")}
+    assert opposites == pairs | {(b, a) for a, b in pairs}
+
+
+def test_a_scheme_without_a_wheel_has_no_steps():
+    with pytest.raises(SchemeError, match="ekman6 is not laid out on a wheel"):
+        _ = load_scheme("ekman6").wheel_distance
+
+
+# Crosswalks
+
+
+def mapping(scheme, target):
+    """{label: {the target's label: share}} of the labels that are mapped."""
+    matrix = load_scheme(scheme).crosswalk(load_scheme(target))
+    names, others = load_scheme(scheme).label_names, load_scheme(target).label_names
+    return {names[i]: {others[j]: float(matrix[i, j]) for j in np.flatnonzero(matrix[i])} for i in np.flatnonzero(matrix.any(1))}
+
+
+@pytest.mark.parametrize(("scheme", "target"), CROSSWALKS, ids=[f"{scheme.name}-{target}" for scheme, target in CROSSWALKS])
+def test_a_bundled_crosswalk_shares_out_each_label_that_is_mapped(scheme, target):
+    stated, matrix = scheme.crosswalks[target], scheme.crosswalk(load_scheme(target))
+    assert stated.source
+    assert matrix.dtype == np.float32
+    assert matrix.shape == (len(scheme.labels), len(load_scheme(target).labels))
+    np.testing.assert_array_equal(matrix.sum(1), [name not in stated.unmapped for name in scheme.label_names])
+
+
+def test_goemotions_is_mapped_to_ekman_as_published():
+    assert mapping("goemotions27", "ekman6") == {
+        label: {to: 1}
+        for to, labels in {
+            "anger": "anger annoyance disapproval",
+            "disgust": "disgust",
+            "fear": "fear nervousness",
+            "joy": "joy amusement approval excitement gratitude love optimism relief pride admiration desire caring",
+            "sadness": "sadness disappointment embarrassment grief remorse",
+            "surprise": "surprise realization confusion curiosity",
+        }.items()
+        for label in labels.split()
+    }
+
+
+def test_webemo_is_mapped_through_parrotts_tree():
+    ekman, parrott = mapping("webemo25", "ekman6"), mapping("webemo25", "parrott6")
+    assert parrott.keys() - ekman.keys() == {"affection", "gratitude", "lust"} == {k for k, v in parrott.items() if v == {"love": 1}}
+    assert {label for label in ekman if ekman[label] != parrott[label]} == {"disgust"}
+    assert set(load_scheme("webemo25").label_names) - parrott.keys() == {"confusion"}
+
+
+def test_a_label_of_two_is_shared_out():
+    assert mapping("mikels8", "plutchik8")["awe"] == {"fear": 0.5, "surprise": 0.5}
+
+
+@pytest.mark.parametrize("target", ["polarity2", "polarity3"])
+@pytest.mark.parametrize("scheme", [scheme for scheme in BUNDLED if scheme.name not in ("webemo25", "arousal", "dominance")])
+def test_polarity_leads_where_no_crosswalk_is_stated(scheme, target):
+    polarities = {label.name: label.polarity for label in scheme.labels}
+    known = load_scheme(target).label_names
+    assert mapping(scheme.name, target) == {name: {p: 1} for name, p in polarities.items() if p in known}
+
+
+def test_a_stated_crosswalk_goes_before_polarity():
+    assert mapping("webemo25", "polarity2")["surprise"] == {"positive": 1}
+    assert "surprise" not in mapping("webemo25", "polarity3")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "target", "message"),
+    [
+        ("mikels8", "emotic26", "mikels8 has no crosswalk to emotic26; it has plutchik8, polarity2, polarity3"),
+        ("webemo25", "mikels8", "webemo25 has no crosswalk to mikels8; it has ekman6, parrott6, polarity2, polarity3"),
+        ("arousal", "polarity2", "arousal has no crosswalk to polarity2; it has none"),
+    ],
+)
+def test_a_crosswalk_that_is_not_there_is_answered_with_those_that_are(scheme, target, message):
+    with pytest.raises(SchemeError, match=f"^{message}$"):
+        load_scheme(scheme).crosswalk(load_scheme(target))
+
+
+# Schemes of a user's own
 
 
 def test_a_users_own_scheme_is_loaded_by_its_path(scheme_file):
@@ -115,8 +288,44 @@ def test_a_users_own_ordinal_scheme_has_its_range(scheme_file):
     assert (scheme.range, scheme.values) == ((0.0, 2.0), (0.0, 2.0))
 
 
+def test_a_users_own_scheme_has_its_wheel_and_its_crosswalks(scheme_file):
+    scheme = load_scheme(scheme_file(MAPPED))
+    assert scheme.wheel_distance.tolist() == [[0, 1], [1, 0]]
+    assert scheme.crosswalk(load_scheme("ekman6")).tolist() == [[0, 0, 0, 1, 0, 0], [0] * 6]
+    assert scheme.crosswalk(load_scheme("polarity2")).tolist() == [[0, 1], [0, 0]]
+
+
+def test_a_crosswalk_may_lead_to_a_scheme_beside_it(scheme_file, tmp_path):
+    (tmp_path / "wind.toml").write_text(ORDINAL.replace("weather", "wind"))
+    path = scheme_file(MAPPED.replace("ekman6", "wind").replace("joy", "still"))
+    assert load_scheme(path).crosswalk(load_scheme(str(tmp_path / "wind.toml"))).tolist() == [[1, 0], [0, 0]]
+
+
+def test_the_example_of_the_docs_is_a_scheme(tmp_path):
+    text = re.search(r"```toml\n# (\S+)\n(.*?)```", DOCS, re.DOTALL)
+    (tmp_path / text[1]).write_text(text[2])
+    scheme = load_scheme(str(tmp_path / text[1]))
+    assert scheme.wheel_distance.max() == 2
+    assert scheme.crosswalk(load_scheme("ekman6"))[scheme.label_index("tense")].tolist() == [0.5, 0, 0.5, 0, 0, 0]
+
+
+def test_the_docs_say_what_the_files_say():
+    for scheme in BUNDLED:
+        labels = ", ".join(scheme.label_names) if scheme.kind == "categorical" else f"{scheme.label_names[0]} … {scheme.label_names[-1]}"
+        assert f"| `{scheme.name}` | {labels}" in DOCS
+    for scheme, target in CROSSWALKS:
+        stated = scheme.crosswalks[target]
+        assert f"| `{scheme.name}` | `{target}` | {', '.join(stated.unmapped) or 'none'} | {stated.source} |" in DOCS
+
+
+def test_the_docs_python_does_what_it_says():
+    code = "\n".join(re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL))
+    result = doctest.DocTestRunner().run(doctest.DocTestParser().get_doctest(code, {}, "schemes.md", None, 0))
+    assert (result.failed, result.attempted) == (0, code.count(">>>"))
+
+
 def test_a_scheme_is_a_value_that_can_be_a_key():
-    fields = tomllib.loads(GOOD)
+    fields = tomllib.loads(MAPPED)
     assert {Scheme.model_validate(fields): 1}[Scheme.model_validate(fields)] == 1
     with pytest.raises(ValidationError):
         Scheme.model_validate(fields).name = "other"
@@ -151,6 +360,9 @@ def test_a_scheme_file_that_is_not_there_is_named(tmp_path):
         ('clause = "the weather is"', 'clause = "the weather is "', "clause: String should match pattern"),
         ('clause = "the weather is"', 'clause = "the  weather is"', "clause: String should match pattern"),
         ('source = "a test"', 'source = "a test"\ncolour = "red"', "colour: Extra inputs are not permitted"),
+        ('source = "a test"', 'source = "a test"\nwheels = []', "wheels: Extra inputs are not permitted (did you mean 'wheel'?)"),
+        ('polarity = "positive"', 'polarty = "positive"', "labels.0.polarty: Extra inputs are not permitted (did you mean 'polarity'?)"),
+        ('name = "rainy"', 'name = "rainy"\nwheel = []', "labels.1.wheel: Extra inputs are not permitted here; 'wheel' stands above the"),
         ('name = "sunny"', 'name = ""', "labels.0.name: String should"),
         ('name = "sunny"', 'name = "sunny, dry"', "labels.0.name: String should match pattern"),
         ('name = "sunny"', 'name = " sunny"', "labels.0.name: String should match pattern"),
@@ -168,13 +380,8 @@ def test_a_scheme_file_that_is_not_there_is_named(tmp_path):
         ('\n[[labels]]\nname = "rainy"\n', "", "labels: Tuple should have at least 2 items"),
     ],
 )
-def test_a_wrong_scheme_file_is_named_with_its_field(scheme_file, old, new, message):
-    assert old in GOOD
-    path = scheme_file(GOOD.replace(old, new, 1))
-    with pytest.raises(SchemeError) as error:
-        load_scheme(path)
-    assert str(error.value).startswith(path)
-    assert message in str(error.value)
+def test_a_wrong_scheme_file_is_named_with_its_field(refused, old, new, message):
+    refused(GOOD, old, new, message)
 
 
 @pytest.mark.parametrize(
@@ -187,15 +394,42 @@ def test_a_wrong_scheme_file_is_named_with_its_field(scheme_file, old, new, mess
         ("range = [0, 2]", "range = [0, 9]", "the range is [0.0, 9.0], but the labels' values go from 0.0 to 2.0"),
         ("range = [0, 2]", "range = [0]", "range.1: Field required"),
         ("value = 2", 'value = "much"', "labels.1.value: Input should be a valid number"),
+        ("range = [0, 2]", 'range = [0, 2]\nwheel = ["still", "blowing"]', "an ordinal scheme has no wheel"),
     ],
 )
-def test_a_wrong_ordinal_scheme_is_named_with_its_field(scheme_file, old, new, message):
-    assert old in ORDINAL
-    path = scheme_file(ORDINAL.replace(old, new, 1))
-    with pytest.raises(SchemeError) as error:
+def test_a_wrong_ordinal_scheme_is_named_with_its_field(refused, old, new, message):
+    refused(ORDINAL, old, new, message)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy"]', "wheel: each label stands on it once, 'sunny' does not"),
+        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "sunny", "bright"]', "each label stands on it once, 'sunny' does more often"),
+        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "suny"]', "wheel: 'suny' is no label of weather (did you mean 'sunny'?)"),
+        (
+            'source = "a test"\nunmapped',
+            'sorce = "a test"\nunmapped',
+            "ekman6.sorce: Extra inputs are not permitted (did you mean 'source'?)",
+        ),
+        ('source = "a test"\nunmapped', "unmapped", "crosswalks.ekman6.source: Field required"),
+        ("joy =", "joyy =", "crosswalks.ekman6: 'joyy' is no label of ekman6 (did you mean 'joy'?): anger, disgust"),
+        ('joy = ["sunny"]', 'joy = ["suny"]', "crosswalks.ekman6: 'suny' is no label of weather (did you mean 'sunny'?)"),
+        ('joy = ["sunny"]', 'joy = ["sunny", "rainy"]', "crosswalks.ekman6: 'rainy' is both mapped and unmapped"),
+        ('unmapped = ["rainy"]', "", "crosswalks.ekman6: 'rainy' is missing; map it to a label of ekman6, or list it as unmapped"),
+        ("[crosswalks.ekman6.labels]\njoy", "joy", "crosswalks.ekman6.labels: Field required"),
+        ("[crosswalks.ekman6]", '[crosswalks."../ekman6"]', "crosswalks.../ekman6.[key]: String should match pattern"),
+        ('["sunny"]', '"sunny"', "crosswalks.ekman6.labels.joy: Input should be a valid tuple"),
+    ],
+)
+def test_a_wrong_wheel_or_crosswalk_is_named(refused, old, new, message):
+    refused(MAPPED, old, new, message)
+
+
+def test_a_crosswalk_to_a_scheme_that_is_not_there_is_answered_with_the_nearest(scheme_file):
+    path = scheme_file(MAPPED.replace("ekman6", "ekmann6"))
+    with pytest.raises(SchemeError, match=r"crosswalks\.ekmann6: no scheme is named 'ekmann6' \(did you mean 'ekman6'\?\); it must be"):
         load_scheme(path)
-    assert str(error.value).startswith(path)
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["c'est la vie", "déjà-vu", "love/hate", "9 of 10", "喜び", "a"])
