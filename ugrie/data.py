@@ -1,22 +1,27 @@
 """Labelled images for training and evaluation: embeddings, and for each scheme a distribution over its labels.
 
-A data set is described in a recipe (see `ugrie.recipe`): a table of labels beside its images, or an .npz of embeddings.
-Ratings become distributions over the two nearest levels of an ordinal scheme, so that their expectation is the rating.
+A data set is described in a recipe (see `ugrie.recipe`) and read in two steps: `read` takes everything but the images, and
+finds what is wrong; embedding them, which is what takes long, comes after. Ratings become distributions over the two nearest
+levels of an ordinal scheme, so that their expectation is the rating.
 """
 
-import csv
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ugrie.layouts import with_layout
 from ugrie.recipe import Column, DataSet
-from ugrie.schemes import Scheme, SchemeError, did_you_mean
+from ugrie.schemes import Scheme, SchemeError, did_you_mean, load_scheme
+from ugrie.tables import DataError, Image, Table, read_table, some
 
+logger = logging.getLogger(__name__)
 
-class DataError(ValueError):
-    """A data set can't be read as its recipe says. The message names the file and the column or value."""
+Embed = Callable[[Sequence[Image]], np.ndarray]
+"""Turns images into float32 [n, dim]; the row of an image that can't be decoded is NaN."""
 
 
 @dataclass(frozen=True)
@@ -46,55 +51,139 @@ class Labelled:
         return cls(embeddings, targets, groups, repeats)
 
 
-def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Callable[[list[Path]], np.ndarray]) -> Labelled:
-    """Reads a data set. `embed` turns image files into embeddings; it is not called for an .npz, which has its own."""
-    path = file = root / data_set.path
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            table = {name: arrays[name] for name in arrays.files}
-        embeddings = _column(table, "embedding", path).astype(np.float32)
-    else:
-        file = path / data_set.labels
-        if not file.is_file():
-            raise DataError(f"there are no labels at {file}")
-        with file.open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        table = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
-        embeddings = embed([path / data_set.images / name for name in _column(table, data_set.file, file)])
+@dataclass(frozen=True)
+class Unembedded:
+    """A data set read and checked, its images not yet: the `table` of n images, and what `Labelled` says about them."""
+
+    table: Table
+    targets: Mapping[str, np.ndarray]
+    groups: np.ndarray
+    repeats: np.ndarray
+
+    def embed(self, embed: Embed) -> Labelled:
+        """With the embeddings it brings, or those of `embed`. Leaves out, and warns of, images that can't be decoded."""
+        images = self.table.images
+        embeddings = images if isinstance(images, np.ndarray) else embed(images)
+        broken = np.isnan(embeddings).any(1)
+        names = some(self.table.names[broken])
+        if broken.all():
+            raise DataError(f"{self.table.source}: none of the {len(broken)} images can be decoded: {names}")
+        if broken.any():
+            logger.warning("%s: %d of %d images can't be decoded and are left out: %s", self.table.source, broken.sum(), len(broken), names)
+        return Labelled(embeddings, self.targets, self.groups, self.repeats).take(np.flatnonzero(~broken))
+
+
+def load_all(data_sets: Sequence[DataSet], root: Path, schemes: Sequence[Scheme], embed: Embed) -> Labelled:
+    """Reads the data sets of a recipe. Raises DataError for whatever is wrong with one of them before any image is embedded."""
+    parts = [read(data_set, root, schemes) for data_set in data_sets]
+    _same_tower({part.table.source: part.table.images for part in parts if isinstance(part.table.images, np.ndarray)})
+    labelled = [part.embed(embed) for part in parts]
+    _same_tower({part.table.source: data.embeddings for part, data in zip(parts, labelled, strict=True)})
+    return Labelled.concat(labelled, schemes)
+
+
+def _same_tower(embeddings: Mapping[Path, np.ndarray]) -> None:
+    dims = {source: values.shape[1] for source, values in embeddings.items()}
+    if len(set(dims.values())) > 1:
+        each = ", ".join(f"{source} has {dim} dimensions" for source, dim in dims.items())
+        raise DataError(f"the embeddings are not all of one tower: {each}")
+
+
+def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Embed) -> Labelled:
+    """Reads one data set. `embed` is not called where the data set brings embeddings."""
+    return read(data_set, root, schemes).embed(embed)
+
+
+def read(data_set: DataSet, root: Path, schemes: Sequence[Scheme]) -> Unembedded:
+    """Reads all of a data set but its images. Images without any label are left out. Raises DataError."""
     known = {scheme.name: scheme for scheme in schemes}
-    targets = {}
-    for name, column in data_set.schemes.items():
+    path = root / data_set.path
+    for name in data_set.schemes:
         if name not in known:
             raise DataError(f"{path}: '{name}' is none of the recipe's schemes{did_you_mean(name, known)}")
-        values = _column(table, column.column or name, file)
-        try:
-            targets[name] = target(known[name], column, values)
-        except ValueError as error:
-            raise DataError(f"{file}, column '{column.column or name}': {error}") from None
-    count = len(embeddings)
-    groups = _column(table, data_set.group, file).astype(str) if data_set.group else np.arange(count).astype(str)
-    return Labelled(embeddings, targets, np.char.add(f"{data_set.path}:", groups), np.full(count, data_set.repeat))
+    form = with_layout(data_set)
+    stated = {name: form.column(name) for name in form.schemes if name in known}
+    if not stated:
+        raise DataError(f"{path}: the layout '{form.layout}' knows {', '.join(form.schemes)}, and none of these is the recipe's")
+    table = read_table(path, form)
+    targets = {name: _targets(table, known[name], column, known) for name, column in stated.items()}
+    groups = table.column(form.group).astype(str) if form.group else table.names
+    groups = np.char.add(f"{data_set.path}:", groups)
+    labelled = np.any([target.any(1) for target in targets.values()], axis=0)
+    if not labelled.any():
+        raise DataError(f"{table.source}: none of the {len(table)} images has a label")
+    if not labelled.all():
+        logger.info("%s: %d of %d images have no label and are left out", table.source, (~labelled).sum(), len(table))
+    rows = np.flatnonzero(labelled)
+    return Unembedded(table.take(rows), {k: v[rows] for k, v in targets.items()}, groups[rows], np.full(len(rows), data_set.repeat))
+
+
+def _targets(table: Table, scheme: Scheme, column: Column, known: Mapping[str, Scheme]) -> np.ndarray:
+    """What a table states of a scheme, as `target` and `distribution` give it, through a crosswalk where it speaks another."""
+    try:
+        spoken = known.get(column.from_) or load_scheme(column.from_) if column.from_ else scheme
+        crosswalk = spoken.crosswalk(scheme) if column.from_ else None
+    except SchemeError as error:
+        raise DataError(f"{table.source}, scheme '{scheme.name}': {error}") from None
+    if column.distribution:
+        said = f"{table.source}, distribution of '{scheme.name}'"
+        columns = {label: table.column(name) for label, name in column.distribution.items()}
+    else:
+        name = column.column or (spoken.name if spoken.name in table.columns or "class" not in table.columns else "class")
+        said = f"{table.source}, column '{name}'"
+        values = table.column(name)
+    try:
+        shares = distribution(spoken, columns) if column.distribution else target(spoken, column, values)
+    except DataError as error:
+        raise DataError(f"{said}: {error}") from None
+    return shares if crosswalk is None else normalized(shares @ crosswalk)
 
 
 def target(scheme: Scheme, column: Column, values: np.ndarray) -> np.ndarray:
     """A column as distributions over a scheme's labels, float32 [n, labels]; zeros where a value is empty or left out."""
     if column.cuts and len(column.cuts) != len(scheme.labels) - 1:
         raise DataError(f"{len(column.cuts)} cuts make {len(column.cuts) + 1} classes, but {scheme.name} has {len(scheme.labels)} labels")
-    out = np.zeros((len(values), len(scheme.labels)), np.float32)
-    for row, value in enumerate(values.tolist()):
-        if value == "" or value in column.leave_out or value != value:
+    if values.ndim != 1:
+        raise DataError(f"it has the shape {list(values.shape)}, not one value for each image")
+    distinct, rows = np.unique(values, return_inverse=True)
+    out = np.zeros((len(distinct), len(scheme.labels)), np.float32)
+    for row, value in enumerate(distinct.tolist()):
+        word = _word(value)
+        if word == "" or word in column.leave_out:
             continue
         if column.cuts:
-            out[row, int(np.searchsorted(column.cuts, float(value), side="right"))] = 1
-        elif scheme.kind == "categorical":
+            out[row, int(np.searchsorted(column.cuts, _number(word), side="right"))] = 1
+        elif scheme.kind == "categorical" or word in column.codes:
             try:
-                out[row, scheme.label_index(str(value))] = 1
+                out[row, scheme.label_index(column.codes.get(word, word))] = 1
             except SchemeError as error:
-                raise DataError(f"row {row}: {error}") from None
+                raise DataError(str(error)) from None
         else:
-            rating = rescale(float(value), column.range or scheme.range, scheme.range)
+            rating = rescale(_number(word), column.range or scheme.range, scheme.range)
             out[row] = over_levels(rating, scheme.values)
-    return out
+    return out[rows]
+
+
+def distribution(scheme: Scheme, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Votes, counts or probabilities [n] by label as distributions, float32 [n, labels]; zeros where none is given."""
+    out = np.zeros((len(next(iter(columns.values()))), len(scheme.labels)), np.float64)
+    for label, values in columns.items():
+        try:
+            index = scheme.label_index(label)
+        except SchemeError as error:
+            raise DataError(str(error)) from None
+        words = [_word(value) for value in values.tolist()]
+        votes = np.array([_number(word) if word else 0 for word in words])
+        if (votes < 0).any():
+            raise DataError(f"{votes.min():g} votes for {label}: there are none below 0")
+        out[:, index] += votes
+    return normalized(out)
+
+
+def normalized(shares: np.ndarray) -> np.ndarray:
+    """Rows [n, labels] divided by their sums, float32; a row of zeros stays one."""
+    sums = shares.sum(1, keepdims=True)
+    return np.divide(shares, sums, out=np.zeros_like(shares), where=sums > 0).astype(np.float32)
 
 
 def rescale(value: float, source: tuple[float, float] | None, to: tuple[float, float] | None) -> float:
@@ -115,7 +204,18 @@ def over_levels(value: float, levels: Sequence[float]) -> np.ndarray:
     return out
 
 
-def _column(table: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
-    if name not in table:
-        raise DataError(f"{path} has no column '{name}'{did_you_mean(name, table)}; it has {', '.join(table)}")
-    return table[name]
+def _word(value: object) -> str:
+    """A cell as text: nothing for a missing one, and no '.0' where numbers stand for classes."""
+    if isinstance(value, float):
+        return "" if value != value else str(int(value)) if value.is_integer() else repr(value)
+    return str(value).strip()
+
+
+def _number(word: str) -> float:
+    try:
+        number = float(word)
+    except ValueError:
+        raise DataError(f"'{word}' is no number") from None
+    if not math.isfinite(number):
+        raise DataError(f"'{word}' is no finite number; an empty cell says that there is none")
+    return number

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugrie.data import DataError, Labelled, load, over_levels, rescale, target
+from ugrie.data import DataError, Labelled, distribution, load, load_all, normalized, over_levels, read, rescale, target
 from ugrie.recipe import Column, DataSet
 from ugrie.schemes import load_scheme
 
-POLARITY, EKMAN, VALENCE = (load_scheme(name) for name in ("polarity2", "ekman6", "valence"))
+POLARITY, EKMAN, MIKELS, VALENCE = (load_scheme(name) for name in ("polarity2", "ekman6", "mikels8", "valence"))
 SENTIMENT = load_scheme("polarity3")
 LEVELS = tuple(map(float, range(1, 10)))
 
@@ -62,16 +62,64 @@ def test_ratings_are_read_on_their_own_scale():
     np.testing.assert_allclose(target(VALENCE, Column(), np.array([5.5])) @ np.array(VALENCE.values), [5.5])
 
 
+def test_codes_are_read_as_the_labels_they_stand_for():
+    column = Column(codes={"0": "negative", "1": "good"}, leave_out=("9",))
+    for values in (np.array([0, 1, 9]), np.array([0.0, 1.0, np.nan]), np.array(["0", "1", "9"]), np.array(["negative", "1", ""])):
+        assert target(POLARITY, column, values).tolist() == [[1, 0], [0, 1], [0, 0]]
+    with pytest.raises(DataError, match="'2' is no label of polarity2"):
+        target(POLARITY, column, np.array([2]))
+
+
+@pytest.mark.parametrize(("word", "message"), [("high", "'high' is no number"), ("nan", "'nan' is no finite number"), ("inf", "'inf' is")])
+@pytest.mark.parametrize("column", [Column(), Column(cuts=tuple(range(8)))])
+def test_a_word_where_a_number_should_be_is_named(word, message, column):
+    with pytest.raises(DataError, match=message):
+        target(VALENCE, column, np.array([word]))
+
+
+@given(votes=st.lists(st.lists(st.integers(0, 20), min_size=6, max_size=6), min_size=1, max_size=5))
+def test_votes_become_their_shares(votes):
+    counts = np.array(votes)
+    shares = distribution(EKMAN, dict(zip(EKMAN.label_names, counts.T.astype(str), strict=True)))
+    assert shares.dtype == np.float32
+    np.testing.assert_allclose(shares * counts.sum(1, keepdims=True), counts, atol=1e-4)
+    assert (shares.any(1) == counts.any(1)).all()
+
+
+def test_labels_of_a_distribution_may_be_synonyms_and_empty_cells_are_no_votes():
+    shares = distribution(EKMAN, {"happy": np.array(["1", "", "0"]), "joy": np.array(["1", "", "0"]), "fear": np.array(["2", "3", ""])})
+    assert shares[:, [2, 3]].tolist() == [[0.5, 0.5], [1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"fear": ["1"], "angr": ["2"]}, r"'angr' is no label of ekman6 \(did you mean 'angry'\?\)"),
+        ({"fear": ["few"]}, "'few' is no number"),
+        ({"fear": ["-1"]}, "-1 votes for fear"),
+    ],
+)
+def test_what_is_no_distribution_is_named(columns, message):
+    with pytest.raises(DataError, match=message):
+        distribution(EKMAN, {label: np.array(values) for label, values in columns.items()})
+
+
+def test_a_row_of_zeros_stays_one():
+    assert normalized(np.array([[1.0, 3.0], [0.0, 0.0]])).tolist() == [[0.25, 0.75], [0, 0]]
+
+
 # Data sets
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Writes photos/labels.csv and gives the folder above."""
+    """Writes photos/labels.csv, empty files for its images, and gives the folder above."""
 
     def write(text):
-        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / "images").mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / "labels.csv").write_text(text)
+        for line in text.splitlines()[1:]:
+            (tmp_path / "photos" / "images" / line.split(",")[0]).touch()
         return tmp_path
 
     return write
@@ -147,13 +195,123 @@ def test_an_npz_is_not_executed(tmp_path):
             r"labels.csv, column 'valence': a rating of 7.0 is outside its scale \[1.0, 5.0\]",
         ),
         ({"schemes": {"valence": Column(column="mood")}}, "labels.csv, column 'mood': .*'bad'"),
-        ({"schemes": {"polarity2": Column(column="theme")}}, "labels.csv, column 'theme': row 0: 'sea' is no label of polarity2"),
+        ({"schemes": {"polarity2": Column(column="theme")}}, "labels.csv, column 'theme': 'fire' is no label of polarity2"),
         ({"schemes": {"polarity2": Column(column="valence", cuts=(3, 5))}}, "labels.csv, column 'valence': .*2 cuts.* 2 labels"),
     ],
 )
 def test_what_a_table_lacks_or_does_not_mean_is_named(photos, changes, message):
     with pytest.raises(DataError, match=message):
         load(data_set(**changes), photos(TABLE), [POLARITY, VALENCE], lengths)
+
+
+def nothing(files):
+    pytest.fail("no image is to be embedded")
+
+
+def test_images_without_a_label_are_not_embedded(photos, caplog):
+    caplog.set_level("INFO", logger="ugrie.data")
+    data = load(data_set(schemes={"polarity2": Column(column="mood")}), photos(TABLE), [POLARITY], lengths)
+    assert data.embeddings[:, 0].tolist() == [5, 6]
+    assert "1 of 3 images have no label and are left out" in caplog.text
+
+
+def test_a_data_set_without_one_label_is_refused(photos):
+    leave_out = data_set(schemes={"polarity2": Column(column="mood", leave_out=("bad", "positive"))})
+    with pytest.raises(DataError, match=r"labels.csv: none of the 3 images has a label"):
+        read(leave_out, photos(TABLE), [POLARITY])
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_named(photos, caplog):
+    def embed(files):
+        out = lengths(files)
+        out[[0, 2]] = np.nan
+        return out
+
+    data = load(data_set(), photos(TABLE), [POLARITY, VALENCE], embed)
+    assert data.embeddings.tolist() == [[6, 1]]
+    assert data.groups.tolist() == ["photos:bb.jpg"]
+    assert data.targets["polarity2"].tolist() == [[0, 1]]
+    assert "labels.csv: 2 of 3 images can't be decoded and are left out: 'a.jpg', 'ccc.jpg'" in caplog.text
+    with pytest.raises(DataError, match=r"none of the 3 images can be decoded: 'a.jpg', 'bb.jpg', 'ccc.jpg'"):
+        load(data_set(), photos(TABLE), [POLARITY, VALENCE], lambda files: lengths(files) * np.nan)
+
+
+def test_votes_of_a_table_are_a_distribution(photos):
+    root = photos("image,sad_votes,joy_votes\na.jpg,1,3\nb.jpg,0,0\nc.jpg,2,0\n")
+    votes = Column(distribution={"sadness": "sad_votes", "joy": "joy_votes"})
+    data = load(data_set(schemes={"ekman6": votes}), root, [EKMAN], lengths)
+    assert data.targets["ekman6"][:, [3, 4]].tolist() == [[0.75, 0.25], [0, 1]]
+    wrong = data_set(schemes={"ekman6": Column(distribution={"sadnes": "sad_votes"})})
+    with pytest.raises(DataError, match=r"labels.csv, distribution of 'ekman6': 'sadnes' is no label of ekman6 \(did you mean 'sadness'"):
+        read(wrong, root, [EKMAN])
+
+
+def crosswalked(**more) -> Column:
+    return Column.model_validate({"from": "mikels8"} | more)
+
+
+@pytest.mark.parametrize(
+    "schemes",
+    [
+        {"polarity2": crosswalked(column="feeling")},
+        {"mikels8": Column(column="feeling"), "polarity2": crosswalked()},
+    ],
+)
+def test_a_crosswalk_leads_from_what_the_table_speaks(photos, schemes):
+    root = photos("image,feeling\na.jpg,awe\nb.jpg,fear\nc.jpg,amused\n")
+    data = load(data_set(schemes=schemes), root, [POLARITY, MIKELS], lengths)
+    np.testing.assert_array_equal(data.targets["polarity2"], [[0, 1], [1, 0], [0, 1]])
+
+
+def test_a_crosswalk_is_of_a_distribution_as_well_and_what_it_loses_is_shared_out(photos):
+    root = photos("image,j,s,x\na.jpg,1,3,4\nb.jpg,0,0,1\nc.jpg,1,0,0\n")
+    stated = {
+        "ekman6": Column(distribution={"joy": "j", "sadness": "s", "surprise": "x"}),
+        "polarity2": Column.model_validate({"from": "ekman6"}),
+    }
+    data = load(data_set(schemes=stated), root, [EKMAN, POLARITY], lengths)
+    np.testing.assert_allclose(data.targets["polarity2"], [[0.75, 0.25], [0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "spoken", "message"),
+    [
+        (VALENCE, "mikels8", "labels.csv, scheme 'valence': mikels8 has no crosswalk to valence"),
+        (POLARITY, "mikel8", r"labels.csv, scheme 'polarity2': no scheme is named 'mikel8' \(did you mean 'mikels8'\?\)"),
+        (POLARITY, "mikels8", r"labels.csv, column 'feeling': 'aww' is no label of mikels8 \(did you mean 'awe'\?\)"),
+    ],
+)
+def test_a_crosswalk_that_leads_nowhere_is_named(photos, scheme, spoken, message):
+    root = photos("image,feeling\na.jpg,aww\n")
+    with pytest.raises(DataError, match=message):
+        read(data_set(schemes={scheme.name: Column.model_validate({"column": "feeling", "from": spoken})}), root, [scheme])
+
+
+def test_what_is_wrong_with_the_last_data_set_is_said_before_an_image_is_embedded(photos):
+    good, bad = data_set(), data_set(schemes={"polarity2": Column(column="theme")})
+    with pytest.raises(DataError, match="'fire' is no label of polarity2"):
+        load_all([good, bad], photos(TABLE), [POLARITY, VALENCE], nothing)
+
+
+def test_data_sets_of_a_recipe_are_loaded_together(photos):
+    data = load_all(
+        [data_set(), data_set(schemes={"valence": Column(column="valence")}, repeat=2)], photos(TABLE), [POLARITY, VALENCE], lengths
+    )
+    assert len(data) == 6
+    assert data.targets["polarity2"].any(1).tolist() == [True, True, False, False, False, False]
+    assert data.repeats.tolist() == [1, 1, 1, 2, 2, 2]
+    assert data.groups[:3].tolist() == data.groups[3:].tolist()
+
+
+def test_embeddings_of_two_towers_are_refused(photos, tmp_path):
+    root = photos(TABLE)
+    for name, dim in (("a", 2), ("b", 3)):
+        np.savez(tmp_path / f"{name}.npz", embedding=np.zeros((1, dim), np.float16), ekman6=np.array(["joy"]))
+    given = [DataSet(path=f"{name}.npz", schemes={"ekman6": Column()}) for name in "ab"]
+    with pytest.raises(DataError, match=r"not all of one tower: .*a.npz has 2 dimensions, .*b.npz has 3 dimensions"):
+        load_all([data_set(), *given], root, [EKMAN, POLARITY, VALENCE], nothing)
+    with pytest.raises(DataError, match=r"labels.csv has 2 dimensions, .*b.npz has 3 dimensions"):
+        load_all([data_set(), given[1]], root, [EKMAN, POLARITY, VALENCE], lengths)
 
 
 def test_data_sets_with_different_labels_are_put_together():

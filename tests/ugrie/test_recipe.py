@@ -83,6 +83,50 @@ def test_a_wrong_recipe_is_named_with_its_field(recipe_file, old, new, message):
         read_recipe(path)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('path = "photos"', "data.0: Value error, a data set needs the schemes it has labels for, or a layout that knows them"),
+        ('path = "x"\nheader = false\nlayout = "fi"', "data.0: Value error, a table without a header needs the names of its columns"),
+        ('path = "x"\ndelimiter = "||"\nlayout = "fi"', "data.0.delimiter: String should have at most 1 character"),
+        ('path = "x"\nschemes.polarity2 = { cuts = [5, 4] }', "data.0.schemes.polarity2: Value error, the cuts must rise"),
+        (
+            'path = "x"\nschemes.polarity2 = { cuts = [4], range = [1, 7] }',
+            "data.0.schemes.polarity2: Value error, cuts are in the numbers",
+        ),
+        (
+            'path = "x"\nschemes.polarity2 = { column = "a", distribution = { positive = "b" } }',
+            "data.0.schemes.polarity2: Value error, a distribution has a column for each label, and takes no column",
+        ),
+        (
+            'path = "x"\nschemes = { a = { from = "b" }, b = { from = "c" } }',
+            "data.0: Value error, a is from b, which is itself from c: name that one",
+        ),
+        (
+            'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "(a" }',
+            "data.0.derived.theme.pattern: Value error, no regular expression: missing )",
+        ),
+        (
+            'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "a" }',
+            "data.0.derived.theme.pattern: Value error, a pattern needs one group, for what it finds; this one has 0",
+        ),
+    ],
+)
+def test_a_data_set_that_contradicts_itself_is_named(recipe_file, given, message):
+    path = recipe_file(GOOD.partition("path =")[0] + given)
+    with pytest.raises(RecipeError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
+        read_recipe(path)
+
+
+def test_a_scheme_may_be_from_another(recipe_file):
+    given = 'path = "x"\nschemes = { mikels8 = { column = "mood" }, polarity2 = { from = "mikels8" }, polarity3 = { from = "ekman6" } }'
+    recipe = read_recipe(recipe_file(GOOD.partition("path =")[0] + given))
+    (data,) = recipe.data
+    assert (data.column("polarity2").column, data.column("polarity2").from_) == ("mood", "mikels8")
+    assert (data.column("polarity3").column, data.column("polarity3").from_) == (None, "ekman6")
+    assert recipe == Recipe.model_validate(recipe.model_dump())
+
+
 def test_a_recipe_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RecipeError, match=re.escape(f"there is no recipe at {tmp_path / 'none.toml'}")):
         read_recipe(tmp_path / "none.toml")
