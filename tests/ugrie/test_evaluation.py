@@ -1,77 +1,159 @@
-"""Measures are what their definitions say."""
+"""A checkpoint is measured by what it says of images: the record, its table, and images that can't be read."""
+
+import csv
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
+import torch
+from PIL import Image
 
-from ugrie.evaluation import evaluate
+from ugrie import UGRIE, measures
+from ugrie.checkpoint import CheckpointError, digest
+from ugrie.evaluation import Evaluation, embed, evaluate_model, predict
+from ugrie.labels import read_labels
 from ugrie.schemes import load_scheme
+from ugrie.tables import DataError
 
-POLARITY, SENTIMENT, VALENCE = (load_scheme(name) for name in ("polarity2", "polarity3", "valence"))
-
-
-def one_hot(labels, count: int) -> np.ndarray:
-    return np.eye(count)[labels]
+DIM = 8  # of the tiny models' towers
+NAMES = ("polarity2", "mikels8", "valence")
 
 
-def test_categorical_measures_are_as_counted_by_hand():
-    targets = one_hot([0, 0, 0, 2], 3)
-    probs = np.array([[0.8, 0.1, 0.1], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.2, 0.6]])
-    measured = evaluate(SENTIMENT, targets, probs)
-    assert measured["n"] == 4
-    assert measured["accuracy"] == pytest.approx(3 / 4)
-    assert measured["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
-    assert measured["macro_f1"] == pytest.approx((0.8 + 0 + 2 / 3) / 3), "a label that never occurs counts as zero"
-    assert measured["nll"] == pytest.approx(-np.log([0.8, 0.5, 0.1, 0.6]).mean())
-    assert "roc_auc" not in measured
+@pytest.fixture(scope="module")
+def checkpoint(make_model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    make_model([load_scheme(name) for name in NAMES]).save_pretrained(folder, "# tiny\n")
+    return folder
 
 
-def test_two_labels_have_an_area_under_the_curve():
-    probs = np.array([0.1, 0.4, 0.35, 0.8])
-    measured = evaluate(POLARITY, one_hot([0, 0, 1, 1], 2), np.stack([1 - probs, probs], 1))
-    assert measured["roc_auc"] == pytest.approx(0.75)
+@pytest.fixture(scope="module")
+def model(checkpoint) -> UGRIE:
+    return UGRIE.from_pretrained(checkpoint)
 
 
-@pytest.mark.filterwarnings("ignore:A single label was found")
-def test_one_class_alone_has_none():
-    assert "roc_auc" not in evaluate(POLARITY, one_hot([0, 0], 2), np.array([[0.6, 0.4], [0.7, 0.3]]))
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory) -> Path:
+    """Forty embeddings; three in four have an emotion, all a rating."""
+    draw = np.random.default_rng(0)
+    emotions = draw.choice(load_scheme("mikels8").label_names, 40)
+    emotions[::4] = ""
+    path = tmp_path_factory.mktemp("data") / "embeddings.npz"
+    np.savez(path, embedding=draw.normal(size=(40, DIM)), valence=draw.uniform(1, 9, 40), mikels8=emotions)
+    return path
 
 
-def test_a_probability_of_zero_costs_much_but_not_everything():
-    assert 20 < evaluate(POLARITY, one_hot([0, 1], 2), one_hot([1, 1], 2))["nll"] * 2 < 30
+@pytest.fixture(scope="module")
+def evaluation(checkpoint, npz) -> Evaluation:
+    return evaluate_model(str(checkpoint), npz, {})
 
 
-@given(seed=st.integers(0, 1000), count=st.integers(3, 40))
-def test_ordinal_measures_are_those_of_the_expectations(seed, count):
-    draw = np.random.default_rng(seed)
-    targets, probs = draw.dirichlet(np.ones(9), count), draw.dirichlet(np.ones(9), count)
-    wanted, given_ = targets @ np.arange(1, 10), probs @ np.arange(1, 10)
-    measured = evaluate(VALENCE, targets, probs)
-    r = stats.pearsonr(wanted, given_).statistic
-    concordance = 2 * r * wanted.std() * given_.std() / (wanted.var() + given_.var() + (wanted.mean() - given_.mean()) ** 2)
-    assert measured["n"] == count
-    assert measured["pearson_r"] == pytest.approx(r, abs=1e-6)
-    assert measured["ccc"] == pytest.approx(concordance, abs=1e-6)
-    assert measured["mae"] == pytest.approx(np.mean([abs(a - b) for a, b in zip(wanted, given_, strict=True)]))
-    assert measured["mae_of_constant"] == pytest.approx(np.mean(np.abs(wanted - wanted.mean())))
+@pytest.fixture
+def folder(image_files, tmp_path) -> Path:
+    """Five images, and one that is cut off."""
+    (tmp_path / "images").mkdir()
+    for file in image_files:
+        (tmp_path / "images" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "images" / "cut.png").write_bytes(image_files[0].read_bytes()[:200])
+    rows = [[file.name, "positive"] for file in image_files]
+    with (tmp_path / "labels.csv").open("w", newline="") as table:
+        csv.writer(table).writerows([["image", "polarity2"], *rows[:2], ["cut.png", "negative"], *rows[2:]])
+    return tmp_path
 
 
-@pytest.mark.parametrize("scheme", [POLARITY, SENTIMENT, VALENCE], ids=lambda scheme: scheme.name)
-def test_perfect_predictions_measure_perfectly(scheme):
-    count = len(scheme.labels)
-    targets = one_hot(np.arange(12) % count, count)
-    measured = evaluate(scheme, targets, targets)
-    best = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "roc_auc": 1, "nll": 0, "pearson_r": 1, "ccc": 1, "mae": 0}
-    checked = {name: value for name, value in measured.items() if name in best}
-    assert len(checked) >= 3
-    assert checked == pytest.approx({name: best[name] for name in checked})
+def test_the_record_is_what_the_measures_say_of_the_models_prediction(evaluation, checkpoint, model, npz):
+    record = evaluation.record
+    assert record["model"] == f"tiny@{digest(checkpoint)}"
+    assert (record["data"], record["n"], record["without_labels"], record["broken"]) == (str(npz), 40, 0, {})
+    assert list(record["schemes"]) == ["mikels8", "valence"]
+    with np.load(npz) as arrays:
+        embeddings, emotions = arrays["embedding"].astype(np.float32), arrays["mikels8"]
+    prediction = model.predict(torch.from_numpy(embeddings), ["mikels8", "valence"])
+    rows = emotions != ""
+    scheme = load_scheme("mikels8")
+    targets = np.eye(8)[[scheme.label_index(word) for word in emotions[rows]]]
+    given = targets, prediction.probs["mikels8"][rows], prediction.choices["mikels8"][rows]
+    measured = record["schemes"]["mikels8"]
+    assert {name: measured[name] for name in measures.evaluate(scheme, *given)} == pytest.approx(measures.evaluate(scheme, *given))
+    assert measured["n"] == 30
+    assert measured["interval"]["accuracy"] == pytest.approx(measures.intervals(scheme, *given)["accuracy"])
+    assert measured["labels"] == scheme.label_names
+    assert np.array(measured["confusion"]).sum() == 30
+    assert record["schemes"]["valence"]["n"] == 40
 
 
-def test_a_constant_prediction_correlates_with_nothing():
-    targets = one_hot([0, 4, 8], 9)
-    measured = evaluate(VALENCE, targets, np.tile(one_hot([4], 9), (3, 1)))
-    assert measured["pearson_r"] == pytest.approx(0)
-    assert measured["ccc"] == pytest.approx(0)
-    assert measured["mae"] == pytest.approx(measured["mae_of_constant"]) == pytest.approx(8 / 3)
+def test_contradictions_are_those_of_the_whole_sentence(evaluation, model, npz):
+    with np.load(npz) as arrays:
+        sentence = predict(model, arrays["embedding"].astype(np.float32), NAMES)
+    assert evaluation.record["consistency"] == measures.contradictions(sentence)
+    assert {"polarity2 and mikels8", "any"} < set(evaluation.record["consistency"])
+
+
+def test_the_record_is_json(evaluation):
+    told = json.loads(json.dumps(evaluation.record, allow_nan=False))
+    assert told["schemes"]["valence"]["interval"]["pearson_r"][0] <= told["schemes"]["valence"]["pearson_r"]
+
+
+def test_batches_make_no_difference(model):
+    embeddings = np.random.default_rng(1).normal(size=(7, DIM)).astype(np.float32)
+    whole, parts = predict(model, embeddings, NAMES), predict(model, embeddings, NAMES, batch_size=3)
+    for name in NAMES:
+        assert parts.probs[name] == pytest.approx(whole.probs[name], abs=1e-5)
+        assert (parts.choices[name] == whole.choices[name]).all()
+
+
+def test_the_table_states_every_measure_within_a_hundred_columns(evaluation):
+    lines = evaluation.table().splitlines()
+    assert lines[0] == f"{evaluation.record['model']} on {evaluation.record['data']}"
+    assert lines[1] == "40 images"
+    assert max(map(len, lines[1:])) <= 100
+    text = "\n".join(lines)
+    for measured in evaluation.record["schemes"].values():
+        for name, (low, high) in measured["interval"].items():
+            assert f"{measured[name]:.3f}   {low:.3f} to {high:.3f}" in text, name
+    for found in evaluation.record["consistency"].values():
+        assert f"{found['share']:.2%}" in text
+
+
+def test_an_image_that_cant_be_read_is_named_and_left_out(checkpoint, folder, image_files, model, caplog):
+    evaluation = evaluate_model(str(checkpoint), folder, {})
+    assert list(evaluation.record["broken"]) == ["cut.png"]
+    assert evaluation.record["n"] == evaluation.record["schemes"]["polarity2"]["n"] == 5
+    assert "5 images (left out: 1 that can't be read)" in evaluation.table()
+    assert any("cut.png" in message for message in caplog.messages)
+    expected = [annotation["polarity2"].score for annotation in model.annotate(image_files, ["polarity2"])]
+    prediction = evaluation.prediction
+    assert prediction.probs["polarity2"][np.arange(5), prediction.choices["polarity2"]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_folder_of_nothing_but_broken_images_is_refused(checkpoint, folder):
+    for file in (folder / "images").iterdir():
+        file.write_bytes(b"none")
+    with pytest.raises(DataError, match=r"none of the 6 images can be read; 0\.png: UnidentifiedImageError"):
+        evaluate_model(str(checkpoint), folder, {})
+
+
+def test_a_tower_without_weights_still_measures_embeddings(make_model, tower, folder, npz, tmp_path):
+    named = tower.model_copy(update={"vision_cfg": None, "name": "no-such-tower", "pretrained": "nowhere"})
+    path = tmp_path / "named"
+    make_model([load_scheme(name) for name in NAMES], named).save_pretrained(path, "# named\n")
+    assert evaluate_model(str(path), npz, {}).record["n"] == 40
+    with pytest.raises(CheckpointError, match="no-such-tower"):
+        evaluate_model(str(path), folder, {})
+
+
+def test_labels_are_refused_before_the_model_is_loaded(checkpoint, npz, monkeypatch):
+    monkeypatch.setattr(UGRIE, "from_pretrained", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(DataError, match="valence"):
+        evaluate_model(str(checkpoint), npz, {"valence": (2, 3)})
+    with pytest.raises(CheckpointError, match="gone"):
+        evaluate_model("gone", npz, {})
+
+
+def test_images_come_as_files_of_any_kind_that_pillow_reads(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("P", (40, 30)).save(tmp_path / "images" / "a.gif")
+    Image.new("RGBA", (33, 70)).save(tmp_path / "images" / "b.webp")
+    (tmp_path / "labels.csv").write_text("image,valence\na.gif,3\nb.webp,4\n")
+    embeddings, broken = embed(model, read_labels(tmp_path, model.config, {}).table)
+    assert (embeddings.shape, embeddings.dtype, broken) == ((2, DIM), np.float32, {})
