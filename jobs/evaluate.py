@@ -2,8 +2,9 @@
 
     python jobs/evaluate.py --model ugrie-tiny --data DIR --range valence=1,7 --json evaluation.json --plot evaluation.png
 
-DIR holds labels.csv (a column `image`, and others named as schemes) and images/; or it is an .npz with `embedding` and an
-array for each scheme. docs/evaluation.md says what is measured. The exit code is 2 when an argument or a label is wrong.
+DIR holds labels.csv (a column `image`, and others named as schemes) and images/; or it is Parquet with a column `image`, or
+an .npz with `embedding`, and the others likewise. docs/evaluation.md says what is measured. The exit code is 2 when an argument
+or a label is wrong.
 """
 
 import json
@@ -26,7 +27,8 @@ app = App(name="evaluate", help=__doc__, help_format="plaintext", version_flags=
 def main(
     *,
     model: Annotated[str, Parameter(help="a bundled checkpoint's name, or a checkpoint's folder")],
-    data: Annotated[Path, Parameter(help="folder with labels.csv and images/, or .npz with embeddings")],
+    data: Annotated[Path, Parameter(help="folder with labels.csv and images/, or .parquet with images, or .npz with embeddings")],
+    tower_weights: Annotated[Path | None, Parameter(help="file of CLIP weights, for a checkpoint that does not bundle its tower")] = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="where to write the measures")] = None,
     plot: Annotated[Path | None, Parameter(help="where to draw confusion, calibration and ratings; .png, .svg or .pdf")] = None,
     ranges: Annotated[
@@ -45,6 +47,8 @@ def main(
         if name in scales:
             raise UserError(f"--range {name}: is given twice")
         scales[name] = bounds
+    if tower_weights is not None and not tower_weights.is_file():
+        raise UserError(f"--tower-weights {tower_weights}: there is no such file")
     for flag, file in (("--json", json_file), ("--plot", plot)):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise UserError(f"{flag} {file}: must be a file in a folder that is there")
@@ -55,7 +59,7 @@ def main(
         from ugrie.figure import draw
     except ModuleNotFoundError as error:
         raise UserError(f"{error}: evaluation needs UGRIE's train extra, pip install '.[train]'") from None
-    evaluation = evaluate_model(model, data, scales)
+    evaluation = evaluate_model(model, data, scales, tower_weights)
     print(evaluation.table())
     if json_file is not None:
         json_file.write_text(json.dumps(evaluation.record, indent=1) + "\n")

@@ -1,60 +1,98 @@
-"""Embeddings of images, computed once: the tower is frozen while mapper and BART train."""
+"""Embeddings of images, and what is wrong with images that have none.
+
+embedded = embed(model.encode, table.images, model.config.tower)  # once
+embeddings = EmbeddingCache(encoder, Path(".ugrie-cache"))(table.images)  # kept: the tower is frozen while the rest trains
+"""
 
 import hashlib
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 from tqdm import tqdm
 
 from ugrie import preprocess
+from ugrie.checkpoint import TowerConfig
 from ugrie.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[Iterable[np.ndarray]], Iterable[Tensor]]
+"""Batches of uint8 crops [n, size, size, 3] to float32 [n, embedding_dim]: a model's `encode`, or an encoder's `stream`."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """`embeddings` float32 [images, embedding_dim]; the row of an image that can't be decoded is NaN, and `broken` says why by row."""
+
+    embeddings: np.ndarray
+    broken: Mapping[int, str]
+
+
+@torch.inference_mode()
+def embed(encode: Encode, images: Sequence[Path | bytes], tower: TowerConfig, batch_size: int = 64) -> Embedded:
+    """Embeds images. They are asked for one by one, in their order. Raises FileNotFoundError for a file that is missing."""
+    embeddings = np.full((len(images), tower.embedding_dim), np.nan, np.float32)
+    broken: dict[int, str] = {}
+    decoded: list[int] = []
+
+    def crops() -> Iterator[np.ndarray]:
+        for row, image in enumerate(tqdm(images, desc="embedding", unit=" images")):
+            try:
+                with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                    crop = preprocess.crop(opened, tower.crop_size)
+            except FileNotFoundError:
+                raise
+            except UnidentifiedImageError:  # whose own message has the path, or an address in memory
+                broken[row] = "no image of a format that Pillow reads"
+            except Exception as error:  # decoders raise anything at all on a broken image
+                broken[row] = f"{type(error).__name__}: {error}"
+            else:
+                decoded.append(row)
+                yield crop
+
+    whole = crops()
+    batches = iter(lambda: list(islice(whole, batch_size)), [])
+    done = 0
+    for part in encode(np.stack(batch) for batch in batches):
+        embeddings[decoded[done : done + len(part)]] = part.cpu().numpy()
+        done += len(part)
+    return Embedded(embeddings, broken)
 
 
 class EmbeddingCache:
-    """Embeds images with a tower and keeps the result in `folder`, under the tower's weights and what tells the images apart.
+    """Embeds images with a tower and keeps the result in `folder`, under tower, weights and what tells the images apart.
 
     That is a file's path, size and time, or the content of an image given as bytes.
     """
 
     def __init__(self, encoder: Encoder, folder: Path, batch_size: int = 64):
         self.encoder, self.folder, self.batch_size = encoder.eval(), folder, batch_size
-        state = hashlib.sha256()
+        state = hashlib.sha256(encoder.config.model_dump_json().encode())
         for name, tensor in encoder.state_dict().items():
             state.update(name.encode() + tensor.cpu().numpy().tobytes())
         self.tower = state.hexdigest()
 
     def __call__(self, images: Sequence[Path | bytes]) -> np.ndarray:
-        """float32 [images, embedding_dim]; the row of an image that can't be decoded is NaN. Raises OSError for a missing file.
-
-        Images are asked for one by one, in their order, and no more than a batch of them is held.
-        """
+        """The embeddings that `embed` gives. What is wrong with images that have none is logged, also when they were kept."""
         key = hashlib.sha256("\n".join([self.tower, *map(_identity, images)]).encode()).hexdigest()
-        cached = self.folder / f"{key[:32]}.npy"
+        cached = self.folder / f"{key[:32]}.npz"
         if cached.is_file():
-            return np.load(cached)
-        embeddings = np.full((len(images), self.encoder.config.embedding_dim), np.nan, np.float32)
-        with torch.inference_mode():
-            for start in tqdm(range(0, len(images), self.batch_size), desc="embedding", unit="batch"):
-                rows = range(start, min(start + self.batch_size, len(images)))
-                crops = {row: crop for row in rows if (crop := self._crop(images[row])) is not None}
-                if crops:
-                    embeddings[list(crops)] = self.encoder(torch.from_numpy(np.stack(list(crops.values())))).numpy()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        np.save(cached, embeddings)
-        return embeddings
-
-    def _crop(self, image: Path | bytes) -> np.ndarray | None:
-        try:
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                return preprocess.crop(opened, self.encoder.config.crop_size)
-        except FileNotFoundError:
-            raise
-        except Exception:  # decoders raise anything at all on a broken image
-            return None
+            embedded = _read(cached)
+        else:
+            embedded = embed(self.encoder.stream, images, self.encoder.config, self.batch_size)
+            _write(cached, embedded)
+        for row, reason in embedded.broken.items():
+            image = images[row]
+            logger.warning("can't be decoded: %s: %s", f"image {row}, given as bytes" if isinstance(image, bytes) else image, reason)
+        return embedded.embeddings
 
 
 def _identity(image: Path | bytes) -> str:
@@ -62,3 +100,14 @@ def _identity(image: Path | bytes) -> str:
         return hashlib.sha256(image).hexdigest()
     stat = image.stat()
     return f"{image} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _read(path: Path) -> Embedded:
+    with np.load(path) as kept:
+        return Embedded(kept["embeddings"], dict(zip(kept["broken"].tolist(), kept["reasons"].tolist(), strict=True)))
+
+
+def _write(path: Path, embedded: Embedded) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows, reasons = np.array(list(embedded.broken), np.int64), np.array(list(embedded.broken.values()), dtype=str)
+    np.savez(path, embeddings=embedded.embeddings, broken=rows, reasons=reasons)

@@ -7,20 +7,17 @@ docs/evaluation.md says what the measures are and where they come from.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
 
-from ugrie import checkpoint, preprocess
+from ugrie import checkpoint
 from ugrie.annotation import Prediction
+from ugrie.embeddings import embed
 from ugrie.labels import read_labels
 from ugrie.measures import RESAMPLES, SEED, confusion, contradictions, evaluate, intervals
 from ugrie.model import UGRIE
@@ -51,8 +48,8 @@ NAMES = {
 class Evaluation:
     """What a checkpoint says of n images beside what people say of them.
 
-    `record` is everything measured, as JSON has it. `prediction` is of the schemes that have labels, `targets` are those labels,
-    by scheme float32 [n, labels]; a row of zeros is an image without a label.
+    `record` is everything measured, as JSON has it. `prediction` is of all the checkpoint's schemes; `targets` are the labels,
+    by scheme that has any float32 [n, labels]; a row of zeros is an image without a label.
     """
 
     record: Mapping[str, Any]
@@ -80,26 +77,30 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate_model(name_or_folder: str, data: Path, ranges: Mapping[str, tuple[float, float]]) -> Evaluation:
-    """Asks a checkpoint for all schemes that `data` has labels of, in its own order, and measures what it says.
+def evaluate_model(
+    name_or_folder: str, data: Path, ranges: Mapping[str, tuple[float, float]], tower_weights: Path | None = None
+) -> Evaluation:
+    """Asks a checkpoint for all its schemes in one sentence, as a corpus is annotated, and measures those that `data` has labels of.
 
-    Contradictions are counted in the whole sentence, of all the checkpoint's schemes, as a corpus gets it. `ranges` are the
-    scales on which ratings were given, by scheme, where they are not the scheme's own. Raises CheckpointError and DataError,
-    before the model is loaded.
+    What is said of a scheme is thus the same whatever else the data has labels of. `ranges` are the scales on which ratings were
+    given, by scheme, where they are not the scheme's own. `tower_weights` is the file of CLIP weights for a checkpoint that does
+    not bundle its tower. Raises CheckpointError and DataError, before the model is loaded where that can be.
     """
     folder = checkpoint.find(name_or_folder)
     config = checkpoint.read_config(folder)
+    if tower_weights is not None and config.tower.vision_cfg is not None:
+        raise checkpoint.CheckpointError(f"--tower-weights {tower_weights}: {config.name} brings its own tower: leave the flag out")
     labels = read_labels(data, config, ranges)
-    model = UGRIE.from_pretrained(folder)
-    embeddings, broken = embed(model, labels.table)
-    kept = ~np.isin(labels.table.names, list(broken))
+    model = UGRIE.from_pretrained(folder, tower_weights=None if tower_weights is None else str(tower_weights))
+    embeddings, broken = _embed(model, labels.table)
+    kept = np.delete(np.arange(len(labels.table)), list(broken))
     targets = {name: found[kept] for name, found in labels.targets.items() if found[kept].any()}
-    schemes = [scheme for scheme in config.schemes if scheme.name in targets]
-    prediction = predict(model, embeddings, [scheme.name for scheme in schemes])
+    prediction = predict(model, embeddings[kept])
     measured: dict[str, dict[str, Any]] = {}
-    for scheme in schemes:
-        has = targets[scheme.name].any(1)
-        given = targets[scheme.name][has], prediction.probs[scheme.name][has], prediction.choices[scheme.name][has]
+    for scheme in config.schemes:
+        if scheme.name not in targets:
+            continue
+        given = labelled(scheme.name, targets, prediction)
         measured[scheme.name] = {"kind": scheme.kind, **evaluate(scheme, *given), "interval": intervals(scheme, *given)}
         if scheme.kind == "categorical":
             measured[scheme.name] |= {"labels": scheme.label_names, "confusion": confusion(scheme, given[0], given[2]).tolist()}
@@ -108,58 +109,49 @@ def evaluate_model(name_or_folder: str, data: Path, ranges: Mapping[str, tuple[f
     record = {
         "model": f"{config.name}@{checkpoint.digest(folder)}",
         "data": str(data),
-        "n": len(embeddings),
+        "n": len(kept),
         "without_labels": labels.without_labels,
-        "broken": broken,
+        "broken": {str(labels.table.names[row]): reason for row, reason in broken.items()},
         "bootstrap": {"level": 0.95, "resamples": RESAMPLES, "seed": SEED},
         "schemes": measured,
-        "consistency": contradictions(predict(model, embeddings, [scheme.name for scheme in config.schemes])),
+        "consistency": contradictions(prediction),
     }
     return Evaluation(record, targets, prediction)
 
 
-def embed(model: UGRIE, table: Table, batch_size: int = 32) -> tuple[np.ndarray, dict[str, str]]:
-    """Embeddings of the images that can be read, float32 [readable, embedding_dim], and by name what is wrong with the others.
+def labelled(scheme: str, targets: Mapping[str, np.ndarray], prediction: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets, probabilities and choices of the images that have a label of a scheme."""
+    has = targets[scheme].any(1)
+    return targets[scheme][has], prediction.probs[scheme][has], prediction.choices[scheme][has]
 
-    Embeddings that the table brings are taken as they are. Raises DataError where no image can be read, and CheckpointError
-    where the tower's weights can't be had.
+
+def _embed(model: UGRIE, table: Table) -> tuple[np.ndarray, Mapping[int, str]]:
+    """Embeddings of a table's images, and by row what is wrong with those that can't be decoded. Those it brings are as they are.
+
+    Raises DataError where no image can be decoded, and CheckpointError where the tower's weights can't be had.
     """
     if isinstance(table.images, np.ndarray):
         return table.images, {}
-    broken: dict[str, str] = {}
-    crops = _crops(table, model.config.tower.crop_size, broken)
-    batches = iter(lambda: list(islice(crops, batch_size)), [])
     try:
-        parts = [part.cpu().numpy() for part in model.encode(np.stack(batch) for batch in batches)]
-    except OSError as error:  # an image's own are in `broken`
-        tower = model.config.tower.name
-        raise checkpoint.CheckpointError(f"no weights of {tower}, which embeds images (embeddings as .npz need none): {error}") from error
-    if not parts:
-        name, reason = next(iter(broken.items()))
-        raise DataError(f"{table.source}: none of the {len(table)} images can be read; {name}: {reason}")
-    return np.concatenate(parts), broken
+        list(model.encode(()))  # loads the tower, before any image is decoded
+    except (OSError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{model.config.name} can't embed images (embeddings as .npz need no tower): {error}") from error
+    embedded = embed(model.encode, table.images, model.config.tower)
+    for row, reason in embedded.broken.items():
+        logger.warning("left out, as it can't be read: %s (%s)", table.names[row], reason)
+    if len(embedded.broken) == len(table):
+        raise DataError(f"{table.source}: none of the {len(table)} images can be read; {table.names[0]}: {embedded.broken[0]}")
+    return embedded.embeddings, embedded.broken
 
 
-def _crops(table: Table, size: int, broken: dict[str, str]) -> Iterator[np.ndarray]:
-    for name, stored in zip(table.names, tqdm(table.images, desc="embedding", unit=" images"), strict=True):
-        try:
-            with Image.open(BytesIO(stored) if isinstance(stored, bytes) else stored) as image:
-                crop = preprocess.crop(image, size)
-        except Exception as error:  # decoders raise anything; the file is the cause
-            broken[str(name)] = f"{type(error).__name__}: {error}"
-            logger.warning("left out, as it can't be read: %s (%s)", name, broken[name])
-            continue
-        yield crop
-
-
-def predict(model: UGRIE, embeddings: np.ndarray, schemes: Sequence[str], batch_size: int = 1024) -> Prediction:
-    """A checkpoint's calibrated prediction for any number of images."""
+def predict(model: UGRIE, embeddings: np.ndarray, batch_size: int = 1024) -> Prediction:
+    """A checkpoint's calibrated prediction of all its schemes, for any number of images."""
     batches = (torch.from_numpy(embeddings[start : start + batch_size]) for start in range(0, len(embeddings), batch_size))
-    parts = [model.predict(batch, schemes) for batch in batches]
+    parts = [model.predict(batch) for batch in batches]
     return Prediction(
         parts[0].template,
-        {name: np.concatenate([part.probs[name] for part in parts]) for name in schemes},
-        {name: np.concatenate([part.choices[name] for part in parts]) for name in schemes},
+        {name: np.concatenate([part.probs[name] for part in parts]) for name in parts[0].probs},
+        {name: np.concatenate([part.choices[name] for part in parts]) for name in parts[0].choices},
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ugrie.evaluation import Evaluation
+from ugrie.evaluation import Evaluation, labelled
 from ugrie.measures import BINS, reliability, share_interval
 from ugrie.schemes import Scheme
 
@@ -17,9 +17,13 @@ LEGIBLE = 12  # labels of which a confusion matrix states every count
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:
-    """Writes the picture, in the format that the name's ending says: two panels for a categorical scheme, one for an ordinal."""
+    """Writes the picture, in the format that the name's ending says: two panels for a categorical scheme, one for an ordinal.
+
+    Schemes without labels have none.
+    """
     record, prediction = evaluation.record, evaluation.prediction
-    by_kind = {kind: [s for s in prediction.template.schemes if s.kind == kind] for kind in ("categorical", "ordinal")}
+    schemes = [scheme for scheme in prediction.template.schemes if scheme.name in evaluation.targets]
+    by_kind = {kind: [scheme for scheme in schemes if scheme.kind == kind] for kind in ("categorical", "ordinal")}
     rows = len(by_kind["categorical"]) + (len(by_kind["ordinal"]) + 1) // 2
     figure = Figure(figsize=(2.2 * INCH, rows * INCH + MARGIN))
     figure.set_layout_engine("constrained", h_pad=0.12, w_pad=0.1)
@@ -27,16 +31,13 @@ def draw(evaluation: Evaluation, path: Path) -> None:
     axes = figure.subplots(rows, 2, squeeze=False)
     for row, scheme in zip(axes, by_kind["categorical"], strict=False):
         _draw_confusion(row[0], scheme, np.array(record["schemes"][scheme.name]["confusion"]))
-        has = evaluation.targets[scheme.name].any(1)
-        given = (
-            values[has] for values in (evaluation.targets[scheme.name], prediction.probs[scheme.name], prediction.choices[scheme.name])
-        )
+        given = labelled(scheme.name, evaluation.targets, prediction)
         _draw_reliability(row[1], scheme, *reliability(*given), record["schemes"][scheme.name]["ece"])
     last = axes[len(by_kind["categorical"]) :].flat
     for panel, scheme in zip(last, by_kind["ordinal"], strict=False):
-        has = evaluation.targets[scheme.name].any(1)
-        ratings = evaluation.targets[scheme.name][has] @ np.asarray(scheme.values)
-        _draw_values(panel, scheme, ratings, prediction.values(scheme)[has], record["schemes"][scheme.name])
+        targets, probs, _ = labelled(scheme.name, evaluation.targets, prediction)
+        levels = np.asarray(scheme.values)
+        _draw_values(panel, scheme, targets @ levels, probs @ levels, record["schemes"][scheme.name])
     if len(by_kind["ordinal"]) % 2:
         axes[-1, 1].axis("off")
     figure.savefig(path, dpi=150)

@@ -49,7 +49,7 @@ def data(tmp_path_factory) -> Path:
 def refused(job, data, capsys, monkeypatch):
     """Runs the job with arguments that are wrong. Returns the line it says of them; no model may have been loaded."""
     monkeypatch.chdir(data)
-    monkeypatch.setattr(UGRIE, "from_pretrained", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(UGRIE, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
 
     def run(*tokens: str) -> str:
         before = set(data.rglob("*"))
@@ -80,6 +80,8 @@ def refused(job, data, capsys, monkeypatch):
         ("--model ugrie-tiny --data embeddings.npz --range valence=1,3", "embeddings.npz, column 'valence': .* outside its scale .*"),
         ("--model ugrie-tiny --data embeddings.npz --range valnce=1,7", r"--range valnce: .*\(did you mean 'valence'\?\).*"),
         ("--model ugrie-tiny --data embeddings.npz --range valence=1,7 --range valence=1,9", "--range valence: is given twice"),
+        ("--model ugrie-tiny --data embeddings.npz --tower-weights clip.pt", "--tower-weights clip.pt: there is no such file"),
+        ("--model ugrie-tiny --data photos --tower-weights small.npz", "--tower-weights small.npz: ugrie-tiny brings its own tower.*"),
         ("--model ugrie-tiny --data embeddings.npz --json gone/out.json", "--json gone/out.json: must be a file in a folder that is there"),
         ("--model ugrie-tiny --data embeddings.npz --json photos", "--json photos: must be a file .*"),
         ("--model ugrie-tiny --data embeddings.npz --plot out.jpeg2", "--plot out.jpeg2: must end with .png, .svg or .pdf"),
@@ -114,15 +116,20 @@ def test_a_scale_is_one_that_ratings_are_read_on(job, data, tmp_path):
     assert found[1]["mae_of_constant"] == pytest.approx(found[0]["mae_of_constant"] * 8 / 6)
 
 
-def test_the_command_itself_measures_a_folder_of_images(data, tmp_path):
-    command = [sys.executable, str(ROOT / "jobs" / "evaluate.py"), "--model", "ugrie-tiny", "--data", str(data / "photos")]
-    done = subprocess.run([*command, "--json", "out.json"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1] == "1 image (left out: 1 that can't be read, 1 without a label)"
-    assert "left out, as no labels of ugrie-tiny: mood" in done.stderr
-    assert "left out, as it can't be read: cut.png" in done.stderr
+def test_it_measures_a_folder_of_images(job, data, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    assert job.run(["--model", "ugrie-tiny", "--data", str(data / "photos"), "--json", str(tmp_path / "out.json")]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "1 image (left out: 1 that can't be read, 1 without a label)"
+    assert "left out, as no labels of ugrie-tiny: mood" in caplog.messages
+    assert "left out, as it can't be read: cut.png (no image of a format that Pillow reads)" in caplog.messages
     told = json.loads((tmp_path / "out.json").read_text())
     assert (list(told["broken"]), told["without_labels"], told["schemes"]["polarity3"]["n"]) == (["cut.png"], 1, 1)
+
+
+def test_the_command_itself_ends_with_the_exit_code():
+    done = subprocess.run([sys.executable, str(ROOT / "jobs" / "evaluate.py"), "--modl", "x"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert re.fullmatch(r"evaluate: .*--modl.*\n", done.stderr)
 
 
 def test_without_its_packages_it_says_what_to_install(job, data, refused, monkeypatch):

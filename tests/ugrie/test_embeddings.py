@@ -1,14 +1,16 @@
-"""Embeddings of files are those of the tower, computed once for as long as files and tower are the same."""
+"""Embeddings are those of the tower, computed once for as long as images and tower are the same; what is broken is named."""
 
 import os
+import re
 import shutil
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ugrie.embeddings import EmbeddingCache
+from ugrie.embeddings import EmbeddingCache, embed
 from ugrie.encoder import Encoder
 from ugrie.preprocess import crop
 
@@ -26,8 +28,10 @@ def files(image_files, tmp_path):
 
 def poison(folder) -> None:
     """Makes what is kept recognisable."""
-    for path in folder.glob("*.npy"):
-        np.save(path, np.full_like(np.load(path), 42))
+    for path in folder.glob("*.npz"):
+        with np.load(path) as kept:
+            arrays = dict(kept)
+        np.savez(path, **arrays | {"embeddings": np.full_like(arrays["embeddings"], 42)})
 
 
 @pytest.mark.parametrize("batch_size", [2, 64])
@@ -45,7 +49,7 @@ def test_the_same_files_are_embedded_once(encoder, files, tmp_path):
     assert (EmbeddingCache(encoder, tmp_path / "cache")(files) == 42).all()
 
 
-@pytest.mark.parametrize("change", ["other order", "fewer", "touched", "other tower"])
+@pytest.mark.parametrize("change", ["other order", "fewer", "touched", "other weights", "other normalisation"])
 def test_anything_else_is_embedded_anew(encoder, tower, files, tmp_path, change):
     EmbeddingCache(encoder, tmp_path / "cache")(files)
     poison(tmp_path / "cache")
@@ -55,9 +59,11 @@ def test_anything_else_is_embedded_anew(encoder, tower, files, tmp_path, change)
         files = files[1:]
     elif change == "touched":
         os.utime(files[0], ns=(1, 1))
-    else:
+    elif change == "other weights":
         torch.manual_seed(5)
         encoder = Encoder.bundled(tower)
+    else:
+        encoder = Encoder(tower.model_copy(update={"mean": (0.5, 0.5, 0.5)}), encoder.tower)
     assert not (EmbeddingCache(encoder, tmp_path / "cache")(files) == 42).any()
 
 
@@ -71,23 +77,66 @@ def test_bytes_are_embedded_as_their_files_and_known_by_their_content(encoder, f
     assert not (cache([contents[1], contents[0], *contents[2:]]) == 42).any()
 
 
-@pytest.mark.parametrize("broken", [b"no image", b"", "half a file"])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_the_row_of_an_image_that_cannot_be_decoded_is_nan(encoder, files, tmp_path, broken, as_bytes):
-    expected = EmbeddingCache(encoder, tmp_path / "cache", batch_size=2)(files)
+def test_the_row_of_an_image_that_cannot_be_decoded_is_nan_and_says_why(encoder, files, batch_size, as_bytes):
+    expected = embed(encoder.stream, files, encoder.config).embeddings
     content = files[2].read_bytes()
-    files[2].write_bytes(content[: len(content) // 2] if broken == "half a file" else broken)
+    files[0].write_bytes(b"")
+    files[2].write_bytes(content[: len(content) // 2])
+    files[3].write_bytes(b"no image")
     images = [file.read_bytes() for file in files] if as_bytes else files
-    for _ in range(2):  # computed, then kept
-        ours = EmbeddingCache(encoder, tmp_path / "cache", batch_size=2)(images)
-        assert np.isnan(ours).any(1).tolist() == [row == 2 for row in range(len(files))]
-        np.testing.assert_allclose(np.delete(ours, 2, 0), np.delete(expected, 2, 0), atol=1e-5)
+    embedded = embed(encoder.stream, images, encoder.config, batch_size)
+    assert np.isnan(embedded.embeddings).any(1).tolist() == [True, False, True, True, False]
+    np.testing.assert_allclose(embedded.embeddings[[1, 4]], expected[[1, 4]], atol=1e-5)
+    assert list(embedded.broken) == [0, 2, 3]
+    assert embedded.broken[0] == embedded.broken[3] == "no image of a format that Pillow reads"
+    assert re.fullmatch("OSError: .*truncated.*", embedded.broken[2])
 
 
-def test_a_batch_without_one_image_is_nan(encoder, tmp_path):
-    ours = EmbeddingCache(encoder, tmp_path / "cache", batch_size=2)([b"a", b"b", b"c"])
-    assert ours.shape == (3, encoder.config.embedding_dim)
-    assert np.isnan(ours).all()
+def test_what_is_broken_is_named_with_its_reason_also_when_it_was_kept(encoder, files, tmp_path, caplog):
+    files[2].write_bytes(b"none")
+    images = [*files, b"neither"]
+    said = []
+    for _ in range(2):
+        ours = EmbeddingCache(encoder, tmp_path / "cache")(images)
+        assert np.isnan(ours).any(1).tolist() == [False, False, True, False, False, True]
+        said.append(list(caplog.messages))
+        caplog.clear()
+    assert said[0] == [
+        f"can't be decoded: {files[2]}: no image of a format that Pillow reads",
+        "can't be decoded: image 5, given as bytes: no image of a format that Pillow reads",
+    ]
+    assert said[1] == said[0]
+
+
+def test_where_every_image_is_broken_all_is_nan(encoder):
+    embedded = embed(encoder.stream, [b"a", b"b", b"c"], encoder.config, batch_size=2)
+    assert embedded.embeddings.shape == (3, encoder.config.embedding_dim)
+    assert np.isnan(embedded.embeddings).all()
+    assert list(embedded.broken) == [0, 1, 2]
+
+
+def test_no_more_than_a_batch_of_crops_is_held(encoder, files):
+    """Of many images one batch is embedded before the next is decoded."""
+    seen = []
+
+    def encode(batches):
+        for batch in batches:
+            seen.append(("embedded", len(batch)))
+            yield torch.zeros(len(batch), encoder.config.embedding_dim)
+
+    class Watched(Sequence):
+        def __len__(self):
+            return len(files)
+
+        def __getitem__(self, row):
+            image = files[row]
+            seen.append(("read", row))
+            return image
+
+    embed(encode, Watched(), encoder.config, batch_size=2)
+    assert seen == [("read", 0), ("read", 1), ("embedded", 2), ("read", 2), ("read", 3), ("embedded", 2), ("read", 4), ("embedded", 1)]
 
 
 def test_a_file_that_is_missing_raises_and_nothing_is_kept(encoder, files, tmp_path):

@@ -5,14 +5,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from ugrie import UGRIE, measures
 from ugrie.checkpoint import CheckpointError, digest
-from ugrie.evaluation import Evaluation, embed, evaluate_model, predict
-from ugrie.labels import read_labels
+from ugrie.evaluation import Evaluation, evaluate_model, predict
+from ugrie.libraries import open_clip
 from ugrie.schemes import load_scheme
 from ugrie.tables import DataError
 
@@ -68,7 +70,7 @@ def test_the_record_is_what_the_measures_say_of_the_models_prediction(evaluation
     assert list(record["schemes"]) == ["mikels8", "valence"]
     with np.load(npz) as arrays:
         embeddings, emotions = arrays["embedding"].astype(np.float32), arrays["mikels8"]
-    prediction = model.predict(torch.from_numpy(embeddings), ["mikels8", "valence"])
+    prediction = model.predict(torch.from_numpy(embeddings))
     rows = emotions != ""
     scheme = load_scheme("mikels8")
     targets = np.eye(8)[[scheme.label_index(word) for word in emotions[rows]]]
@@ -84,9 +86,18 @@ def test_the_record_is_what_the_measures_say_of_the_models_prediction(evaluation
 
 def test_contradictions_are_those_of_the_whole_sentence(evaluation, model, npz):
     with np.load(npz) as arrays:
-        sentence = predict(model, arrays["embedding"].astype(np.float32), NAMES)
+        sentence = predict(model, arrays["embedding"].astype(np.float32))
     assert evaluation.record["consistency"] == measures.contradictions(sentence)
     assert {"polarity2 and mikels8", "any"} < set(evaluation.record["consistency"])
+
+
+def test_a_schemes_measures_do_not_depend_on_the_labels_of_others(evaluation, checkpoint, npz, tmp_path):
+    with np.load(npz) as arrays:
+        np.savez(tmp_path / "valence.npz", embedding=arrays["embedding"], valence=arrays["valence"])
+    alone = evaluate_model(str(checkpoint), tmp_path / "valence.npz", {})
+    assert list(alone.record["schemes"]) == ["valence"]
+    assert alone.record["schemes"]["valence"] == evaluation.record["schemes"]["valence"]
+    assert alone.record["consistency"] == evaluation.record["consistency"]
 
 
 def test_the_record_is_json(evaluation):
@@ -96,7 +107,7 @@ def test_the_record_is_json(evaluation):
 
 def test_batches_make_no_difference(model):
     embeddings = np.random.default_rng(1).normal(size=(7, DIM)).astype(np.float32)
-    whole, parts = predict(model, embeddings, NAMES), predict(model, embeddings, NAMES, batch_size=3)
+    whole, parts = predict(model, embeddings), predict(model, embeddings, batch_size=3)
     for name in NAMES:
         assert parts.probs[name] == pytest.approx(whole.probs[name], abs=1e-5)
         assert (parts.choices[name] == whole.choices[name]).all()
@@ -117,11 +128,13 @@ def test_the_table_states_every_measure_within_a_hundred_columns(evaluation):
 
 def test_an_image_that_cant_be_read_is_named_and_left_out(checkpoint, folder, image_files, model, caplog):
     evaluation = evaluate_model(str(checkpoint), folder, {})
-    assert list(evaluation.record["broken"]) == ["cut.png"]
+    ((name, reason),) = evaluation.record["broken"].items()
+    assert name == "cut.png"
+    assert reason.startswith("OSError: ")
     assert evaluation.record["n"] == evaluation.record["schemes"]["polarity2"]["n"] == 5
     assert "5 images (left out: 1 that can't be read)" in evaluation.table()
-    assert any("cut.png" in message for message in caplog.messages)
-    expected = [annotation["polarity2"].score for annotation in model.annotate(image_files, ["polarity2"])]
+    assert f"left out, as it can't be read: cut.png ({reason})" in caplog.messages
+    expected = [annotation["polarity2"].score for annotation in model.annotate(image_files)]
     prediction = evaluation.prediction
     assert prediction.probs["polarity2"][np.arange(5), prediction.choices["polarity2"]] == pytest.approx(expected, abs=1e-5)
 
@@ -129,31 +142,62 @@ def test_an_image_that_cant_be_read_is_named_and_left_out(checkpoint, folder, im
 def test_a_folder_of_nothing_but_broken_images_is_refused(checkpoint, folder):
     for file in (folder / "images").iterdir():
         file.write_bytes(b"none")
-    with pytest.raises(DataError, match=r"none of the 6 images can be read; 0\.png: UnidentifiedImageError"):
+    with pytest.raises(DataError, match=r"none of the 6 images can be read; 0\.png: no image of a format that Pillow reads"):
         evaluate_model(str(checkpoint), folder, {})
 
 
-def test_a_tower_without_weights_still_measures_embeddings(make_model, tower, folder, npz, tmp_path):
-    named = tower.model_copy(update={"vision_cfg": None, "name": "no-such-tower", "pretrained": "nowhere"})
-    path = tmp_path / "named"
-    make_model([load_scheme(name) for name in NAMES], named).save_pretrained(path, "# named\n")
-    assert evaluate_model(str(path), npz, {}).record["n"] == 40
-    with pytest.raises(CheckpointError, match="no-such-tower"):
-        evaluate_model(str(path), folder, {})
+@pytest.fixture
+def named(make_model, tower, tmp_path) -> Path:
+    """A checkpoint without its tower, which open_clip knows by name."""
+    shape = {"vision_cfg": tower.vision_cfg, "text_cfg": {"width": 64, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 1}}
+    (tmp_path / "ugrie-evaluation-test-tower.json").write_text(json.dumps({"embed_dim": DIM, **shape}))
+    open_clip.add_model_config(tmp_path / "ugrie-evaluation-test-tower.json")
+    stated = tower.model_copy(update={"vision_cfg": None, "name": "ugrie-evaluation-test-tower", "pretrained": "nowhere"})
+    make_model([load_scheme(name) for name in NAMES], stated).save_pretrained(tmp_path / "named", "# named\n")
+    return tmp_path / "named"
+
+
+def test_embeddings_are_measured_without_the_towers_weights_and_images_are_not(named, folder, npz, monkeypatch):
+    assert evaluate_model(str(named), npz, {}).record["n"] == 40
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was read before it was known that it can't be embedded"))
+    with pytest.raises(CheckpointError, match=r"embeddings as \.npz need no tower.*ugrie-evaluation-test-tower[\s\S]*--tower-weights"):
+        evaluate_model(str(named), folder, {})
+    (folder / "clip.pt").write_bytes(b"none")
+    with pytest.raises(CheckpointError, match=r"clip\.pt does not hold the weights of ugrie-evaluation-test-tower"):
+        evaluate_model(str(named), folder, {}, folder / "clip.pt")
+
+
+def test_images_are_measured_with_the_towers_weights(named, folder, image_files):
+    weights = folder / "clip.pt"
+    torch.save(open_clip.create_model("ugrie-evaluation-test-tower").state_dict(), weights)
+    evaluation = evaluate_model(str(named), folder, {}, weights)
+    expected = [
+        annotation["valence"].value for annotation in UGRIE.from_pretrained(named, tower_weights=str(weights)).annotate(image_files)
+    ]
+    assert evaluation.prediction.values(load_scheme("valence")) == pytest.approx(expected, abs=1e-4)
+
+
+def test_weights_for_a_tower_that_is_bundled_are_refused(checkpoint, folder):
+    with pytest.raises(CheckpointError, match=r"--tower-weights .*labels\.csv: tiny brings its own tower"):
+        evaluate_model(str(checkpoint), folder, {}, folder / "labels.csv")
 
 
 def test_labels_are_refused_before_the_model_is_loaded(checkpoint, npz, monkeypatch):
-    monkeypatch.setattr(UGRIE, "from_pretrained", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(UGRIE, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(DataError, match="valence"):
         evaluate_model(str(checkpoint), npz, {"valence": (2, 3)})
     with pytest.raises(CheckpointError, match="gone"):
         evaluate_model("gone", npz, {})
 
 
-def test_images_come_as_files_of_any_kind_that_pillow_reads(model, tmp_path):
+def test_images_come_as_files_or_bytes_of_any_kind_that_pillow_reads(checkpoint, tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("P", (40, 30)).save(tmp_path / "images" / "a.gif")
     Image.new("RGBA", (33, 70)).save(tmp_path / "images" / "b.webp")
     (tmp_path / "labels.csv").write_text("image,valence\na.gif,3\nb.webp,4\n")
-    embeddings, broken = embed(model, read_labels(tmp_path, model.config, {}).table)
-    assert (embeddings.shape, embeddings.dtype, broken) == ((2, DIM), np.float32, {})
+    contents = [(tmp_path / "images" / name).read_bytes() for name in ("a.gif", "b.webp")]
+    pq.write_table(pa.table({"image": [*contents, b"none"], "valence": [3.0, 4.0, 5.0]}), tmp_path / "images.parquet")
+    files, stored = (evaluate_model(str(checkpoint), path, {}).record for path in (tmp_path, tmp_path / "images.parquet"))
+    assert files["n"] == 2
+    assert stored["schemes"] == files["schemes"]
+    assert stored["broken"] == {"images.parquet, row 2": "no image of a format that Pillow reads"}

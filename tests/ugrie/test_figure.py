@@ -13,13 +13,16 @@ from ugrie.template import Template
 
 
 def measured(*names: str, count: int = 30) -> Evaluation:
-    """An evaluation of random predictions; one image in three has no label."""
-    draw, template = np.random.default_rng(0), Template.of(*names)
+    """An evaluation of random predictions, also of schemes without labels; one image in three has no label."""
+    draw, template = np.random.default_rng(0), Template.of("mikels8", *names, "dominance")
     probs = {s.name: draw.dirichlet(np.ones(len(s.labels)), count) for s in template.schemes}
     targets = {s.name: np.eye(len(s.labels))[draw.integers(len(s.labels), size=count)] for s in template.schemes}
     prediction = Prediction(template, probs, {name: values.argmax(1) for name, values in probs.items()})
     record = {}
     for scheme in template.schemes:
+        if scheme.name not in names:
+            del targets[scheme.name]
+            continue
         targets[scheme.name][::3] = 0
         has = targets[scheme.name].any(1)
         given = targets[scheme.name][has], probs[scheme.name][has], prediction.choices[scheme.name][has]
