@@ -7,7 +7,7 @@ docs/evaluation.md says what the measures are and where they come from.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from ugrie.labels import read_labels
 from ugrie.measures import RESAMPLES, SEED, confusion, contradictions, evaluate, intervals
 from ugrie.model import UGRIE
 from ugrie.tables import DataError, Table
-
-__all__ = ["Evaluation", "evaluate", "evaluate_model"]
 
 logger = logging.getLogger(__name__)
 NAMES = {
@@ -144,10 +142,10 @@ def _embed(model: UGRIE, table: Table) -> tuple[np.ndarray, Mapping[int, str]]:
     return embedded.embeddings, embedded.broken
 
 
-def predict(model: UGRIE, embeddings: np.ndarray, batch_size: int = 1024) -> Prediction:
-    """A checkpoint's calibrated prediction of all its schemes, for any number of images."""
+def predict(model: UGRIE, embeddings: np.ndarray, schemes: Sequence[str] | None = None, batch_size: int = 1024) -> Prediction:
+    """A checkpoint's calibrated prediction for any number of images; of all its schemes by default."""
     batches = (torch.from_numpy(embeddings[start : start + batch_size]) for start in range(0, len(embeddings), batch_size))
-    parts = [model.predict(batch) for batch in batches]
+    parts = [model.predict(batch, schemes) for batch in batches]
     return Prediction(
         parts[0].template,
         {name: np.concatenate([part.probs[name] for part in parts]) for name in parts[0].probs},

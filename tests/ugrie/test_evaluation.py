@@ -113,6 +113,12 @@ def test_batches_make_no_difference(model):
         assert (parts.choices[name] == whole.choices[name]).all()
 
 
+def test_schemes_are_predicted_in_the_order_asked(model):
+    embeddings = np.random.default_rng(1).normal(size=(3, DIM)).astype(np.float32)
+    asked = predict(model, embeddings, ["valence", "mikels8"])
+    assert asked.sentences() == model.predict(torch.from_numpy(embeddings), ["valence", "mikels8"]).sentences()
+
+
 def test_the_table_states_every_measure_within_a_hundred_columns(evaluation):
     lines = evaluation.table().splitlines()
     assert lines[0] == f"{evaluation.record['model']} on {evaluation.record['data']}"
