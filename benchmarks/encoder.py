@@ -118,7 +118,7 @@ def moved_labels(folder: Path) -> dict:
     targets = {scheme.name: evenly(scores, len(scheme.labels)) for scheme, scores in zip(schemes, components.T, strict=True)}
     rows = np.arange(len(files))
     data = Labelled(one.numpy(), targets, rows.astype(str), np.ones_like(rows))
-    recipe = Recipe(name="student", schemes=(), tower="", data=(), epochs=30, batch_size=16, learning_rate=2e-3)
+    recipe = Recipe(name="student", schemes=(), tower="lite0", data=(), epochs=30, batch_size=16, learning_rate=2e-3)
     moved = Counter[str]()
     first = {name: np.zeros(len(files), np.int64) for name in targets}
     for half in (0, 1):

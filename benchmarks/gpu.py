@@ -63,7 +63,7 @@ def measure(vision: dict, device: str, batch: int, batches: int, peak: float) ->
     size = vision["image_size"]
     torch.manual_seed(0)
     tower = TowerConfig(embedding_dim=512, crop_size=size, mean=CLIP_MEAN, deviation=CLIP_DEVIATION, vision_cfg=vision)
-    model = new_model(Recipe(name="random", schemes=(), tower="", data=()), [load_scheme(name) for name in SCHEMES], tower).eval()
+    model = new_model(Recipe(name="random", schemes=(), tower="lite0", data=()), [load_scheme(name) for name in SCHEMES], tower).eval()
     encoder = Encoder.bundled(tower)
     crops = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     an_image = flops(encoder, torch.from_numpy(crops[:1]))

@@ -64,6 +64,7 @@ class Config(BaseModel):
     tower: TowerConfig
     mapper: MapperConfig
     bart: dict[str, Any]
+    decoder_start: tuple[int, ...] | None = None  # what every sentence begins with; by default what `bart` says alone
 
     def template(self, names: tuple[str, ...] | None = None) -> Template:
         """The template of the schemes asked for, in that order; of all by default. Raises SchemeError."""

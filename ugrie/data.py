@@ -73,20 +73,16 @@ class Unembedded:
         return Labelled(embeddings, self.targets, self.groups, self.repeats).take(np.flatnonzero(~broken))
 
 
-def load_all(data_sets: Sequence[DataSet], root: Path, schemes: Sequence[Scheme], embed: Embed) -> Labelled:
-    """Reads the data sets of a recipe. Raises DataError for whatever is wrong with one of them before any image is embedded."""
+def load_all(data_sets: Sequence[DataSet], root: Path, schemes: Sequence[Scheme], embed: Embed, dim: int) -> Labelled:
+    """Reads the data sets of a recipe, whose tower has embeddings of `dim` dimensions.
+
+    Raises DataError for whatever is wrong with one of them before any image is embedded.
+    """
     parts = [read(data_set, root, schemes) for data_set in data_sets]
-    _same_tower({part.table.source: part.table.images for part in parts if isinstance(part.table.images, np.ndarray)})
-    labelled = [part.embed(embed) for part in parts]
-    _same_tower({part.table.source: data.embeddings for part, data in zip(parts, labelled, strict=True)})
-    return Labelled.concat(labelled, schemes)
-
-
-def _same_tower(embeddings: Mapping[Path, np.ndarray]) -> None:
-    dims = {source: values.shape[1] for source, values in embeddings.items()}
-    if len(set(dims.values())) > 1:
-        each = ", ".join(f"{source} has {dim} dimensions" for source, dim in dims.items())
-        raise DataError(f"the embeddings are not all of one tower: {each}")
+    for part in parts:
+        if isinstance(part.table.images, np.ndarray) and part.table.images.shape[1] != dim:
+            raise DataError(f"{part.table.source}: embeddings of {part.table.images.shape[1]} dimensions; the recipe's tower has {dim}")
+    return Labelled.concat([part.embed(embed) for part in parts], schemes)
 
 
 def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Embed) -> Labelled:

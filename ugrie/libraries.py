@@ -6,6 +6,21 @@ Modules of UGRIE that need either at run time take it from here.
 import ugrie.torchvision_ops  # noqa: F401  isort: skip
 
 import open_clip
-from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
-__all__ = ["BartConfig", "BartForConditionalGeneration", "PreTrainedTokenizerBase", "PreTrainedTokenizerFast", "open_clip"]
+__all__ = [
+    "AutoConfig",
+    "AutoTokenizer",
+    "BartConfig",
+    "BartForConditionalGeneration",
+    "PreTrainedTokenizerBase",
+    "PreTrainedTokenizerFast",
+    "open_clip",
+]

@@ -101,8 +101,7 @@ class UGRIE(nn.Module):
     @property
     def decoder_start(self) -> tuple[int, ...]:
         """The specials with which the decoder begins every sentence."""
-        forced = getattr(self.bart.generation_config, "forced_bos_token_id", None)
-        return (self.bart.config.decoder_start_token_id, *(() if forced is None else (forced,)))
+        return self.config.decoder_start or (self.bart.config.decoder_start_token_id,)
 
     def slots(self, template: Template) -> tuple[Slot, ...]:
         """The template in this checkpoint's tokens. Raises TemplateError where its tokenizer lacks them."""
@@ -163,7 +162,8 @@ class UGRIE(nn.Module):
         template = self.config.template(None if schemes is None else tuple(schemes))
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
         longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(self.config.template())) + 3
-        written = self.bart.generate(inputs_embeds=prefix, max_new_tokens=longest, do_sample=False, num_beams=1)
+        start = torch.tensor([self.decoder_start], device=prefix.device).expand(len(prefix), -1)
+        written = self.bart.generate(inputs_embeds=prefix, decoder_input_ids=start, max_new_tokens=longest, do_sample=False, num_beams=1)
         return [read(sentence, template) for sentence in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
 
     @torch.inference_mode()

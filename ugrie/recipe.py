@@ -3,8 +3,12 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from ugrie.schemes import did_you_mean
 
 
 class RecipeError(ValueError):
@@ -110,48 +114,97 @@ class DataSet(Format):
         return self
 
 
+class Tower(_Strict):
+    """An image tower of open_clip: its model, and the tag of its weights. Everything else open_clip knows (`ugrie.towers`)."""
+
+    name: str
+    pretrained: str
+
+
 class Bart(_Strict):
     """The shape of a BART trained from scratch."""
 
-    d_model: int = 128
-    layers: int = 2
-    heads: int = 4
-    dropout: float = 0.1
+    d_model: int = Field(default=128, gt=0)
+    layers: int = Field(default=2, gt=0)
+    heads: int = Field(default=4, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "Bart":
+        if self.d_model % self.heads:
+            raise ValueError(f"a d_model of {self.d_model} can't be shared out to {self.heads} heads")
+        return self
+
+
+NAMED, TABLE = "<named>", "<table>"  # in pydantic's errors: which of the two a value was read as
+
+
+def _named_or_table(value: object) -> str:
+    return NAMED if isinstance(value, str) else TABLE
 
 
 class Recipe(_Strict):
-    name: str
+    name: str = Field(min_length=1)
     schemes: tuple[str, ...]
-    tower: str
+    tower: Annotated[Annotated[str, Tag(NAMED)] | Annotated[Tower, Tag(TABLE)], Discriminator(_named_or_table)]
     data: tuple[DataSet, ...]
-    bart: Bart = Bart()
-    components: int = 64
-    prefix_length: int = 4
-    hidden: int = 256
-    dropout: float = 0.3
-    batch_size: int = 64
-    epochs: int = 60
-    patience: int = 10
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
+    # A shape, or the name or folder of a pretrained one.
+    bart: Annotated[Annotated[str, Tag(NAMED)] | Annotated[Bart, Tag(TABLE)], Discriminator(_named_or_table)] = Bart()
+    components: int = Field(default=64, gt=0)
+    prefix_length: int = Field(default=4, gt=0)
+    hidden: int = Field(default=256, gt=0)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    batch_size: int = Field(default=64, gt=0)
+    epochs: int = Field(default=60, gt=0)
+    patience: int = Field(default=10, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     validation: float = Field(default=0.15, gt=0, lt=1)
-    mixup: float = 0.0
-    context_noise: float = 0.5
-    form_weight: float = 0.1  # of everything but the labels in the loss: what free generation needs, and slots do not
-    seed: int = 0
+    mixup: float = Field(default=0.0, ge=0)
+    context_noise: float = Field(default=0.5, ge=0, lt=1)
+    form_weight: float = Field(default=0.1, ge=0)  # of everything but the labels in the loss: what free generation needs, and slots do not
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("tower")
+    @classmethod
+    def _check_tower(cls, tower: str | Tower) -> str | Tower:
+        if isinstance(tower, str) and tower != "lite0":
+            raise ValueError(
+                f"'{tower}' is no tower{did_you_mean(tower, ['lite0'])}: it is lite0, or a table with open_clip's name and pretrained"
+            )
+        return tower
 
 
 def read_recipe(path: str | Path) -> Recipe:
     """Reads a recipe. Raises RecipeError."""
     try:
         with open(path, "rb") as file:
-            return Recipe.model_validate(tomllib.load(file))
-    except FileNotFoundError:
-        raise RecipeError(f"there is no recipe at {path}") from None
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        problems = (
-            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            if isinstance(error, ValidationError)
-            else error
-        )
-        raise RecipeError(f"{path}: {problems}") from None
+            recipe = Recipe.model_validate(tomllib.load(file))
+    except OSError as error:
+        raise RecipeError(
+            f"there is no recipe at {path}" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
+        ) from None
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
+    except ValueError as error:  # no TOML, or no text
+        raise RecipeError(f"{path}: {error}") from None
+    for what in ("schemes", "data"):
+        if not getattr(recipe, what):
+            raise RecipeError(f"{path}: {what}: there must be at least one")
+    return recipe
+
+
+def _problem(error: ErrorDetails) -> str:
+    """What pydantic found, with the field's place in the file and, for an unknown key, the one that may have been meant."""
+    place = [part for part in error["loc"] if part not in (NAMED, TABLE)]
+    message = f"{'.'.join(map(str, place))}: {error['msg']}"
+    if error["type"] != "extra_forbidden":
+        return message
+    key = str(place[-1])
+    if len(place) > 1 and key in Recipe.model_fields:  # in TOML, a key belongs to the last header above it
+        return f"{message} here; '{key}' stands above the first [header]"
+    around = str(next((part for part in reversed(place[:-1]) if part in PARTS), ""))
+    return message + did_you_mean(key, PARTS[around].model_fields)
+
+
+PARTS: dict[str, type[BaseModel]] = {"": Recipe, "tower": Tower, "bart": Bart, "data": DataSet, "schemes": Column, "derived": Derived}

@@ -12,9 +12,11 @@ from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ugrie.checkpoint import Config, MapperConfig, TowerConfig
+from ugrie.data import Labelled
 from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 from ugrie.model import UGRIE
-from ugrie.schemes import Label, Scheme
+from ugrie.recipe import Bart, Recipe
+from ugrie.schemes import Label, Scheme, load_scheme
 from ugrie.template import Template
 from ugrie.tokenizer import SPECIAL, phrase_tokenizer
 from ugrie.trie import Slot, compile_template
@@ -253,3 +255,61 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         files.append(folder / f"{i}.png")
         Image.fromarray(noise(width, height, seed=i)).save(files[-1])
     return files
+
+
+# Training
+
+
+def linear_signal(count: int, seed: int = 0) -> Labelled:
+    """Images whose mood is the sign of one direction and whose feeling is where they lie along another."""
+    draw = np.random.default_rng(seed)
+    embeddings = draw.normal(size=(count, 12)).astype(np.float32)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    level = np.clip(np.round(5 + 8 * unit[:, 1]), 1, 9).astype(int) - 1
+    targets = {"polarity2": np.eye(2, dtype=np.float32)[(unit[:, 0] > 0).astype(int)], "valence": np.eye(9, dtype=np.float32)[level]}
+    return Labelled(embeddings, targets, np.arange(count).astype(str), np.ones(count, np.int64))
+
+
+@pytest.fixture(scope="session")
+def signal() -> Callable[..., Labelled]:
+    """Labelled embeddings of 12 dimensions from which polarity2 and valence can be learned: `signal(count, seed)`."""
+    return linear_signal
+
+
+@pytest.fixture(scope="session")
+def toy() -> Recipe:
+    """A recipe that learns `signal` in a second or two."""
+    return Recipe(
+        name="toy",
+        schemes=("polarity2", "valence"),
+        tower="lite0",
+        data=(),
+        bart=Bart(d_model=32, layers=1, heads=2, dropout=0.0),
+        components=12,
+        prefix_length=2,
+        hidden=32,
+        dropout=0.0,
+        batch_size=50,
+        epochs=25,
+        patience=25,
+        learning_rate=3e-3,
+        validation=0.2,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_tower() -> TowerConfig:
+    """What is known of the tower that made `signal`, whose weights nobody has."""
+    return TowerConfig(embedding_dim=12, mean=(0.5,) * 3, deviation=(0.5,) * 3, name="none", pretrained="none")
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny BART as its authors publish theirs: weights, byte-level BPE, and settings for another task."""
+    folder = tmp_path_factory.mktemp("pretrained") / "bart-nano"
+    tokenizer = bpe_tokenizer([load_scheme(name) for name in ("polarity2", "valence")])
+    bart = random_bart(len(tokenizer), seed=2, init_std=0.3, forced_eos_token_id=2, dropout=0.0)
+    bart.generation_config.update(forced_bos_token_id=0, no_repeat_ngram_size=3, num_beams=4)
+    bart.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,68 @@
+"""Measures a recipe on images that the model which predicts them has not seen, fold by fold."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from ugrie.checkpoint import TowerConfig
+from ugrie.data import Labelled
+from ugrie.evaluation import predict
+from ugrie.measures import evaluate
+from ugrie.progress import write_whole
+from ugrie.recipe import Recipe
+from ugrie.schemes import Scheme
+from ugrie.tables import DataError
+from ugrie.training import new_model, train
+
+logger = logging.getLogger(__name__)
+
+
+def cross_validate(
+    recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig, data: Labelled, folds: int, state: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Trains once for each fold, on the images (and groups) of the others, and measures by scheme and data set.
+
+    With `state`, a folder, an interrupted one goes on where it stopped. Raises DataError where there are too few groups.
+    """
+    draw = np.random.default_rng(recipe.seed)
+    groups = draw.permutation(np.unique(data.groups))
+    if not 2 <= folds < len(groups):
+        raise DataError(f"{len(groups)} groups of images can't be parted in {folds} folds, and some for validation")
+    fold_of_group = {g: i % folds for i, g in enumerate(groups)}
+    fold = np.array([fold_of_group[g] for g in data.groups])
+    probs = {s.name: np.zeros_like(data.targets[s.name]) for s in schemes}
+    for k in range(folds):
+        logger.info("fold %d of %d", k + 1, folds)
+        where = None if state is None else state / f"fold-{k + 1}-of-{folds}"
+        for name, given in _fold(recipe, schemes, tower, data, fold == k, recipe.seed + k, where).items():
+            probs[name][fold == k] = given
+    measured = {}
+    sets = np.array([group.partition(":")[0] for group in data.groups])
+    for scheme in schemes:
+        has = data.targets[scheme.name].any(1)
+        for name in np.unique(sets[has]):
+            rows = has & (sets == name)
+            measured[f"{scheme.name} on {name}"] = evaluate(scheme, data.targets[scheme.name][rows], probs[scheme.name][rows])
+    return measured
+
+
+def _fold(
+    recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig, data: Labelled, held_out: np.ndarray, seed: int, state: Path | None
+) -> dict[str, np.ndarray]:
+    """Probabilities by scheme, float32 [held out, labels], of a model trained on the rest; those kept from before, if there are any."""
+    kept = None if state is None else state.with_suffix(".safetensors")
+    if kept is not None and kept.is_file():
+        return load_file(kept)
+    torch.manual_seed(seed)
+    model = new_model(recipe, schemes, tower)
+    train(model, data.take(np.flatnonzero(~held_out)), recipe, None if state is None else state.with_suffix(".pt"))
+    probs = dict(predict(model, data.embeddings[held_out]).probs)
+    if kept is not None:
+        write_whole(kept, lambda part: save_file(probs, part))
+        kept.with_suffix(".pt").unlink()
+    return probs
