@@ -42,11 +42,17 @@ def main(
     if folds < 0 or folds == 1:
         raise UserError(f"--folds {folds}: must be 2 or more, or 0 for none")
     try:
+        from ugrie.training import TrainingError
         from ugrie.training_run import train_recipe
 
         measured = train_recipe(recipe, data, output, cache, folds, bart, tower_weights)
     except ModuleNotFoundError as error:
         raise UserError(f"{error}: training needs UGRIE's train extra, pip install '.[train]'") from None
+    except TrainingError as error:
+        sys.exit(f"train: {error}")
+    except KeyboardInterrupt:
+        print("train: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
     if measured:
         print(json.dumps(measured, indent=1))
 

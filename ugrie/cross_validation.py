@@ -31,8 +31,8 @@ def cross_validate(
     """
     draw = np.random.default_rng(recipe.seed)
     groups = draw.permutation(np.unique(data.groups))
-    if not 2 <= folds < len(groups):
-        raise DataError(f"{len(groups)} groups of images can't be parted in {folds} folds, and some for validation")
+    if not 2 <= folds <= len(groups):
+        raise DataError(f"{len(groups)} groups of images can't be parted in {folds} folds")
     fold_of_group = {g: i % folds for i, g in enumerate(groups)}
     fold = np.array([fold_of_group[g] for g in data.groups])
     probs = {s.name: np.zeros_like(data.targets[s.name]) for s in schemes}

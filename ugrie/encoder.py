@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         if weights is not None and not Path(weights).is_file():
             raise FileNotFoundError(f"there is no file of CLIP weights at {weights}")
         try:
-            clip = open_clip.create_model(config.name, pretrained=weights or config.pretrained)
+            clip = open_clip.create_model(config.name, pretrained=weights or config.pretrained, require_pretrained=True)
         except Exception as error:
             if weights is not None:
                 raise ValueError(f"{weights} does not hold the weights of {config.name}: {error}") from error

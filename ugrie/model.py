@@ -8,7 +8,7 @@ Shi et al., "One for All: A Unified Generative Framework for Image Emotion Class
 paper publishes no code; what its abstract leaves open is decided here and stated in each module.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save_file
 from torch import Tensor, nn
 
 from ugrie import checkpoint, preprocess
@@ -94,7 +94,7 @@ class UGRIE(nn.Module):
         self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
         encoder, self.encoder = self.encoder, self.encoder if self.config.tower.vision_cfg is not None else None
         try:
-            save_model(self, str(folder / "model.safetensors"))
+            save_file(_once(self.state_dict()), folder / "model.safetensors")
         finally:
             self.encoder = encoder
 
@@ -188,6 +188,14 @@ class UGRIE(nn.Module):
             probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
             choices[scheme.name] = scores.argmax(-1).cpu().numpy()
         return Prediction(template, probs, choices)
+
+
+def _once(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tied weights under the first of their names. As safetensors' `save_model`, which notes the others in an order of chance."""
+    names: dict[int, str] = {}
+    for name in sorted(weights):
+        names.setdefault(weights[name].data_ptr(), name)
+    return {name: weights[name].contiguous() for name in names.values()}
 
 
 def _open(image: str | Path | Image.Image | np.ndarray) -> Image.Image:

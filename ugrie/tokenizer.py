@@ -23,7 +23,7 @@ def phrase_tokenizer(schemes: Sequence[Scheme]) -> PreTrainedTokenizerFast:
     for scheme in schemes:
         phrases += [literal(scheme), *(f" {name}" for name in scheme.label_names)]
     vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL.values(), *phrases]))}
-    longest_first = sorted(set(phrases), key=len, reverse=True)
+    longest_first = sorted(dict.fromkeys(phrases), key=len, reverse=True)
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=SPECIAL["unk_token"]))
     # A phrase ends where a word ends: " very" must not be cut out of " very pleasant", nor " calm" out of " calmly".
     pattern = "|".join(re.escape(p).replace("\\ ", " ") + (r"\b" if p[-1].isalnum() else "") for p in longest_first)

@@ -305,10 +305,10 @@ def toy_tower() -> TowerConfig:
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny BART as its authors publish theirs: weights, byte-level BPE, and settings for another task."""
+    """The folder of a tiny BART as BARTs are published: weights, byte-level BPE (with a <mask> to come), settings for another task."""
     folder = tmp_path_factory.mktemp("pretrained") / "bart-nano"
     tokenizer = bpe_tokenizer([load_scheme(name) for name in ("polarity2", "valence")])
-    bart = random_bart(len(tokenizer), seed=2, init_std=0.3, forced_eos_token_id=2, dropout=0.0)
+    bart = random_bart(len(tokenizer) + 1, seed=2, init_std=0.3, forced_eos_token_id=2, dropout=0.0)
     bart.generation_config.update(forced_bos_token_id=0, no_repeat_ngram_size=3, num_beams=4)
     bart.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

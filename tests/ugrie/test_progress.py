@@ -64,7 +64,9 @@ class Harm:
         return os.mkdir, ("harmed",)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"x" * 100, pickle.dumps({"model": Harm()}, protocol=2)], ids=["empty", "cut", "text", "pickle"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"x" * 100, pickle.dumps({"model": Harm()}, protocol=2)], ids=["empty", "cut", "text", "pickle"]
+)
 def test_a_file_that_holds_no_state_is_as_none(make, tmp_path, monkeypatch, caplog, content):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "state.pt").write_bytes(content)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ugrie.checkpoint import FOLDER
-from ugrie.recipe import Recipe, RecipeError, read_recipe
+from ugrie.recipe import Bart, Recipe, RecipeError, Tower, read_recipe
 from ugrie.schemes import load_scheme
 
 GOOD = """
@@ -68,12 +68,34 @@ def test_there_is_a_bundled_recipe():
         ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: Extra inputs are not permitted"),
         ('tower = "lite0"', 'tower = "lite0"\nepochs = "many"', "epochs: Input should be a valid integer"),
         ('tower = "lite0"', 'tower = "lite0"\nvalidation = 1.0', "validation: Input should be less than 1"),
+        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: Extra inputs are not permitted (did you mean 'epochs'?)"),
+        ('tower = "lite0"', 'tower = "lite0"\ncontext_noise = 1', "context_noise: Input should be less than 1"),
         ('tower = "lite0"', 'tower = "lite0"\nbart = { width = 3 }', "bart.width: Extra inputs are not permitted"),
+        ('tower = "lite0"', 'tower = "lite0"\nbart = { layer = 3 }', "bart.layer: Extra inputs are not permitted (did you mean 'layers'?)"),
+        ('tower = "lite0"', 'tower = "lite0"\nbart = { heads = 3 }', "bart: Value error, a d_model of 128 can't be shared out to 3 heads"),
+        (
+            'tower = "lite0"',
+            'tower = "lite0"\nbart = { epochs = 3 }',
+            "bart.epochs: Extra inputs are not permitted here; 'epochs' stands above the first [header]",
+        ),
+        ('tower = "lite0"', 'tower = "lite1"', "tower: Value error, 'lite1' is no tower (did you mean 'lite0'?): it is lite0, or a table"),
+        ('tower = "lite0"', 'tower = { name = "ViT-L-14" }', "tower.pretrained: Field required"),
+        (
+            'tower = "lite0"',
+            'tower = { name = "a", pretraind = "b" }',
+            "pretraind: Extra inputs are not permitted (did you mean 'pretrained'?)",
+        ),
+        ('schemes = ["polarity2", "valence"]', "schemes = []", "schemes: there must be at least one"),
         ('path = "photos"\n', "", "data.0.path: Field required"),
         ('path = "photos"', 'path = "photos"\nrepeat = 0', "data.0.repeat: Input should be greater than or equal to 1"),
         ("range = [1, 7]", "range = [1]", "data.0.schemes.valence.range.1: Field required"),
         ("range = [1, 7]", "scale = [1, 7]", "data.0.schemes.valence.scale: Extra inputs are not permitted"),
-        ("cuts = [4]", "cut = [4]", "data.0.schemes.polarity2.cut: Extra inputs are not permitted"),
+        ("cuts = [4]", "cut = [4]", "data.0.schemes.polarity2.cut: Extra inputs are not permitted (did you mean 'cuts'?)"),
+        (
+            'path = "photos"',
+            'path = "photos"\nfoldrs = ["class"]',
+            "data.0.foldrs: Extra inputs are not permitted (did you mean 'folders'?)",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_named_with_its_field(recipe_file, old, new, message):
@@ -130,6 +152,22 @@ def test_a_scheme_may_be_from_another(recipe_file):
 def test_a_recipe_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RecipeError, match=re.escape(f"there is no recipe at {tmp_path / 'none.toml'}")):
         read_recipe(tmp_path / "none.toml")
+
+
+def test_a_recipe_that_is_a_folder_or_no_text_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=re.escape(f"{tmp_path}: Is a directory")):
+        read_recipe(tmp_path)
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=re.escape(f"{tmp_path / 'recipe.toml'}: 'utf-8' codec can't decode")):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_tower_and_a_bart_are_a_name_or_a_table(recipe_file):
+    recipe = read_recipe(recipe_file(GOOD))
+    assert (recipe.tower, recipe.bart) == ("lite0", Bart())
+    tables = 'tower = { name = "RN50", pretrained = "openai" }\nbart = "facebook/bart-base"'
+    recipe = read_recipe(recipe_file(GOOD.replace('tower = "lite0"', tables)))
+    assert (recipe.tower, recipe.bart) == (Tower(name="RN50", pretrained="openai"), "facebook/bart-base")
 
 
 def test_a_recipe_is_a_value(recipe_file):
