@@ -25,5 +25,5 @@ def draw_curve(curve: Sequence[Point], title: str, path: Path) -> None:
     panel.set(title=title, xlabel="epoch", ylabel="cross-entropy, nats a slot")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False)
+    panel.legend(framealpha=1, edgecolor="none")
     figure.savefig(path, dpi=150)

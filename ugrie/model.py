@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_file
+from safetensors.torch import load_model, save
 from torch import Tensor, nn
 
 from ugrie import checkpoint, preprocess
@@ -94,9 +94,10 @@ class UGRIE(nn.Module):
         self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
         encoder, self.encoder = self.encoder, self.encoder if self.config.tower.vision_cfg is not None else None
         try:
-            save_file(_once(self.state_dict()), folder / "model.safetensors")
+            weights = save(_once(self.state_dict()))
         finally:
             self.encoder = encoder
+        (folder / "model.safetensors").write_bytes(weights)  # safetensors' own file is its user's alone
 
     @property
     def decoder_start(self) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ def train_recipe(
         return told["cross_validated"]
     state = cache / "training" / run
     measured = cross_validate(recipe, schemes, config, data, folds, state) if folds else {}
+    logger.info("training the checkpoint")
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, schemes, config)
     curve = train(model, data, recipe, state / "final.pt")

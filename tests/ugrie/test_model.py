@@ -61,6 +61,15 @@ def test_saving_what_was_loaded_writes_the_same_weights(saved, loaded, tmp_path)
     assert (tmp_path / "again" / "config.json").read_bytes() == (saved / "config.json").read_bytes()
 
 
+def test_a_checkpoint_may_be_read_by_all_who_may_read_its_config(saved):
+    assert len({file.stat().st_mode for file in saved.iterdir()}) == 1
+
+
+def test_tied_weights_are_written_once_under_the_same_name(saved):
+    names = list(load_file(saved / "model.safetensors"))
+    assert [name for name in names if "embed_tokens" in name or "shared" in name or "lm_head" in name] == ["bart.lm_head.weight"]
+
+
 @pytest.mark.parametrize("kind", ["words", "bpe"])
 def test_a_model_keeps_a_tokenizer_of_another_kind(make_model, nested, tokenizers, embeddings, tmp_path, kind):
     model = make_model(nested, tokenizer=tokenizers[kind](nested))
