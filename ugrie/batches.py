@@ -37,6 +37,15 @@ def draw_template(data: Labelled, schemes: Sequence[Scheme], row: int, draw: np.
     return Template(tuple(labelled[i] for i in draw.permutation(len(labelled))[:count]))
 
 
+def choose(data: Labelled, taught: Labelled, share: float, draw: np.random.Generator) -> Labelled:
+    """The same images, that share of them with the labels they have in `taught`, of all their schemes."""
+    if not share:
+        return data
+    theirs = draw.random((len(data), 1)) < share
+    targets = {name: np.where(theirs, taught.targets[name], target) for name, target in data.targets.items()}
+    return Labelled(data.embeddings, targets, data.groups, data.repeats)
+
+
 def mix(data: Labelled, concentration: float, draw: np.random.Generator) -> Labelled:
     """Mixup (Zhang et al., ICLR 2018): each image and its labels blended with another's of the batch, by Beta-drawn shares."""
     if not concentration:

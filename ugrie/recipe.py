@@ -161,6 +161,7 @@ class Recipe(_Strict):
     weight_decay: float = Field(default=0.05, ge=0)
     validation: float = Field(default=0.15, gt=0, lt=1)
     mixup: float = Field(default=0.0, ge=0)
+    distillation: float = Field(default=0.0, ge=0, le=1)  # the share of images seen with a teacher's soft labels (`ugrie.teacher`)
     context_noise: float = Field(default=0.5, ge=0, lt=1)
     form_weight: float = Field(default=0.1, ge=0)  # of everything but the labels in the loss: what free generation needs, and slots do not
     seed: int = Field(default=0, ge=0)

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ugrie.bart import new_bart, pretrained_bart
-from ugrie.batches import batches, draw_template, mix, split
+from ugrie.batches import batches, choose, draw_template, mix, split
 from ugrie.calibration import fit_temperatures, validation_loss
 from ugrie.checkpoint import Config, MapperConfig, TowerConfig
 from ugrie.data import Labelled
@@ -25,6 +25,7 @@ from ugrie.model import UGRIE
 from ugrie.progress import Point, Progress, best_epoch
 from ugrie.recipe import Recipe
 from ugrie.schemes import Scheme
+from ugrie.teacher import teach
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     draw = np.random.default_rng(recipe.seed)
     inside, outside = split(data, recipe.validation, draw)
     learn, check = data.take(inside), data.take(outside)
+    taught = teach(learn) if recipe.distillation else learn
     model.mapper.fit_projection(torch.from_numpy(learn.embeddings))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(batches(learn, model.config.schemes, recipe.batch_size, draw))
@@ -73,7 +75,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     curve = progress.curve
     with tqdm(total=recipe.epochs, initial=len(curve), desc="training", unit="epoch", disable=None) as bar:
         while len(curve) < recipe.epochs and len(curve) - 1 - best_epoch(curve) < recipe.patience:
-            training = _train_epoch(progress, learn, recipe)
+            training = _train_epoch(progress, learn, taught, recipe)
             curve.append({"epoch": len(curve), "training": training, "validation": validation_loss(model, check)})
             if not math.isfinite(training):
                 raise TrainingError(f"the loss is {training} in epoch {len(curve)}: a lower learning_rate may help")
@@ -88,13 +90,13 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     return curve
 
 
-def _train_epoch(progress: Progress, learn: Labelled, recipe: Recipe) -> float:
+def _train_epoch(progress: Progress, learn: Labelled, taught: Labelled, recipe: Recipe) -> float:
     """Sees every image once (or as often as its data set says). Returns the mean loss of a slot."""
     model, draw, losses = progress.model, progress.draw, []
     model.train()
     for rows in batches(learn, model.config.schemes, recipe.batch_size, draw):
         template = draw_template(learn, model.config.schemes, rows[0], draw)
-        batch = mix(learn.take(rows), recipe.mixup, draw)
+        batch = mix(choose(learn.take(rows), taught.take(rows), recipe.distillation, draw), recipe.mixup, draw)
         loss, form = sentence_loss(model, batch, template, draw, recipe.context_noise)
         losses.append(loss.detach())
         progress.optimizer.zero_grad()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ugrie.batches import batches, draw_template, mix, split
+from ugrie.batches import batches, choose, draw_template, mix, split
 from ugrie.data import DataError, Labelled
 from ugrie.schemes import load_scheme
 
@@ -78,3 +78,16 @@ def test_mixing_blends_an_image_and_its_labels_by_the_same_share(signal):
 def test_without_mixing_nothing_is_blended(signal):
     data = signal(5)
     assert mix(data, 0.0, np.random.default_rng(0)) is data
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_that_share_of_the_images_has_all_its_labels_from_the_teacher(share, signal):
+    data = signal(400)
+    taught = Labelled(data.embeddings, {name: 1 - target for name, target in data.targets.items()}, data.groups, data.repeats)
+    chosen = choose(data, taught, share, np.random.default_rng(0))
+    theirs = {name: (chosen.targets[name] == taught.targets[name]).all(1) for name in data.targets}
+    first = next(iter(theirs.values()))
+    assert abs(first.mean() - share) < 0.1
+    for name, rows in theirs.items():
+        np.testing.assert_array_equal(rows, first)
+        np.testing.assert_array_equal(chosen.targets[name][~rows], data.targets[name][~rows])
