@@ -160,6 +160,7 @@ class Recipe(_Strict):
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     validation: float = Field(default=0.15, gt=0, lt=1)
+    refit: bool = False  # train anew on all images, validation's too, for as many epochs as were best
     mixup: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, le=1)  # the share of images seen with a teacher's soft labels (`ugrie.teacher`)
     context_noise: float = Field(default=0.5, ge=0, lt=1)

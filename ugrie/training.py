@@ -8,11 +8,12 @@ come from and what becomes of the model.
 import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ugrie.bart import new_bart, pretrained_bart
@@ -58,18 +59,16 @@ def new_model(recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig) -> 
 def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = None) -> list[Point]:
     """Trains in place, stops when the validation loss no longer falls, keeps the best weights, fits the temperatures.
 
-    Returns the learning curve. With `state`, a file, a training that was interrupted goes on after its last whole epoch, and
-    ends in the same weights as if it had not been. Raises TrainingError when the loss is no longer a number.
+    With the recipe's `refit` the weights are then made anew, from the same start and on all images, in as many epochs as were best;
+    the temperatures stay those of images held out. Returns the learning curve. With `state`, a file, a training that was interrupted
+    goes on after its last whole epoch, and ends in the same weights as if it had not been (training anew on all begins again). Raises
+    TrainingError when the loss is no longer a number.
     """
     draw = np.random.default_rng(recipe.seed)
     inside, outside = split(data, recipe.validation, draw)
     learn, check = data.take(inside), data.take(outside)
-    taught = teach(learn) if recipe.distillation else learn
-    model.mapper.fit_projection(torch.from_numpy(learn.embeddings))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * len(batches(learn, model.config.schemes, recipe.batch_size, draw))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
-    progress = Progress(model, optimizer, schedule, draw, copy.deepcopy(model.state_dict()), [])
+    start = copy.deepcopy(model.state_dict())
+    taught, progress = _begin(model, learn, recipe, draw)
     if state is not None:
         progress.restore(state)
     curve = progress.curve
@@ -87,7 +86,29 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     model.load_state_dict(progress.best)
     model.eval()
     model.config = model.config.model_copy(update={"temperatures": fit_temperatures(model, check)})
+    if recipe.refit:
+        _refit(model, start, data, recipe, best_epoch(curve) + 1)
     return curve
+
+
+def _begin(model: UGRIE, learn: Labelled, recipe: Recipe, draw: np.random.Generator) -> tuple[Labelled, Progress]:
+    """The images with their teacher's labels, and a training at its start."""
+    taught = teach(learn) if recipe.distillation else learn
+    model.mapper.fit_projection(torch.from_numpy(learn.embeddings))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = recipe.epochs * len(batches(learn, model.config.schemes, recipe.batch_size, draw))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
+    return taught, Progress(model, optimizer, schedule, draw, copy.deepcopy(model.state_dict()), [])
+
+
+def _refit(model: UGRIE, start: Mapping[str, Tensor], data: Labelled, recipe: Recipe, epochs: int) -> None:
+    """Trains from `start` on all images. Depends on nothing that was drawn before, so that it may be interrupted and begun again."""
+    torch.manual_seed(recipe.seed)
+    model.load_state_dict(start)
+    taught, progress = _begin(model, data, recipe, np.random.default_rng(recipe.seed))
+    for _ in tqdm(range(epochs), desc="training on all", unit="epoch", disable=None):
+        _train_epoch(progress, data, taught, recipe)
+    model.eval()
 
 
 def _train_epoch(progress: Progress, learn: Labelled, taught: Labelled, recipe: Recipe) -> float:

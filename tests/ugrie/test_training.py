@@ -192,3 +192,20 @@ def test_labels_missing_from_the_held_out_images_do_not_stop_training(signal, to
     recipe = toy.model_copy(update={"epochs": 2})
     with pytest.warns(RuntimeWarning):
         assert len(train(new_model(recipe, [POLARITY, VALENCE], toy_tower), data, recipe)) == 2
+
+
+def test_a_refit_sees_all_images_in_as_many_epochs_and_keeps_the_calibration(signal, toy, toy_tower):
+    data, models, curves = signal(200), [], []
+    for refit in (False, True):
+        recipe = toy.model_copy(update={"refit": refit, "epochs": 6})
+        torch.manual_seed(0)
+        models.append(new_model(recipe, [POLARITY, VALENCE], toy_tower))
+        curves.append(train(models[-1], data, recipe))
+    plain, again = models
+    assert curves[0] == curves[1]
+    assert plain.config.temperatures == again.config.temperatures
+    unit = torch.nn.functional.normalize(torch.from_numpy(data.embeddings).double(), dim=-1)
+    torch.testing.assert_close(again.mapper.mean, unit.mean(0).float())
+    assert not torch.allclose(plain.mapper.mean, unit.mean(0).float(), atol=1e-6)
+    said = [model.predict(torch.from_numpy(signal(200, seed=9).embeddings)) for model in models]
+    assert 0 < np.abs(said[0].probs["polarity2"] - said[1].probs["polarity2"]).mean() < 0.2
