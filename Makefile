@@ -10,10 +10,10 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench train-tiny train-l14 clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9 -]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 24
 
 demo: .venv/demo  ## annotate a sample corpus and print what came out (sets up first, about a minute)
 	@rm -rf demo
@@ -33,6 +33,10 @@ bench: .venv/dev  ## run the benchmarks and write benchmarks/results/ (PHOTOS=DI
 	@$(BIN)/python benchmarks/encoder.py $(if $(PHOTOS),--photos $(PHOTOS))
 	@$(BIN)/python benchmarks/gpu.py || test $$? -eq 2
 	@$(BIN)/python benchmarks/plot.py docs/speed.svg
+
+train-tiny train-l14: train-%: .venv/dev  ## train a bundled checkpoint again, with 5 folds, into checkpoints/ (DATA=DIR, see its card)
+	@test -n "$(DATA)" || { echo "make $@ DATA=DIR: the folder of the data sets that ugrie/checkpoints/ugrie-$*/MODEL_CARD.md names"; exit 2; }
+	@$(BIN)/python jobs/train.py --recipe ugrie/checkpoints/ugrie-$*/recipe.toml --data $(DATA) --output checkpoints/ugrie-$* --folds 5
 
 clean:  ## remove the virtual environment, the demo and caches
 	rm -rf .venv demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

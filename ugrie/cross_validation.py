@@ -29,12 +29,7 @@ def cross_validate(
 
     With `state`, a folder, an interrupted one goes on where it stopped. Raises DataError where there are too few groups.
     """
-    draw = np.random.default_rng(recipe.seed)
-    groups = draw.permutation(np.unique(data.groups))
-    if not 2 <= folds <= len(groups):
-        raise DataError(f"{len(groups)} groups of images can't be parted in {folds} folds")
-    fold_of_group = {g: i % folds for i, g in enumerate(groups)}
-    fold = np.array([fold_of_group[g] for g in data.groups])
+    fold = folds_of(data.groups, folds, recipe.seed)
     probs = {s.name: np.zeros_like(data.targets[s.name]) for s in schemes}
     for k in range(folds):
         logger.info("fold %d of %d", k + 1, folds)
@@ -49,6 +44,15 @@ def cross_validate(
             rows = has & (sets == name)
             measured[f"{scheme.name} on {name}"] = evaluate(scheme, data.targets[scheme.name][rows], probs[scheme.name][rows])
     return measured
+
+
+def folds_of(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each image, int64 [n], by its group. Raises DataError where there are too few groups."""
+    known = np.random.default_rng(seed).permutation(np.unique(groups))
+    if not 2 <= folds <= len(known):
+        raise DataError(f"{len(known)} groups of images can't be parted in {folds} folds")
+    fold_of_group = {group: i % folds for i, group in enumerate(known)}
+    return np.array([fold_of_group[group] for group in groups])
 
 
 def _fold(

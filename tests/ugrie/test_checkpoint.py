@@ -37,7 +37,7 @@ def test_a_checkpoint_is_found_by_its_folder(folder):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are():
-    with pytest.raises(CheckpointError, match=r"no model 'ugrie-tinny' \(did you mean 'ugrie-tiny'\?\); bundled are ugrie-tiny"):
+    with pytest.raises(CheckpointError, match=r"no model 'ugrie-tinny' \(did you mean 'ugrie-tiny'\?\); bundled are ugrie-l14, ugrie-tiny"):
         checkpoint.find("ugrie-tinny")
 
 
