@@ -17,7 +17,7 @@ from pipeline.manifest import Manifest, write_manifest
 from pipeline.source import items
 from pipeline.storage import connect, write_atomic
 from pipeline.table import Tables
-from pipeline.weights import local_folder
+from pipeline.weights import check_tower, local_folder
 from ugrie import checkpoint
 from ugrie.schemes import SchemeError
 from ugrie.template import TemplateError
@@ -118,6 +118,7 @@ def _tables(config: AnnotateConfig) -> Tables:
         raise UserError(f"precision = int8 is for transformers, and the image tower of {model.name} is none: leave it at auto")
     if config.precision == "int8" and find_spec("onnxruntime") is None:
         raise UserError("precision = int8 needs ONNX Runtime: pip install 'ugrie[int8]', here and on every worker")
+    check_tower(model, config.tower_weights)
     return Tables(
         schemes=template.schemes,
         crop_size=model.tower.crop_size,

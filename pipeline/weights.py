@@ -20,6 +20,23 @@ def local_folder(model: str, options: Options) -> Path:
         raise UserError(str(error)) from None
 
 
+def check_tower(model: checkpoint.Config, weights: str | None) -> None:
+    """Raises UserError where the workers could not load the image tower: this machine stands for them."""
+    if model.tower.name is None:
+        if weights is not None:
+            raise UserError(f"tower_weights = {weights}: {model.name} brings its own tower; leave this out")
+    elif weights is not None:
+        if not Path(weights).is_file():
+            raise UserError(f"tower_weights = {weights}: there is no such file; it must be there on every worker, too")
+    else:
+        from ugrie.encoder import fetch_weights  # needs torch, whose import takes seconds: only where weights are to be fetched
+
+        try:
+            fetch_weights(model.tower)
+        except OSError as error:
+            raise UserError(str(error)) from None
+
+
 @cache
 def _fetched(url: str, options: str) -> str:
     fs, path = connect(url, json.loads(options))

@@ -58,11 +58,7 @@ class Encoder(nn.Module):
         except Exception as error:
             if weights is not None:
                 raise ValueError(f"{weights} does not hold the weights of {config.name}: {error}") from error
-            raise OSError(
-                f"the CLIP weights of {config.name} ({config.pretrained}) could not be fetched: {error}\n"
-                "Fetch them where there is a network and give the file as tower_weights (--tower-weights FILE), "
-                "or annotate embeddings you have with annotate_embeddings."
-            ) from error
+            raise _not_fetched(config, error) from error
         return cls(config, clip.visual.eval())
 
     def prepare(self, device: str, precision: str) -> "Encoder":
@@ -123,3 +119,20 @@ class Encoder(nn.Module):
                 crops, _, count = ready
                 crops.record_stream(torch.cuda.current_stream())
                 yield self(crops)[:count]
+
+
+def fetch_weights(config: TowerConfig) -> None:
+    """Has open_clip fetch the weights of a tower known by name, unless it has them. Raises OSError, which says what to do."""
+    try:
+        if not open_clip.download_pretrained(open_clip.get_pretrained_cfg(config.name, config.pretrained)):
+            raise FileNotFoundError("open_clip knows of no such weights")
+    except Exception as error:  # open_clip and the clients below it raise errors of many kinds
+        raise _not_fetched(config, error) from error
+
+
+def _not_fetched(config: TowerConfig, error: Exception) -> OSError:
+    return OSError(
+        f"the CLIP weights of {config.name} ({config.pretrained}) could not be fetched: {error}\n"
+        "Fetch them where there is a network and give the file as tower_weights (--tower-weights FILE), "
+        "or annotate embeddings you have with annotate_embeddings."
+    )

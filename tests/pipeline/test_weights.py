@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.weights import local_folder
+from pipeline.weights import check_tower, local_folder
 from ugrie import checkpoint
 
 BUNDLED = checkpoint.find("ugrie-tiny")
@@ -48,3 +48,25 @@ def test_a_folder_that_is_no_checkpoint_says_what_it_lacks(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"is no UGRIE checkpoint: it lacks model.safetensors, tokenizer.json"):
         local_folder(str(tmp_path), {})
+
+
+def test_a_named_tower_without_weights_is_refused_with_what_to_do():
+    model = checkpoint.read_config(checkpoint.find("ugrie-l14"))
+    tower = model.tower.model_copy(update={"pretrained": "nowhere"})
+    with pytest.raises(UserError, match=r"ViT-L-14-quickgelu \(nowhere\) could not be fetched[\s\S]*--tower-weights FILE"):
+        check_tower(model.model_copy(update={"tower": tower}), None)
+
+
+def test_a_file_of_weights_must_be_there(tmp_path):
+    file, model = tmp_path / "clip.safetensors", checkpoint.read_config(checkpoint.find("ugrie-l14"))
+    with pytest.raises(UserError, match=r"clip\.safetensors: there is no such file"):
+        check_tower(model, str(file))
+    file.touch()
+    check_tower(model, str(file))
+
+
+def test_a_model_with_a_tower_of_its_own_takes_no_other():
+    model = checkpoint.read_config(checkpoint.find("ugrie-tiny"))
+    check_tower(model, None)
+    with pytest.raises(UserError, match="ugrie-tiny brings its own tower"):
+        check_tower(model, "clip.safetensors")
