@@ -85,11 +85,6 @@ def load_all(data_sets: Sequence[DataSet], root: Path, schemes: Sequence[Scheme]
     return Labelled.concat([part.embed(embed) for part in parts], schemes)
 
 
-def load(data_set: DataSet, root: Path, schemes: Sequence[Scheme], embed: Embed) -> Labelled:
-    """Reads one data set. `embed` is not called where the data set brings embeddings."""
-    return read(data_set, root, schemes).embed(embed)
-
-
 def read(data_set: DataSet, root: Path, schemes: Sequence[Scheme]) -> Unembedded:
     """Reads all of a data set but its images. Images without any label are left out. Raises DataError."""
     known = {scheme.name: scheme for scheme in schemes}

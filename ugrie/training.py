@@ -26,7 +26,6 @@ from ugrie.model import UGRIE
 from ugrie.progress import Point, Progress, best_epoch
 from ugrie.recipe import Recipe
 from ugrie.schemes import Scheme
-from ugrie.teacher import teach
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +92,11 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
 
 def _begin(model: UGRIE, learn: Labelled, recipe: Recipe, draw: np.random.Generator) -> tuple[Labelled, Progress]:
     """The images with their teacher's labels, and a training at its start."""
-    taught = teach(learn) if recipe.distillation else learn
+    taught = learn
+    if recipe.distillation:
+        from ugrie.teacher import teach  # needs scikit-learn, which a model can be made and timed without
+
+        taught = teach(learn)
     model.mapper.fit_projection(torch.from_numpy(learn.embeddings))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(batches(learn, model.config.schemes, recipe.batch_size, draw))

@@ -1,6 +1,5 @@
 """The job as it is started: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -10,15 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def job():
-    """jobs/annotate.py as a module."""
-    spec = importlib.util.spec_from_file_location("jobs_annotate", ROOT / "jobs" / "annotate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The job as it is started: arguments, exit codes, the table, JSON and picture."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -16,15 +15,6 @@ from ugrie.model import UGRIE
 
 ROOT = Path(__file__).parents[2]
 TINY = find("ugrie-tiny")
-
-
-@pytest.fixture(scope="module")
-def job():
-    """jobs/evaluate.py as a module."""
-    spec = importlib.util.spec_from_file_location("jobs_evaluate", ROOT / "jobs" / "evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

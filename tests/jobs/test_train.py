@@ -1,6 +1,5 @@
 """The job as it is started: arguments, exit codes, what is wrong before anything is embedded, and what is written."""
 
-import importlib.util
 import json
 import os
 import re
@@ -43,15 +42,6 @@ schemes = { polarity2 = { column = "mood" }, valence = { range = [1, 7] } }
 PHOTOS = '\n[[data]]\npath = "photos"\nschemes = { polarity2 = { column = "mood" } }\n'
 
 
-@pytest.fixture(scope="module")
-def job():
-    """jobs/train.py as a module."""
-    spec = importlib.util.spec_from_file_location("jobs_train", ROOT / "jobs" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """Here: recipe.toml, and data/ with embeddings and with a photo; taken/ holds a checkpoint of another recipe."""
@@ -72,7 +62,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def refused(job, folder, capsys, monkeypatch):
     """Runs the job with a recipe and arguments that are wrong. Returns the line it says of them; nothing may have been embedded."""
-    monkeypatch.setattr(embeddings, "embed", lambda *_: pytest.fail("images were embedded"))
+    monkeypatch.setattr(embeddings.EmbeddingCache, "__call__", lambda *_: pytest.fail("images were embedded"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def run(recipe: str, *tokens: str) -> str:

@@ -5,13 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugrie.data import DataError, Labelled, distribution, load, load_all, normalized, over_levels, read, rescale, target
+from ugrie.data import DataError, Labelled, distribution, load_all, normalized, over_levels, read, rescale, target
 from ugrie.recipe import Column, DataSet
 from ugrie.schemes import load_scheme
 
 POLARITY, EKMAN, MIKELS, VALENCE = (load_scheme(name) for name in ("polarity2", "ekman6", "mikels8", "valence"))
 SENTIMENT = load_scheme("polarity3")
 LEVELS = tuple(map(float, range(1, 10)))
+
+
+def load(stated, root, schemes, embed):
+    """One data set, embedded."""
+    return read(stated, root, schemes).embed(embed)
 
 
 @given(value=st.floats(1, 9))
