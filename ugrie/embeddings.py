@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ugrie import preprocess
 from ugrie.checkpoint import TowerConfig
 from ugrie.encoder import Encoder
+from ugrie.progress import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,10 @@ def _read(path: Path) -> Embedded:
 
 
 def _write(path: Path, embedded: Embedded) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows, reasons = np.array(list(embedded.broken), np.int64), np.array(list(embedded.broken.values()), dtype=str)
-    np.savez(path, embeddings=embedded.embeddings, broken=rows, reasons=reasons)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # given a name, numpy would end it in .npz
+            np.savez(file, embeddings=embedded.embeddings, broken=rows, reasons=reasons)
+
+    write_whole(path, write)

@@ -49,6 +49,18 @@ def test_the_same_files_are_embedded_once(encoder, files, tmp_path):
     assert (EmbeddingCache(encoder, tmp_path / "cache")(files) == 42).all()
 
 
+def test_a_write_that_fails_half_way_is_not_taken_for_embeddings(encoder, files, tmp_path, monkeypatch):
+    def half(file, **arrays):
+        file.write(b"PK")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(np, "savez", half)
+        with pytest.raises(OSError, match="No space left"):
+            EmbeddingCache(encoder, tmp_path)(files)
+    assert EmbeddingCache(encoder, tmp_path)(files).shape == (len(files), encoder.config.embedding_dim)
+
+
 @pytest.mark.parametrize("change", ["other order", "fewer", "touched", "other weights", "other normalisation"])
 def test_anything_else_is_embedded_anew(encoder, tower, files, tmp_path, change):
     EmbeddingCache(encoder, tmp_path / "cache")(files)
