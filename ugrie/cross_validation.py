@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from ugrie.checkpoint import TowerConfig
 from ugrie.data import Labelled
 from ugrie.evaluation import predict
+from ugrie.files import write_whole
 from ugrie.measures import evaluate
-from ugrie.progress import write_whole
 from ugrie.recipe import Recipe
 from ugrie.schemes import Scheme
 from ugrie.tables import DataError

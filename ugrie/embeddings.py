@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ugrie import preprocess
 from ugrie.checkpoint import TowerConfig
 from ugrie.encoder import Encoder
-from ugrie.progress import write_whole
+from ugrie.files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ The file holds tensors, numbers and text, and is read as nothing else (`torch.lo
 import json
 import logging
 import math
-import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ugrie.files import write_whole
 from ugrie.model import UGRIE
 
 logger = logging.getLogger(__name__)
@@ -81,13 +81,3 @@ class Progress:
         except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
             logger.warning("starting anew, as %s can't be read: %s", file, next(iter(str(error).splitlines()), "it is empty"))
             return None
-
-
-def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Has a file written beside its place and puts it there when it is on the disk, whole. Makes its folder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    write(part)
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
-    part.replace(file)

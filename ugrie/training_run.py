@@ -22,9 +22,9 @@ from ugrie.cross_validation import cross_validate
 from ugrie.curves import draw_curve
 from ugrie.data import Labelled, load_all
 from ugrie.embeddings import EmbeddingCache
+from ugrie.files import write_whole
 from ugrie.layouts import with_layout
 from ugrie.model import UGRIE
-from ugrie.progress import write_whole
 from ugrie.recipe import Recipe, RecipeError, read_recipe
 from ugrie.schemes import Scheme, load_scheme
 from ugrie.tables import DataError, Image

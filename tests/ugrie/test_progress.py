@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugrie.progress import Progress, best_epoch, write_whole
+from ugrie.progress import Progress, best_epoch
 
 
 @pytest.fixture
@@ -84,22 +84,6 @@ def test_a_state_is_cut_short_nowhere(make, tmp_path):
     progress = make(2, steps=0)
     progress.restore(tmp_path / "state.pt")
     assert len(progress.curve) == 1
-
-
-def test_a_writing_that_fails_leaves_what_was_there(tmp_path):
-    file = tmp_path / "deep" / "state"
-    write_whole(file, lambda part: part.write_text("first"))
-
-    def fail(part):
-        part.write_text("sec")
-        raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="the disk is full"):
-        write_whole(file, fail)
-    assert file.read_text() == "first"
-    write_whole(file, lambda part: part.write_text("second"))
-    assert [path.name for path in file.parent.iterdir()] == ["state"]
-    assert file.read_text() == "second"
 
 
 @given(st.lists(st.sampled_from([0.5, 1.0, 2.0, float("nan"), float("inf")]), max_size=6))
