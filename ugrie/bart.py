@@ -48,7 +48,7 @@ def new_bart(shape: Bart, schemes: Sequence[Scheme]) -> tuple[dict[str, Any], Ba
         "dropout": shape.dropout,
         "forced_eos_token_id": None,
     }
-    return config, BartForConditionalGeneration(BartConfig(**config)), tokenizer
+    return config, BartForConditionalGeneration(BartConfig(**config, init_std=shape.d_model**-0.5)), tokenizer
 
 
 def pretrained_bart(name_or_folder: str) -> tuple[dict[str, Any], BartForConditionalGeneration, PreTrainedTokenizerFast]:

@@ -1,6 +1,6 @@
 """What is drawn of the labelled images while a model trains: what is held out, batches, templates, mixtures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,21 +37,21 @@ def draw_template(data: Labelled, schemes: Sequence[Scheme], row: int, draw: np.
     return Template(tuple(labelled[i] for i in draw.permutation(len(labelled))[:count]))
 
 
-def choose(data: Labelled, taught: Labelled, share: float, draw: np.random.Generator) -> Labelled:
-    """The same images, that share of them with the labels they have in `taught`, of all their schemes."""
-    if not share:
-        return data
-    theirs = draw.random((len(data), 1)) < share
-    targets = {name: np.where(theirs, taught.targets[name], target) for name, target in data.targets.items()}
-    return Labelled(data.embeddings, targets, data.groups, data.repeats)
+def mix(
+    answers: np.ndarray, targets: Mapping[str, np.ndarray], concentration: float, draw: np.random.Generator, knowing: bool = False
+) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    """Mixup (Zhang et al., ICLR 2018): each image's answers and labels blended with another's of the batch, by Beta-drawn shares.
 
-
-def mix(data: Labelled, concentration: float, draw: np.random.Generator) -> Labelled:
-    """Mixup (Zhang et al., ICLR 2018): each image and its labels blended with another's of the batch, by Beta-drawn shares."""
+    Answers that are `knowing` (`ugrie.regression`) are blended with the batch's mean, too: those for new images are less sure, and
+    all blends of two images would be surer.
+    """
     if not concentration:
-        return data
-    share = draw.beta(concentration, concentration, (len(data), 1)).astype(np.float32)
-    other = data.take(draw.permutation(len(data)))
-    targets = {name: share * target + (1 - share) * other.targets[name] for name, target in data.targets.items()}
-    unit = [d.embeddings / np.linalg.norm(d.embeddings, axis=1, keepdims=True) for d in (data, other)]
-    return Labelled(share * unit[0] + (1 - share) * unit[1], targets, data.groups, data.repeats)
+        return answers, targets
+    share, own = draw.beta(concentration, concentration, (2, len(answers), 1)).astype(np.float32)
+    other = draw.permutation(len(answers))
+
+    def blend(values: np.ndarray) -> np.ndarray:
+        blended = share * values + (1 - share) * values[other]
+        return own * blended + (1 - own) * values.mean(0) if knowing else blended
+
+    return blend(answers), {name: blend(target) for name, target in targets.items()}

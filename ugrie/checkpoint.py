@@ -14,6 +14,7 @@ from ugrie.schemes import Scheme, SchemeError, did_you_mean
 from ugrie.template import Template
 
 FOLDER = Path(__file__).parent / "checkpoints"
+FORMAT = 2
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -33,6 +34,7 @@ class TowerConfig(BaseModel):
     name: str | None = None
     pretrained: str | None = None
     vision_cfg: dict[str, Any] | None = None
+    stages: int | None = None  # of the described timm trunk, the last so many stages make the embedding (`ugrie.stages`)
 
     @property
     def is_transformer(self) -> bool:
@@ -47,9 +49,16 @@ class MapperConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     components: int
+    landmarks: int
     prefix_length: int
     hidden: int
     dropout: float = 0.0
+
+
+class Format(BaseModel):
+    """What config.json states whatever its format: the first thing that is read of it."""
+
+    format: int
 
 
 class Config(BaseModel):
@@ -57,7 +66,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: int = FORMAT
     name: str
     schemes: tuple[Scheme, ...]
     temperatures: dict[str, float]
@@ -99,14 +108,16 @@ def find(name_or_folder: str) -> Path:
 
 def read_config(folder: Path) -> Config:
     """A checkpoint's config.json. Raises CheckpointError where it is not one of ours."""
+    content = (folder / "config.json").read_bytes()
     try:
-        config = Config.model_validate_json((folder / "config.json").read_bytes())
+        stated = Format.model_validate_json(content).format
+        if stated != FORMAT:
+            remedy = "train it again" if stated < FORMAT else "upgrade it"
+            raise CheckpointError(f"{folder} is a checkpoint of format {stated}; this UGRIE reads format {FORMAT}: {remedy}")
+        return Config.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{folder / 'config.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if config.format != 1:
-        raise CheckpointError(f"{folder} is a checkpoint of format {config.format}; this UGRIE reads format 1: upgrade it")
-    return config
 
 
 def digest(folder: Path) -> str:

@@ -13,7 +13,7 @@ from ugrie.checkpoint import TowerConfig
 from ugrie.data import Labelled
 from ugrie.evaluation import predict
 from ugrie.files import write_whole
-from ugrie.measures import evaluate
+from ugrie.measures import evaluate, intervals
 from ugrie.recipe import Recipe
 from ugrie.schemes import Scheme
 from ugrie.tables import DataError
@@ -25,7 +25,26 @@ logger = logging.getLogger(__name__)
 def cross_validate(
     recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig, data: Labelled, folds: int, state: Path | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Trains once for each fold, on the images (and groups) of the others, and measures by scheme and data set.
+    """Measures by scheme and data set, with 95 % intervals over its images, of what `predict_unseen` predicts."""
+    probs = predict_unseen(recipe, schemes, tower, data, folds, state)
+    measured = {}
+    sets = np.array([group.partition(":")[0] for group in data.groups])
+    for scheme in schemes:
+        has = data.targets[scheme.name].any(1)
+        for name in np.unique(sets[has]):
+            rows = has & (sets == name)
+            given = scheme, data.targets[scheme.name][rows], probs[scheme.name][rows]
+            measured[f"{scheme.name} on {name}"] = {
+                **evaluate(*given),
+                "interval": {name: list(bounds) for name, bounds in intervals(*given).items()},
+            }
+    return measured
+
+
+def predict_unseen(
+    recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig, data: Labelled, folds: int, state: Path | None = None
+) -> dict[str, np.ndarray]:
+    """Probabilities by scheme, float32 [images, labels], each image's from a model trained on the other folds' images (and groups).
 
     With `state`, a folder, an interrupted one goes on where it stopped. Raises DataError where there are too few groups.
     """
@@ -36,14 +55,7 @@ def cross_validate(
         where = None if state is None else state / f"fold-{k + 1}-of-{folds}"
         for name, given in _fold(recipe, schemes, tower, data, fold == k, recipe.seed + k, where).items():
             probs[name][fold == k] = given
-    measured = {}
-    sets = np.array([group.partition(":")[0] for group in data.groups])
-    for scheme in schemes:
-        has = data.targets[scheme.name].any(1)
-        for name in np.unique(sets[has]):
-            rows = has & (sets == name)
-            measured[f"{scheme.name} on {name}"] = evaluate(scheme, data.targets[scheme.name][rows], probs[scheme.name][rows])
-    return measured
+    return probs
 
 
 def folds_of(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -104,9 +104,24 @@ def read(data_set: DataSet, root: Path, schemes: Sequence[Scheme]) -> Unembedded
     if not labelled.any():
         raise DataError(f"{table.source}: none of the {len(table)} images has a label")
     if not labelled.all():
-        logger.info("%s: %d of %d images have no label and are left out", table.source, (~labelled).sum(), len(table))
-    rows = np.flatnonzero(labelled)
-    return Unembedded(table.take(rows), {k: v[rows] for k, v in targets.items()}, groups[rows], np.full(len(rows), data_set.repeat))
+        message = "%s: %d of %d images have no label: they show what images are like, not what they evoke"
+        logger.info(message, table.source, (~labelled).sum(), len(table))
+    repeats = data_set.repeat * _balanced(path, data_set.balance, stated, known, targets)
+    return Unembedded(table, targets, groups, np.broadcast_to(repeats, len(table)))
+
+
+def _balanced(
+    path: Path, name: str | None, stated: Mapping[str, Column], known: Mapping[str, Scheme], targets: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """How often each image is to be seen for the labels of the scheme to be seen about as often as its most frequent one, int64 [n]."""
+    if name is None:
+        return np.ones(1, np.int64)
+    if name not in stated or known[name].kind != "categorical":
+        classes = [scheme for scheme in stated if known[scheme].kind == "categorical"]
+        raise DataError(f"{path}: balance: '{name}' is none of its schemes of classes{did_you_mean(name, classes)}")
+    labels, has = targets[name].argmax(1), targets[name].any(1)
+    counts = np.bincount(labels[has], minlength=len(known[name].labels))
+    return np.where(has, np.rint(counts.max() / np.maximum(counts, 1))[labels], 1).astype(np.int64)
 
 
 def _targets(table: Table, scheme: Scheme, column: Column, known: Mapping[str, Scheme]) -> np.ndarray:

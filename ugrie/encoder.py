@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ugrie.checkpoint import TowerConfig
 from ugrie.int8 import Int8Tower
 from ugrie.libraries import open_clip
+from ugrie.stages import StageTower
 
 # auto: bf16 on a GPU, fp32 on a CPU, where bf16 is slower and int8 needs a transformer and an extra package.
 Precision = Literal["auto", "fp32", "bf16", "int8"]
@@ -45,7 +46,8 @@ class Encoder(nn.Module):
         # CLIP's constructor is open_clip's public way to a tower; the smallest text tower there is goes with it.
         text = {"width": 64, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 1}
         clip = open_clip.CLIP(embed_dim=config.embedding_dim, vision_cfg=config.vision_cfg, text_cfg=text)
-        return cls(config, clip.visual.eval())
+        tower = clip.visual if config.stages is None else StageTower(clip.visual.trunk, config.stages)
+        return cls(config, tower.eval())
 
     @classmethod
     def pretrained(cls, config: TowerConfig, weights: str | None = None) -> "Encoder":

@@ -4,14 +4,13 @@ The loss of a slot is the cross-entropy of its label, over the labels that the s
 the labels before it. Labels read as context are drawn from their distribution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from ugrie.data import Labelled
 from ugrie.model import UGRIE
 from ugrie.template import CLOSING, Template
 from ugrie.trie import Node, Slot
@@ -20,19 +19,24 @@ IGNORED = -100
 
 
 def sentence_loss(
-    model: UGRIE, data: Labelled, template: Template, draw: np.random.Generator, context_noise: float = 0.0
+    model: UGRIE,
+    prefix: Tensor,
+    labels: Mapping[str, np.ndarray],
+    template: Template,
+    draw: np.random.Generator,
+    context_noise: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Two means in nats: the cross-entropy of the template's slots against the targets, and that of everything else.
 
     The first is over the labels each slot can take. The second is what makes the model write the sentence by itself: the
-    literal text, the closing, how a label goes on once it is decided, and that a label follows a literal at all. Every image
-    must have all the template's labels. `context_noise` is as in `draw_context`.
+    literal text, the closing, how a label goes on once it is decided, and that a label follows a literal at all. `prefix` is what
+    the mapper makes of the images, [n, prefix_length, d_model]; `labels` by scheme are float32 [n, labels], and every image must
+    have all the template's. `context_noise` is as in `draw_context`.
     """
     slots = model.slots(template)
-    targets = [data.targets[scheme.name] for scheme in template.schemes]
+    targets = [labels[scheme.name] for scheme in template.schemes]
     context = draw_context(targets, context_noise, draw)
     tokens, places = _tokens(model, slots, context)
-    prefix = model.mapper(torch.from_numpy(data.embeddings).to(model.bart.device))
     hidden = model.bart.model(inputs_embeds=prefix, decoder_input_ids=tokens, use_cache=False).last_hidden_state
     vocabulary = linear(hidden, model.bart.lm_head.weight, model.bart.final_logits_bias[0])
     expected = _expected(model, slots, tokens, places, context)

@@ -41,7 +41,14 @@ class UGRIE(nn.Module):
         self.bart = bart
         shape = config.mapper
         self.mapper = Mapper(
-            config.tower.embedding_dim, shape.components, shape.prefix_length, bart.config.d_model, shape.hidden, shape.dropout
+            embedding_dim=config.tower.embedding_dim,
+            components=shape.components,
+            landmarks=shape.landmarks,
+            answers=sum(scheme.answers for scheme in config.schemes),
+            prefix_length=shape.prefix_length,
+            d_model=bart.config.d_model,
+            hidden=shape.hidden,
+            dropout=shape.dropout,
         )
         self.encoder: Encoder | None = None
         self.tower_weights: str | None = None

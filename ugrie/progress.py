@@ -27,12 +27,13 @@ class Point(TypedDict):
 
     epoch: int
     training: float
-    validation: float
+    validation: float | None  # none where nothing is held out
 
 
 def best_epoch(curve: Sequence[Point]) -> int:
     """The epoch of the least validation loss, the first of several; -1 where there is none."""
-    return min(((p["validation"], p["epoch"]) for p in curve if math.isfinite(p["validation"])), default=(math.inf, -1))[1]
+    losses = [(point["validation"], point["epoch"]) for point in curve if point["validation"] is not None]
+    return min((loss for loss in losses if math.isfinite(loss[0])), default=(math.inf, -1))[1]
 
 
 @dataclass

@@ -106,6 +106,7 @@ class DataSet(Format):
     path: str
     layout: str | None = None
     repeat: int = Field(default=1, ge=1)  # how often an image is seen in an epoch
+    balance: str | None = None  # a scheme of classes: images of its rarer ones are seen more often, so that all are seen alike
 
     @model_validator(mode="after")
     def _check_schemes(self) -> "DataSet":
@@ -151,6 +152,7 @@ class Recipe(_Strict):
     # A shape, or the name or folder of a pretrained one.
     bart: Annotated[Annotated[str, Tag(NAMED)] | Annotated[Bart, Tag(TABLE)], Discriminator(_named_or_table)] = Bart()
     components: int = Field(default=64, gt=0)
+    landmarks: int = Field(default=1024, gt=0)
     prefix_length: int = Field(default=4, gt=0)
     hidden: int = Field(default=256, gt=0)
     dropout: float = Field(default=0.3, ge=0, lt=1)
@@ -159,13 +161,18 @@ class Recipe(_Strict):
     patience: int = Field(default=10, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    validation: float = Field(default=0.15, gt=0, lt=1)
-    refit: bool = False  # train anew on all images, validation's too, for as many epochs as were best
+    validation: float = Field(default=0.15, ge=0, lt=1)
+    refit: bool = False  # hold images out to calibrate alone, then train anew on all
     mixup: float = Field(default=0.0, ge=0)
-    distillation: float = Field(default=0.0, ge=0, le=1)  # the share of images seen with a teacher's soft labels (`ugrie.teacher`)
     context_noise: float = Field(default=0.5, ge=0, lt=1)
     form_weight: float = Field(default=0.1, ge=0)  # of everything but the labels in the loss: what free generation needs, and slots do not
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_refit(self) -> "Recipe":
+        if self.refit and not self.validation:
+            raise ValueError("refit trains anew on the images held out too, and with a validation of 0 none are")
+        return self
 
     @field_validator("tower")
     @classmethod

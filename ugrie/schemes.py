@@ -135,6 +135,11 @@ class Scheme(BaseModel):
         """The labels' values, for ordinal schemes."""
         return tuple(label.value for label in self.labels if label.value is not None)
 
+    @property
+    def answers(self) -> int:
+        """How many numbers a regression says of an image: a share for each label, or an ordinal scheme's value alone."""
+        return 1 if self.kind == "ordinal" else len(self.labels)
+
     def label_index(self, word: str) -> int:
         """The position of a label given by its name or a synonym, whatever the case. Raises SchemeError."""
         words = {w.casefold(): i for i, label in enumerate(self.labels) for w in (*label.synonyms, label.name)}

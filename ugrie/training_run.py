@@ -30,7 +30,7 @@ from ugrie.schemes import Scheme, load_scheme
 from ugrie.tables import DataError, Image
 from ugrie.template import TemplateError
 from ugrie.towers import load_tower, tower_config
-from ugrie.training import new_model, train
+from ugrie.training import kept_epoch, new_model, train
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def train_recipe(
     _write_record(output, record)  # first, so that the same command may go on should it be interrupted here
     card = path.parent / "MODEL_CARD.md"
     model.save_pretrained(output, card.read_text() if card.is_file() else f"# {recipe.name}\n\nTrained by `jobs/train.py`.\n")
-    draw_curve(curve, recipe.name, output / "training.png")
+    draw_curve(curve, kept_epoch(curve, recipe), recipe.name, output / "training.png")
     _write_record(output, record | {"run": run, "curve": curve, "cross_validated": measured})
     shutil.rmtree(state)
     logger.info("%s is written", output)

@@ -147,18 +147,18 @@ def test_a_cluster_of_one_cpu_finishes_with_a_configuration_file_and_flags(start
     (tmp_path / "job.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     output = tmp_path / "out"
     with start_head(cpus=1, dashboard=False) as head:
-        done = head.python("jobs/annotate.py", "--config", tmp_path / "job.toml", "--output", output, "--schemes", "polarity2,valence")
+        done = head.python("jobs/annotate.py", "--config", tmp_path / "job.toml", "--output", output, "--schemes", "polarity3,valence")
     assert done.returncode == 0, done.stderr[-4000:]
     assert " of 40 images annotated by ugrie-tiny@" in done.stdout
     assert not (tmp_path / "wrong").exists()
     record = rows.record(output)
-    assert record["schemes"] == {"polarity2": "categorical", "valence": "ordinal"}
+    assert record["schemes"] == {"polarity3": "categorical", "valence": "ordinal"}
     assert record["files"][0].startswith("annotations/dt=2026-01-02/part-")
     found = {row["image_id"]: row for row in rows.of(output, record)}
     for row in rows.of(finished.output, finished.record):
         assert found[row["image_id"]]["status"] == row["status"]
         if row["status"] == "ok":
-            assert found[row["image_id"]]["polarity2"]["probs"] == pytest.approx(row["polarity2"]["probs"], abs=1e-4)
+            assert found[row["image_id"]]["polarity3"]["probs"] == pytest.approx(row["polarity3"]["probs"], abs=1e-4)
 
 
 @pytest.mark.timeout(400)

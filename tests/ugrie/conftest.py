@@ -194,7 +194,7 @@ def tiny_model(schemes: Sequence[Scheme], tower: TowerConfig = TOWER, tokenizer:
         schemes=tuple(schemes),
         temperatures={schemes[0].name: 1.7},
         tower=tower,
-        mapper=MapperConfig(components=4, prefix_length=2, hidden=16, dropout=0.1),
+        mapper=MapperConfig(components=4, landmarks=6, prefix_length=2, hidden=16, dropout=0.1),
         bart=SHAPE | {"vocab_size": len(tokenizer)},
     )
     model = UGRIE(config, tokenizer, bart)
@@ -202,7 +202,8 @@ def tiny_model(schemes: Sequence[Scheme], tower: TowerConfig = TOWER, tokenizer:
         for weight in model.mapper.parameters():
             weight.normal_()
         model.mapper.mean.normal_(0, 0.1)
-        model.mapper.projection.normal_()
+        for buffer in (model.mapper.projection, model.mapper.landmarks, model.mapper.weights, model.mapper.bias):
+            buffer.normal_()
     if tower.vision_cfg is not None:
         model.encoder = Encoder.bundled(tower)
     return model.eval()

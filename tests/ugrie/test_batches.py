@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ugrie.batches import batches, choose, draw_template, mix, split
+from ugrie.batches import batches, draw_template, mix, split
 from ugrie.data import DataError, Labelled
 from ugrie.schemes import load_scheme
 
@@ -65,29 +65,26 @@ def test_templates_drawn_state_what_an_image_has_labels_for_in_any_order(partly_
     assert {draw_template(data, [POLARITY, VALENCE], 12, draw).schemes for _ in range(20)} == {(VALENCE,)}
 
 
-def test_mixing_blends_an_image_and_its_labels_by_the_same_share(signal):
-    data = signal(50)
-    unit = data.embeddings / np.linalg.norm(data.embeddings, axis=1, keepdims=True)
-    tagged = Labelled(unit, {"tag": np.eye(50, dtype=np.float32)}, data.groups, data.repeats)
-    mixed = mix(tagged, 0.4, np.random.default_rng(0))
-    np.testing.assert_allclose(mixed.targets["tag"].sum(1), 1, atol=1e-6)
-    np.testing.assert_allclose(mixed.targets["tag"] @ unit, mixed.embeddings, atol=1e-5)
-    assert (np.count_nonzero(mixed.targets["tag"], axis=1) == 2).mean() > 0.8
+def test_mixing_blends_an_images_answers_and_its_labels_by_the_same_share():
+    answers = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
+    mixed, targets = mix(answers, {"tag": np.eye(50, dtype=np.float32)}, 0.4, np.random.default_rng(0))
+    np.testing.assert_allclose(targets["tag"].sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(targets["tag"] @ answers, mixed, atol=1e-5)
+    assert (np.count_nonzero(targets["tag"], axis=1) == 2).mean() > 0.8
 
 
-def test_without_mixing_nothing_is_blended(signal):
-    data = signal(5)
-    assert mix(data, 0.0, np.random.default_rng(0)) is data
+def test_without_mixing_nothing_is_blended():
+    answers, targets = np.zeros((5, 3), np.float32), {"tag": np.eye(5, dtype=np.float32)}
+    assert mix(answers, targets, 0.0, np.random.default_rng(0)) == (answers, targets)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_that_share_of_the_images_has_all_its_labels_from_the_teacher(share, signal):
-    data = signal(400)
-    taught = Labelled(data.embeddings, {name: 1 - target for name, target in data.targets.items()}, data.groups, data.repeats)
-    chosen = choose(data, taught, share, np.random.default_rng(0))
-    theirs = {name: (chosen.targets[name] == taught.targets[name]).all(1) for name in data.targets}
-    first = next(iter(theirs.values()))
-    assert abs(first.mean() - share) < 0.1
-    for name, rows in theirs.items():
-        np.testing.assert_array_equal(rows, first)
-        np.testing.assert_array_equal(chosen.targets[name][~rows], data.targets[name][~rows])
+def test_answers_that_know_their_label_are_blended_with_the_mean(signal):
+    """Of two images all blends lie between them; those with a mean lie between all."""
+    answers = np.eye(3, dtype=np.float32)[np.arange(300) % 3]
+    labels = {"kind": answers}
+    plain, _ = mix(answers, labels, 1.0, np.random.default_rng(0))
+    blended, targets = mix(answers, labels, 1.0, np.random.default_rng(0), knowing=True)
+    assert (plain == 0).any(1).all()
+    assert (blended > 0).all()
+    np.testing.assert_allclose(blended, targets["kind"])
+    np.testing.assert_allclose(blended.sum(1), 1, rtol=1e-5)

@@ -76,9 +76,11 @@ def test_a_config_that_is_no_object_is_refused(folder, content):
         checkpoint.read_config(folder)
 
 
-def test_a_later_format_is_refused_with_the_remedy(folder):
-    edit(folder, format=2)
-    with pytest.raises(CheckpointError, match=r"format 2; this UGRIE reads format 1: upgrade"):
+@pytest.mark.parametrize(("stated", "remedy"), [(1, "train it again"), (3, "upgrade it")])
+def test_another_format_is_refused_with_the_remedy(folder, stated, remedy):
+    """Whatever else it says: what a later one means can't be known."""
+    edit(folder, format=stated, mapper={"kind": "another"})
+    with pytest.raises(CheckpointError, match=rf"format {stated}; this UGRIE reads format 2: {remedy}"):
         checkpoint.read_config(folder)
 
 

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ugrie.curves import draw_curve
+from ugrie.progress import best_epoch
 
 CURVE = [{"epoch": i, "training": 2 - 0.3 * i, "validation": loss} for i, loss in enumerate([1.9, 1.4, 1.2, 1.3])]
 
@@ -17,7 +18,7 @@ def drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **more: (figures.append(figure), save(figure, *args, **more)))
 
     def run(curve):
-        draw_curve(curve, "mine", tmp_path / "curve.png")
+        draw_curve(curve, best_epoch(curve), "mine", tmp_path / "curve.png")
         (panel,) = figures[-1].axes
         return panel
 
@@ -43,3 +44,7 @@ def test_a_single_epoch_can_be_seen(drawn):
 
 def test_where_nothing_could_be_validated_no_epoch_is_marked(drawn):
     assert len(drawn([point | {"validation": float("nan")} for point in CURVE]).get_lines()) == 2
+
+
+def test_where_nothing_is_held_out_there_is_no_line_of_it(drawn):
+    assert len(drawn([point | {"validation": None} for point in CURVE]).get_lines()) == 1

@@ -213,11 +213,25 @@ def nothing(files):
     pytest.fail("no image is to be embedded")
 
 
-def test_images_without_a_label_are_not_embedded(photos, caplog):
+def test_images_without_a_label_are_kept_for_what_they_look_like(photos, caplog):
     caplog.set_level("INFO", logger="ugrie.data")
     data = load(data_set(schemes={"polarity2": Column(column="mood")}), photos(TABLE), [POLARITY], lengths)
-    assert data.embeddings[:, 0].tolist() == [5, 6]
-    assert "1 of 3 images have no label and are left out" in caplog.text
+    assert data.embeddings[:, 0].tolist() == [5, 6, 7]
+    assert data.targets["polarity2"].any(1).tolist() == [True, True, False]
+    assert "1 of 3 images have no label: they show what images are like, not what they evoke" in caplog.text
+
+
+def test_images_of_a_rare_label_are_seen_more_often(photos):
+    table = "image,mood\n" + "".join(f"{i}.jpg,{mood}\n" for i, mood in enumerate(["good"] * 5 + ["bad"] * 2 + [""]))
+    mood = {"polarity2": Column(column="mood", codes={"good": "positive", "bad": "negative"})}
+    data = load(data_set(schemes=mood, balance="polarity2", repeat=3), photos(table), [POLARITY], lengths)
+    assert data.repeats.tolist() == [3] * 5 + [6] * 2 + [3], "five to two is two and a half, rounded to two"
+
+
+@pytest.mark.parametrize(("name", "meant"), [("polarity3", r"did you mean 'polarity2'\?"), ("valence", "schemes of classes")])
+def test_only_a_scheme_of_classes_can_be_balanced(photos, name, meant):
+    with pytest.raises(DataError, match=f"balance: '{name}' is none of its schemes of classes.*{meant}|{meant}"):
+        read(data_set(balance=name), photos(TABLE), [POLARITY, VALENCE])
 
 
 def test_a_data_set_without_one_label_is_refused(photos):
@@ -245,7 +259,7 @@ def test_votes_of_a_table_are_a_distribution(photos):
     root = photos("image,sad_votes,joy_votes\na.jpg,1,3\nb.jpg,0,0\nc.jpg,2,0\n")
     votes = Column(distribution={"sadness": "sad_votes", "joy": "joy_votes"})
     data = load(data_set(schemes={"ekman6": votes}), root, [EKMAN], lengths)
-    assert data.targets["ekman6"][:, [3, 4]].tolist() == [[0.75, 0.25], [0, 1]]
+    assert data.targets["ekman6"][:, [3, 4]].tolist() == [[0.75, 0.25], [0, 0], [0, 1]]
     wrong = data_set(schemes={"ekman6": Column(distribution={"sadnes": "sad_votes"})})
     with pytest.raises(DataError, match=r"labels.csv, distribution of 'ekman6': 'sadnes' is no label of ekman6 \(did you mean 'sadness'"):
         read(wrong, root, [EKMAN])

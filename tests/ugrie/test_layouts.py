@@ -148,8 +148,9 @@ def test_a_copy_of_a_public_data_set_is_read(copy, layout):
     assert set(data.targets) == set(EXPECTED[layout])
     for scheme in schemes:
         expected = EXPECTED[layout][scheme.name]
-        assert len(data.table) == len(expected)
-        for image, target in zip(data.table.images, data.targets[scheme.name], strict=True):
+        labelled = np.any([target.any(1) for target in data.targets.values()], 0)
+        assert labelled.sum() == len(expected)
+        for image, target in zip(np.array(data.table.images, object)[labelled], data.targets[scheme.name][labelled], strict=True):
             (said,) = (said for name, said in expected.items() if str(image).endswith(f"/{name}"))
             if scheme.kind == "ordinal":
                 assert target @ np.array(scheme.values) == pytest.approx(said)

@@ -88,6 +88,7 @@ def test_there_is_a_bundled_recipe():
         ('schemes = ["polarity2", "valence"]', "schemes = []", "schemes: there must be at least one"),
         ('path = "photos"\n', "", "data.0.path: Field required"),
         ('path = "photos"', 'path = "photos"\nrepeat = 0', "data.0.repeat: Input should be greater than or equal to 1"),
+        ('tower = "lite0"', 'tower = "lite0"\nrefit = true\nvalidation = 0', "Value error, refit trains anew on the images held out too"),
         ("range = [1, 7]", "range = [1]", "data.0.schemes.valence.range.1: Field required"),
         ("range = [1, 7]", "scale = [1, 7]", "data.0.schemes.valence.scale: Extra inputs are not permitted"),
         ("cuts = [4]", "cut = [4]", "data.0.schemes.polarity2.cut: Extra inputs are not permitted (did you mean 'cuts'?)"),

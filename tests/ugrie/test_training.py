@@ -15,7 +15,7 @@ from ugrie.progress import Point
 from ugrie.recipe import Recipe
 from ugrie.schemes import load_scheme
 from ugrie.template import TemplateError
-from ugrie.training import TrainingError, new_model, train
+from ugrie.training import TrainingError, kept_epoch, new_model, train
 
 POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 
@@ -129,7 +129,7 @@ def test_another_seed_trains_another_model(short, begin, signal, recipe_seed):
     one, other = begin(), begin(7 if recipe_seed else 8)
     train(one, signal(100), short)
     train(other, signal(100), short.model_copy(update={"seed": 1}) if recipe_seed else short)
-    assert not torch.equal(one.mapper.layers[1].weight, other.mapper.layers[1].weight)
+    assert not torch.equal(one.mapper.layers[0].weight, other.mapper.layers[0].weight)
 
 
 @pytest.fixture
@@ -194,10 +194,28 @@ def test_labels_missing_from_the_held_out_images_do_not_stop_training(signal, to
         assert len(train(new_model(recipe, [POLARITY, VALENCE], toy_tower), data, recipe)) == 2
 
 
-def test_a_refit_sees_all_images_in_as_many_epochs_and_keeps_the_calibration(signal, toy, toy_tower):
+def test_with_nothing_held_out_all_epochs_are_trained_and_nothing_is_calibrated(signal, toy, toy_tower):
+    torch.manual_seed(0)
+    recipe = toy.model_copy(update={"validation": 0.0, "epochs": 3, "patience": 1})
+    model = new_model(recipe, [POLARITY, VALENCE], toy_tower)
+    curve = train(model, signal(100), recipe)
+    assert [point["validation"] for point in curve] == [None] * 3
+    assert model.config.temperatures == {}
+    assert not model.training
+
+
+def test_where_no_epoch_is_chosen_the_last_is_kept(toy):
+    curve: list[Point] = [{"epoch": i, "training": 1.0, "validation": loss} for i, loss in enumerate((2.0, 1.0, 3.0))]
+    assert kept_epoch(curve, toy) == 1
+    assert kept_epoch(curve, toy.model_copy(update={"refit": True})) == 2
+    assert kept_epoch(curve, toy.model_copy(update={"validation": 0.0})) == 2
+    assert kept_epoch([], toy) == -1
+
+
+def test_a_refit_sees_all_images_and_keeps_the_calibration(signal, toy, toy_tower):
     data, models, curves = signal(200), [], []
     for refit in (False, True):
-        recipe = toy.model_copy(update={"refit": refit, "epochs": 6})
+        recipe = toy.model_copy(update={"refit": refit, "epochs": 6, "patience": 6})
         torch.manual_seed(0)
         models.append(new_model(recipe, [POLARITY, VALENCE], toy_tower))
         curves.append(train(models[-1], data, recipe))
