@@ -8,7 +8,6 @@ same code on a tower of a few layers, as the tests do.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import torch
 from encoder import CLIP_DEVIATION, CLIP_MEAN, VISION, flops
-from measure import machine, save
+from measure import report
 
 from ugrie.checkpoint import TowerConfig
 from ugrie.encoder import Encoder
@@ -107,11 +106,7 @@ def main() -> None:
     results: dict = {"matmul_peak_tflops": round(peak / 1e12, 3)}
     for name, vision in towers.items():
         results[name] = measure(vision, args.device, args.batch, args.batches, peak)
-    if args.json:
-        print(json.dumps({"machine": machine(), "results": results}, indent=1))
-    else:
-        print(json.dumps(results, indent=1))
-        print(f"\nwritten to {save('gpu', results).name}")
+    report("gpu", results, args.json)
 
 
 if __name__ == "__main__":

@@ -53,3 +53,12 @@ def save(benchmark: str, result: Mapping[str, Any]) -> Path:
     path = RESULTS / f"{benchmark}-{machine()}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
+
+
+def report(benchmark: str, results: Mapping[str, Any], as_json: bool) -> None:
+    """Prints results, and writes them where they are committed; or, for programs, prints them with the machine and writes nothing."""
+    if as_json:
+        print(json.dumps({"machine": machine(), "results": results}, indent=1))
+    else:
+        print(json.dumps(results, indent=1))
+        print(f"\nwritten to {save(benchmark, results).name}")

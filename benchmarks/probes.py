@@ -3,29 +3,22 @@
     python benchmarks/probes.py --recipe ugrie/checkpoints/ugrie-l14/recipe.toml --data DIR --json
 
 A separate model for each scheme: logistic regression for categorical ones, ridge regression for ordinal ones, on the embeddings of
-unit length, centred. Their regularisation is chosen by cross-validation within the training folds. How often the data's own labels
-contradict each other is counted, too. For recipes of one data set whose embeddings are given (.npz).
+unit length, centred. Their regularisation is chosen by cross-validation within the training folds.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import labelled
 import numpy as np
-from measure import machine, save
+from measure import report
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from sklearn.metrics import f1_score
 
-from ugrie.annotation import Prediction
 from ugrie.cross_validation import folds_of
-from ugrie.data import load_all
-from ugrie.measures import contradictions
-from ugrie.recipe import read_recipe
-from ugrie.schemes import load_scheme
-from ugrie.template import Template
-from ugrie.towers import tower_config
 
 LOGISTIC = {
     "Cs": np.logspace(-3.5, -1.5, 5),
@@ -37,16 +30,10 @@ LOGISTIC = {
 }
 
 
-def no_images(_: object) -> np.ndarray:
-    sys.exit("probes: this recipe's data are images; give one whose data are embeddings (.npz)")
-
-
 def measure(recipe_file: Path, root: Path, folds: int) -> dict[str, dict[str, float]]:
-    recipe = read_recipe(recipe_file)
-    schemes = [load_scheme(name) for name in recipe.schemes]
-    data = load_all(recipe.data, root, schemes, no_images, tower_config(recipe.tower).embedding_dim)
+    recipe, schemes, _, data = labelled.read(recipe_file, root)
     fold = folds_of(data.groups, folds, recipe.seed)
-    unit = data.embeddings / np.linalg.norm(data.embeddings, axis=1, keepdims=True)
+    sets = np.array([group.partition(":")[0] for group in data.groups])
     results = {}
     for scheme in schemes:
         targets = data.targets[scheme.name]
@@ -55,18 +42,19 @@ def measure(recipe_file: Path, root: Path, folds: int) -> dict[str, dict[str, fl
         given = np.zeros(len(wanted))
         for k in range(folds):
             learn, check = has & (fold != k), has & (fold == k)
-            mean = unit[learn].mean(0)
-            scale = (unit[learn] - mean).std()
+            features = labelled.unit(data.embeddings, learn)
             probe = RidgeCV(np.logspace(1, 5, 12)) if scheme.values else LogisticRegressionCV(**LOGISTIC)
-            given[check] = probe.fit((unit[learn] - mean) / scale, wanted[learn]).predict((unit[check] - mean) / scale)
-        if scheme.values:
-            results[scheme.name] = {"pearson_r": round(float(np.corrcoef(given[has], wanted[has])[0, 1]), 4)}
-        else:
-            results[scheme.name] = {"accuracy": round(float((given == wanted)[has].mean()), 4)}
-    rows = np.all([target.any(1) for target in data.targets.values()], 0)
-    labels = {name: target[rows] for name, target in data.targets.items()}
-    said = Prediction(Template(tuple(schemes)), labels, {name: target.argmax(1) for name, target in labels.items()})
-    results["labels that contradict each other"] = {name: round(found["share"], 4) for name, found in contradictions(said).items()}
+            given[check] = probe.fit(features[learn], wanted[learn]).predict(features[check])
+        for name in np.unique(sets[has]):
+            rows = has & (sets == name)
+            if scheme.values:
+                found = {"pearson_r": float(np.corrcoef(given[rows], wanted[rows])[0, 1])}
+            else:
+                found = {
+                    "accuracy": float((given == wanted)[rows].mean()),
+                    "macro_f1": float(f1_score(wanted[rows], given[rows], average="macro")),
+                }
+            results[f"{scheme.name} on {name}"] = {measure: round(value, 4) for measure, value in found.items()}
     return results
 
 
@@ -78,11 +66,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
     args = parser.parse_args()
     results = measure(args.recipe, args.data, args.folds)
-    if args.json:
-        print(json.dumps({"machine": machine(), "results": results}, indent=1))
-    else:
-        print(json.dumps(results, indent=1))
-        print(f"\nwritten to {save(f'probes-{args.recipe.parent.name}', results).name}")
+    report(f"probes-{args.recipe.parent.name}", results, args.json)
 
 
 if __name__ == "__main__":

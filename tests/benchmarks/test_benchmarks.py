@@ -1,11 +1,14 @@
 """Every benchmark runs, at a toy size, and compares what it says it compares."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from ugrie.schemes import load_scheme
 
@@ -29,20 +32,51 @@ def test_gpu_on_a_cpu_at_toy_size():
     assert results["toy"]["annotator_images_per_second"] > 0
 
 
-def test_probes(tmp_path):
-    """Emotions that a regression can tell from the embeddings, and a valence that it can read from them."""
+def test_annotate(tmp_path):
+    for seed in range(3):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(tmp_path / f"{seed}.jpg")
+    results = run("annotate.py", "--photos", str(tmp_path), "--repeats", "1")
+    assert results["images"] == 3
+    assert results["images_per_second"] > 0
+
+
+@pytest.fixture
+def flags(tmp_path) -> list[str]:
+    """A short training on embeddings that show six emotions, of which one is pleasant."""
     draw = np.random.default_rng(0)
-    embeddings = draw.normal(size=(120, 768)).astype(np.float32)
-    names = np.array(load_scheme("ekman6").label_names)
+    emotions = np.arange(120) % 6
     (tmp_path / "emotion6").mkdir()
     np.savez(
         tmp_path / "emotion6" / "train.npz",
-        embedding=embeddings + 15 * np.eye(6, 768)[np.arange(120) % 6],
-        ekman6=names[np.arange(120) % 6],
-        valence=np.where(np.arange(120) % 6 == 3, 7.0, 3.0),
+        embedding=draw.normal(size=(120, 768)).astype(np.float32) + 15 * np.eye(6, 768)[emotions],
+        ekman6=np.array(load_scheme("ekman6").label_names)[emotions],
+        valence=np.where(emotions == 3, 7.0, 3.0),
     )
-    results = run("probes.py", "--recipe", str(ROOT / "ugrie/checkpoints/ugrie-l14/recipe.toml"), "--data", str(tmp_path))
-    assert results["ekman6"]["accuracy"] > 0.8
-    assert results["polarity2"]["accuracy"] > 0.9
-    assert results["valence"]["pearson_r"] > 0.7
-    assert results["labels that contradict each other"]["polarity2 and ekman6"] == 0
+    recipe = (ROOT / "ugrie/checkpoints/ugrie-l14/recipe.toml").read_text()
+    for key, value in (("epochs", 4), ("batch_size", 16), ("learning_rate", 5e-3)):
+        recipe = re.sub(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.MULTILINE)
+    (tmp_path / "recipe.toml").write_text(recipe)
+    return ["--recipe", str(tmp_path / "recipe.toml"), "--data", str(tmp_path)]
+
+
+def test_probes(flags):
+    results = run("probes.py", *flags)
+    assert results["ekman6 on emotion6/train.npz"]["accuracy"] > 0.8
+    assert results["polarity2 on emotion6/train.npz"]["accuracy"] > 0.9
+    assert results["valence on emotion6/train.npz"]["pearson_r"] > 0.7
+
+
+def test_kshot(flags):
+    results = run("kshot.py", *flags, "--scheme", "ekman6", "--shots", "4", "--draws", "1")
+    for contender in ("UGRIE", "logistic regression"):
+        assert results[contender]["4"]["accuracy"] > 0.8
+
+
+def test_unified(flags):
+    results = run("unified.py", *flags, "--folds", "2", "--seeds", "2")
+    found = results["measures"]["polarity2 on emotion6/train.npz"]["accuracy"]
+    assert found["unified"]["mean"] > 0.9
+    assert found["single"]["mean"] > 0.9
+    low, high = found["difference"]["interval"]
+    assert low <= found["difference"]["mean"] <= high
+    assert results["labels that contradict each other"]["polarity2 and ekman6"]["data"] == 0

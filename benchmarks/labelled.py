@@ -1,0 +1,33 @@
+"""A recipe's labelled images for the benchmarks that train: what `jobs/train.py` would train on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ugrie.checkpoint import TowerConfig
+from ugrie.data import Labelled, load_all
+from ugrie.embeddings import EmbeddingCache
+from ugrie.recipe import Recipe, read_recipe
+from ugrie.schemes import Scheme, load_scheme
+from ugrie.tables import Image
+from ugrie.towers import load_tower, tower_config
+
+
+def read(recipe_file: Path, root: Path) -> tuple[Recipe, list[Scheme], TowerConfig, Labelled]:
+    """The recipe, its schemes, tower and data sets below `root`; images are embedded, or taken from `.ugrie-cache`."""
+    recipe = read_recipe(recipe_file)
+    schemes = [load_scheme(name) for name in recipe.schemes]
+    tower = tower_config(recipe.tower)
+
+    def embed(images: Sequence[Image]) -> np.ndarray:
+        return EmbeddingCache(load_tower(tower, None), Path(".ugrie-cache"))(images)
+
+    return recipe, schemes, tower, load_all(recipe.data, root, schemes, embed, tower.embedding_dim)
+
+
+def unit(embeddings: np.ndarray, learn: np.ndarray) -> np.ndarray:
+    """Embeddings of length one, centred and scaled by those of the rows `learn`, as a plain regression likes them."""
+    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    centred = directions - directions[learn].mean(0)
+    return centred / centred[learn].std()

@@ -1,0 +1,68 @@
+"""Draws the newest results of benchmarks/kshot.py and benchmarks/unified.py, for the README.
+
+python benchmarks/plot_learning.py docs/learning.svg
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from plot import RESULTS, newest
+
+BLUE, GREY, INK = "#2b6ca3", "#8a8a8a", "#333333"
+NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "pearson_r": "r"}
+SHOWN = {"ugrie-l14": ("accuracy", "pearson_r"), "ugrie-tiny": ("macro_f1", "pearson_r")}  # tiny's classes are not alike in number
+
+
+def draw_shots(panel: Axes, results: dict) -> None:
+    """Accuracy by labelled images a class, with a standard deviation over draws on either side."""
+    for contender, color in (("UGRIE", BLUE), ("logistic regression", GREY)):
+        by_shots = results[contender]
+        shots = [int(k) for k in by_shots]
+        means, sds = ([100 * values[name] for values in by_shots.values()] for name in ("accuracy", "sd"))
+        panel.plot(shots, means, color=color, marker="o", label=contender)
+        low, high = ([mean + sign * sd for mean, sd in zip(means, sds, strict=True)] for sign in (-1, 1))
+        panel.fill_between(shots, low, high, color=color, alpha=0.15, linewidth=0)
+    panel.set(title="Few labels: six emotions on Emotion6", xscale="log", xlabel="labelled images of each emotion", ylabel="accuracy, %")
+    panel.set_xticks(shots, [str(k) for k in shots])
+    panel.minorticks_off()
+    panel.legend(frameon=False, loc="lower right")
+
+
+def draw_unified(panel: Axes, studies: dict[str, dict]) -> None:
+    """What one model of all schemes gains over a model of one scheme, with 95 % intervals over seeds."""
+    names, ticks = [], []
+    for checkpoint, study in studies.items():
+        for where, measures in study["measures"].items():
+            for measure, found in measures.items():
+                if measure not in SHOWN[checkpoint]:
+                    continue
+                low, high = (100 * bound for bound in found["difference"]["interval"])
+                at = len(names)
+                panel.plot([low, high], [at, at], color=BLUE, linewidth=2)
+                panel.plot(100 * found["difference"]["mean"], at, "o", color=BLUE)
+                names.append(f"{where.removesuffix('.npz').removesuffix('/train')}, {NAMES[measure]}")
+                ticks.append(at)
+    panel.axvline(0, color=INK, linewidth=1)
+    panel.set(title="One model for all schemes, against one each", xlabel="gain in hundredths, 95 % interval")
+    panel.set_yticks(ticks, names)
+    panel.invert_yaxis()
+
+
+def main(path: Path) -> None:
+    studies = {name: newest(f"unified-{name}") for name in ("ugrie-l14", "ugrie-tiny") if list(RESULTS.glob(f"unified-{name}-*.json"))}
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    draw_shots(left, newest("kshot-ugrie-l14"))
+    draw_unified(right, studies)
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
