@@ -54,11 +54,13 @@ def draw_unified(panel: Axes, studies: dict[str, dict]) -> None:
 
 
 def main(path: Path) -> None:
-    studies = {name: newest(f"unified-{name}") for name in ("ugrie-l14", "ugrie-tiny") if list(RESULTS.glob(f"unified-{name}-*.json"))}
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    draw_shots(left, newest("kshot-ugrie-l14"))
-    draw_unified(right, studies)
-    for panel in (left, right):
+    studies = {name: newest(f"unified-{name}") for name in SHOWN if list(RESULTS.glob(f"unified-{name}-*.json"))}
+    figure = pyplot.figure(figsize=(11 if studies else 6, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2 if studies else 1, squeeze=False)[0]
+    draw_shots(panels[0], newest("kshot-ugrie-l14"))
+    if studies:
+        draw_unified(panels[1], studies)
+    for panel in panels:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
