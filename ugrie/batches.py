@@ -11,10 +11,14 @@ from ugrie.template import Template
 
 
 def split(data: Labelled, share: float, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and for validation. Images of one group stay together. Raises DataError where there is but one group."""
-    groups = draw.permutation(np.unique(data.groups))
+    """Rows for training and for validation. Images of one group stay together, and groups without a label are for training.
+
+    Raises DataError where there is but one group with labels.
+    """
+    labelled = np.any([target.any(1) for target in data.targets.values()], axis=0)
+    groups = draw.permutation(np.unique(data.groups[labelled]))
     if len(groups) < 2:
-        raise DataError(f"all {len(data)} images are of one group, {groups[0]}: none would be left to train on")
+        raise DataError(f"all {labelled.sum()} images with labels are of one group, {groups[0]}: none would be left to train on")
     held_out = np.isin(data.groups, groups[: min(max(1, round(share * len(groups))), len(groups) - 1)])
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 

@@ -29,8 +29,17 @@ def test_something_is_always_held_out_and_something_left(signal, share, held_out
 
 def test_images_of_one_group_cannot_be_split(signal):
     data = signal(3)
-    with pytest.raises(DataError, match="all 3 images are of one group, a:beach: none would be left to train on"):
+    with pytest.raises(DataError, match="all 3 images with labels are of one group, a:beach: none would be left to train on"):
         split(Labelled(data.embeddings, data.targets, np.full(3, "a:beach"), data.repeats), 0.2, np.random.default_rng(0))
+
+
+def test_images_without_a_label_are_not_held_out(signal):
+    data = signal(100)
+    for target in data.targets.values():
+        target[10:] = 0
+    inside, outside = split(data, 0.3, np.random.default_rng(0))
+    assert set(range(10, 100)) < set(inside)
+    assert len(outside) == 3
 
 
 @pytest.fixture
