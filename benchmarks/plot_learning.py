@@ -54,7 +54,8 @@ def draw_unified(panel: Axes, studies: dict[str, dict]) -> None:
 
 
 def main(path: Path) -> None:
-    studies = {name: newest(f"unified-{name}") for name in SHOWN if list(RESULTS.glob(f"unified-{name}-*.json"))}
+    found = {name: newest(f"unified-{name}") for name in SHOWN if list(RESULTS.glob(f"unified-{name}-*.json"))}
+    studies = {name: study for name, study in found.items() if study["seeds"] > 1}  # one seed has no interval
     figure = pyplot.figure(figsize=(11 if studies else 6, 4.2), layout="constrained")
     panels = figure.subplots(1, 2 if studies else 1, squeeze=False)[0]
     draw_shots(panels[0], newest("kshot-ugrie-l14"))
