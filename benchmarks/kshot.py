@@ -18,8 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import labelled
 import numpy as np
 import torch
-from measure import report
-from scipy import stats
+from measure import mean_interval, report
 from sklearn.linear_model import LogisticRegression
 
 from ugrie.checkpoint import TowerConfig
@@ -27,19 +26,23 @@ from ugrie.cross_validation import folds_of
 from ugrie.data import Labelled
 from ugrie.evaluation import predict
 from ugrie.recipe import Recipe
-from ugrie.schemes import Scheme
+from ugrie.schemes import Scheme, did_you_mean
 from ugrie.training import new_model, train
 
 SEEN = 640  # images in an epoch, or the nearest number that shows each as often
 EPOCHS = 40
+FIRST = 100  # the first draw's seed: those below took part in choosing how few images are trained on
 
 
 def measure(recipe_file: Path, root: Path, name: str, shots: list[int], draws: int) -> dict[str, dict[str, dict[str, Any]]]:
     recipe, schemes, tower, data = labelled.read(recipe_file, root)
-    scheme = next(scheme for scheme in schemes if scheme.name == name)
+    known = {scheme.name: scheme for scheme in schemes if scheme.kind == "categorical"}
+    if name not in known:
+        sys.exit(f"kshot: '{name}' is no scheme of classes of this recipe{did_you_mean(name, known)}; it has {', '.join(known)}")
+    scheme = known[name]
     recipe = recipe.model_copy(update={"schemes": (name,), "validation": 0.0, "refit": False, "epochs": EPOCHS})
     accuracies: dict[str, dict[int, list[float]]] = {"UGRIE": {}, "logistic regression": {}}
-    for seed in range(draws):
+    for seed in range(FIRST, FIRST + draws):
         aside = folds_of(data.groups, 3, seed) == 0
         draw = np.random.default_rng(seed)
         for k in shots:
@@ -50,25 +53,18 @@ def measure(recipe_file: Path, root: Path, name: str, shots: list[int], draws: i
                 ("logistic regression", logistic(data, name, aside, shown)),
             ):
                 accuracies[contender].setdefault(k, []).append(float((said == wanted).mean()))
-        print(f"draw {seed + 1} of {draws}", file=sys.stderr)
-    gains = {k: np.array(ours) - np.array(accuracies["logistic regression"][k]) for k, ours in accuracies["UGRIE"].items()}
+        print(f"draw {seed - FIRST + 1} of {draws}", file=sys.stderr)
+    theirs = accuracies["logistic regression"]
+    gains = {k: [a - b for a, b in zip(ours, theirs[k], strict=True)] for k, ours in accuracies["UGRIE"].items()}
     return {
         **{contender: {str(k): summary(all_) for k, all_ in by_shots.items()} for contender, by_shots in accuracies.items()},
-        "gain": {str(k): {"mean": round(float(gain.mean()), 4), **interval(gain)} for k, gain in gains.items()},
+        "gain": {str(k): mean_interval(gain) for k, gain in gains.items()},
     }
 
 
 def summary(accuracies: list[float]) -> dict[str, float]:
     spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
     return {"accuracy": round(float(np.mean(accuracies)), 4), "sd": round(spread, 4)}
-
-
-def interval(gain: np.ndarray) -> dict[str, list[float]]:
-    """The mean's 95 % interval (Student's t over draws), where there are several."""
-    if len(gain) < 2:
-        return {}
-    half = float(stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain))
-    return {"interval": [round(float(gain.mean()) - half, 4), round(float(gain.mean()) + half, 4)]}
 
 
 def drawn(targets: np.ndarray, among: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:

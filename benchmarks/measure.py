@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,18 @@ def medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dic
             call()
             seconds[name].append(time.perf_counter() - clock)
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, Any]:
+    """The mean, and where there are several values its 95 % interval (Student's t)."""
+    from scipy import stats  # the benchmark for GPUs does without
+
+    mean = statistics.fmean(values)
+    found: dict[str, Any] = {"mean": round(mean, 4)}
+    if len(values) > 1:
+        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+        found["interval"] = [round(mean - half, 4), round(mean + half, 4)]
+    return found
 
 
 def machine() -> str:

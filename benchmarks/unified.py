@@ -3,8 +3,8 @@
     python benchmarks/unified.py --recipe ugrie/checkpoints/ugrie-l14/recipe.toml --data DIR
 
 Each is cross-validated as `jobs/train.py --folds 5` does, with other folds and weights for each seed. For every scheme and data set:
-accuracy, macro-F1 and ROC AUC, or Pearson r, of both and their difference, as means over the seeds with 95 % intervals (Student's t).
-And how often the labels written for an image contradict each other, beside how often the data's own labels do.
+accuracy, macro-F1, ROC AUC, NLL and ECE, or Pearson r, of both and their difference, as means over the seeds with 95 % intervals
+(Student's t). And how often the labels written for an image contradict each other, beside how often the data's own labels do.
 """
 
 import argparse
@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import labelled
 import numpy as np
-from measure import report
-from scipy import stats
+from measure import mean_interval, report
 
 from ugrie.annotation import Prediction
 from ugrie.checkpoint import TowerConfig
@@ -75,17 +74,7 @@ def measures(schemes: Sequence[Scheme], data: Labelled, probs: Mapping[str, np.n
 
 def compared(runs: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]], where: str, name: str) -> dict[str, Any]:
     unified, single = (np.array([run[where][name] for run in runs[kind]]) for kind in ("unified", "single"))
-    return {"unified": summary(unified), "single": summary(single), "difference": summary(unified - single)}
-
-
-def summary(values: np.ndarray) -> dict[str, Any]:
-    """The mean, and its 95 % interval where there are several values."""
-    mean = float(values.mean())
-    found: dict[str, Any] = {"mean": round(mean, 4)}
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-        found["interval"] = [round(mean - half, 4), round(mean + half, 4)]
-    return found
+    return {"unified": mean_interval(unified), "single": mean_interval(single), "difference": mean_interval(unified - single)}
 
 
 def contradicting(schemes: Sequence[Scheme], data: Labelled, probs: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -72,6 +72,13 @@ def test_kshot(flags):
         assert results[contender]["4"]["accuracy"] > 0.8
 
 
+def test_the_plot_of_learning_is_drawn_from_the_committed_results(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "plot_learning.py", tmp_path / "learning.svg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "learning.svg").read_text().startswith("<?xml")
+
+
 def test_unified(flags):
     results = run("unified.py", *flags, "--folds", "2", "--seeds", "2")
     found = results["measures"]["polarity2 on emotion6/train.npz"]["accuracy"]
