@@ -2,12 +2,13 @@
 
 import datetime as dt
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.board import Board
 from pipeline.config import Precision
 from pipeline.storage import Options
 from pipeline.table import Tables, expect, scheme_type
@@ -20,7 +21,7 @@ from ugrie.schemes import Scheme
 @dataclass(frozen=True)
 class AnnotatorSettings:
     model: str
-    options: Options
+    options: Options = field(repr=False)
     tower_weights: str | None
     schemes: tuple[str, ...]
     tables: Tables
@@ -29,6 +30,7 @@ class AnnotatorSettings:
     precision: Precision
     threads: int | None
     batch_size: int
+    board: Board
 
 
 class Annotator:
@@ -50,6 +52,8 @@ class Annotator:
     def __call__(self, table: pa.Table) -> pa.Table:
         tables = self.settings.tables
         loaded = expect(table, tables.loaded, "annotate").combine_chunks()
+        block = loaded.column("block")[0].as_py()
+        self.settings.board.enter(block, "being annotated")
         clock = time.perf_counter()
         ok = np.flatnonzero(pc.equal(loaded.column("status"), "ok").to_numpy())
         crops = view(loaded.column("crop"), tables.crop_size)
@@ -77,6 +81,7 @@ class Annotator:
             "annotated_at": pa.array([dt.datetime.now(dt.UTC)] * count, pa.timestamp("us", "UTC")),
         }
         columns["annotate_seconds"] = pa.repeat(pa.scalar((time.perf_counter() - clock) / max(count, 1), pa.float32()), count)
+        self.settings.board.enter(block, "annotated, and not yet written")
         schema = tables.annotated
         return pa.table([columns[n] if n in columns else loaded.column(n) for n in schema.names], schema)
 

@@ -6,7 +6,7 @@ that have no file. The design's first form used Ray's own checkpoint for this; t
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import fsspec
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.board import Board
 from pipeline.storage import Options, connect, write_atomic
 from pipeline.table import Tables, expect
 
@@ -46,18 +47,21 @@ class BlockWriter:
 
     output: str
     folder: str
-    options: Options
+    options: Options = field(repr=False)
     tables: Tables
+    board: Board
 
     def __call__(self, table: pa.Table) -> pa.Table:
         expect(table, self.tables.annotated, "write")
         fs, _ = connect(self.output, self.options)
         written = []
         for block in pc.unique(table.column("block")).to_pylist():
+            self.board.enter(block, "being written")
             rows = table.filter(pc.equal(table.column("block"), block))
             buffer = BytesIO()
             pq.write_table(rows.select(self.tables.output.names).cast(self.tables.output), buffer, compression="zstd")
             write_atomic(fs, path(self.folder, block), buffer.getvalue())
+            self.board.leave(block)
             seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in ("fetch", "decode", "annotate")}
             ok = pc.sum(pc.equal(rows.column("status"), "ok")).as_py()
             written.append({"block": block, "rows": len(rows), "ok": ok, **seconds})

@@ -38,6 +38,10 @@ class AnnotateConfig(BaseModel):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="Names the run. The same name again goes on where a run that died stopped",
     )
+    resume: bool = Field(
+        False,
+        description="Go on with the newest run in the output that was asked for the same and is not done; where there is none, begin one",
+    )
     limit: int | None = Field(None, ge=1, description="Annotate only the first N images of the input")
     column: str = Field("uri", description="A table's column with the URIs, or with the image bytes")
     allow_protocols: Names = Field((), description="Storage a table's URIs may point to beside the table's own, comma-separated: s3,https")
@@ -57,6 +61,11 @@ class AnnotateConfig(BaseModel):
     fetch_timeout: float = Field(60.0, gt=0, description="Seconds after which an image that is still being read is given up")
     max_bytes: int = Field(50_000_000, ge=1, description="A larger file is not read (too_large)")
     max_pixels: int = Field(100_000_000, ge=1, description="An image of more pixels is not decoded (too_large)")
+    decode_timeout: float = Field(60.0, gt=0, description="Seconds after which the decoding of one image is given up (timeout)")
+    decode_memory: int = Field(
+        4_000_000_000, ge=500_000_000, description="Bytes that decoding one image may take, where a block has killed its worker (too_large)"
+    )
+    stall_timeout: float = Field(3600.0, gt=0, description="Seconds without a block being written after which the run ends, and says why")
 
     def public(self) -> dict[str, Any]:
         """The configuration as it may be recorded: without storage options, and without passwords in URIs."""

@@ -1,5 +1,7 @@
 """Bytes of an untrusted file to the uint8 crop that the model reads, within limits; each failure named."""
 
+import faulthandler
+import sys
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,9 +12,20 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.errors import ImageError
 from ugrie import preprocess
 
+OUT_OF_MEMORY = "decoding it needs more memory than there is, or than decode_memory"
 # What photographs come in. Not Pillow's whole list: some of its formats run other programs (EPS) or hold no pixels (WMF).
 # MPO is not named: Pillow opens it as the JPEG that it begins with.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decoding one image may take: pixels, seconds, and the bytes of memory of a process that decodes apart."""
+
+    crop_size: int
+    max_pixels: int
+    seconds: float
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,25 @@ class Decoded:
     crop: np.ndarray
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes in this process. A decode that hangs ends the whole process after its time.
+
+    No thread of Python's could: a native decoder need not give the interpreter back. Whoever runs the process begins the
+    block again, then with `pipeline.sandbox.Sandbox`, which charges the image alone.
+    """
+
+    limits: Limits
+
+    def __call__(self, data: bytes) -> Decoded:
+        """Decodes and crops an image. Raises ImageError."""
+        faulthandler.dump_traceback_later(self.limits.seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+        try:
+            return decode(data, self.limits.crop_size, self.limits.max_pixels)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
@@ -35,6 +67,8 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
             raise ImageError("not_an_image", f"{len(data)} bytes that are no {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError as error:
             raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
+        except MemoryError:
+            raise ImageError("too_large", OUT_OF_MEMORY) from None
         except Exception as error:  # parsers of headers raise anything; the file is the cause
             raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
         with image:
@@ -45,5 +79,7 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
                 return Decoded(preprocess.crop(image, crop_size), width, height)
             except Image.DecompressionBombError as error:  # an image within, such as an icon's
                 raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
+            except MemoryError:
+                raise ImageError("too_large", OUT_OF_MEMORY) from None
             except Exception as error:  # as above, for the pixels
                 raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None

@@ -13,13 +13,16 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from pipeline import commit
 from pipeline.annotator import Annotator, AnnotatorSettings
 from pipeline.blocks import BlockWriter
+from pipeline.board import Board
 from pipeline.cluster import Shares, connect_ray, share_out
 from pipeline.config import AnnotateConfig
+from pipeline.decode import Limits
 from pipeline.fetch import Fetcher
 from pipeline.load import Loader
 from pipeline.plan import Plan, committed, prepare
 from pipeline.progress import Progress
 from pipeline.source import allowed_protocols
+from pipeline.stall import watched
 from pipeline.table import SCHEMA_VERSION
 
 logger = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     return record
 
 
-def operators(plan: Plan, shares: Shares) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
+def operators(plan: Plan, shares: Shares, board: Board) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
     """A run's three operators; of the annotator, what an actor makes it of."""
     config = plan.config
     fetcher = Fetcher(
@@ -83,7 +86,8 @@ def operators(plan: Plan, shares: Shares) -> tuple[Loader, AnnotatorSettings, Bl
         timeout=config.fetch_timeout,
         concurrency=config.fetch_concurrency,
     )
-    loader = Loader(config.output, config.storage_options, plan.manifest, fetcher, plan.tables, config.max_pixels)
+    limits = Limits(plan.tables.crop_size, config.max_pixels, config.decode_timeout, config.decode_memory)
+    loader = Loader(config.output, config.storage_options, plan.manifest, fetcher, plan.tables, limits, board)
     settings = AnnotatorSettings(
         model=config.model,
         options=config.storage_options,
@@ -95,13 +99,14 @@ def operators(plan: Plan, shares: Shares) -> tuple[Loader, AnnotatorSettings, Bl
         precision=config.precision,
         threads=shares.threads,
         batch_size=config.batch_size,
+        board=board,
     )
-    return loader, settings, BlockWriter(config.output, plan.rows_folder, config.storage_options, plan.tables)
+    return loader, settings, BlockWriter(config.output, plan.rows_folder, config.storage_options, plan.tables, board)
 
 
-def graph(plan: Plan, shares: Shares) -> Dataset:
+def graph(plan: Plan, shares: Shares, board: Board) -> Dataset:
     """The three operators over the blocks that are left. A row of the result is a block that was written."""
-    loader, settings, writer = operators(plan, shares)
+    loader, settings, writer = operators(plan, shares, board)
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
@@ -124,10 +129,12 @@ def _work(plan: Plan, shares: Shares) -> dict[str, float | None]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None  # a block of ours stays one of Ray's
+    board = Board.put_up()
     seconds: Counter[str] = Counter()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
     with Progress(plan.manifest.rows, done) as progress:
-        for batch in graph(plan, shares).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        written = graph(plan, shares, board).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for batch in watched(written, plan.config.stall_timeout, board.stuck):
             for row in pa.table(batch).to_pylist():
                 progress.add(row["rows"], row["ok"])
                 seconds.update({f"all_{stage}_seconds": row[f"{stage}_seconds"] for stage in ("fetch", "decode", "annotate")})

@@ -1,0 +1,111 @@
+"""Rays of our own: one that all tests share, and heads started as an operator would."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugins.processes import free_ports, script, stop_tree, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """The one Ray within this process that all tests share, of four logical CPUs."""
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A committed run: what was asked, its record, where it lies."""
+
+    config: Any
+    record: dict[str, Any]
+    output: Path
+
+
+@pytest.fixture(scope="session")
+def finished(corpus: Any, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The corpus annotated by Ray, undisturbed: what other runs are compared with."""
+    from pipeline.config import AnnotateConfig
+    from pipeline.run import annotate
+
+    output = tmp_path_factory.mktemp("finished")
+    config = AnnotateConfig(input=str(corpus.folder), output=str(output), run_id="undisturbed", date="2026-01-02", block_rows=8)
+    return Run(config, annotate(config), output)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray cluster of one node, started as an operator would."""
+
+    address: str
+    dashboard: str | None
+    environment: dict[str, str]
+
+    def python(self, *arguments: object, timeout: float = 280, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        """Runs a script of this project, which joins the cluster as RAY_ADDRESS says."""
+        command = [sys.executable, *map(str, arguments)]
+        environment = self.environment | {"RAY_ADDRESS": self.address}
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+    def submit(self, *options: object, entrypoint: Sequence[object], timeout: float = 280) -> subprocess.CompletedProcess[str]:
+        """`ray job submit` from the repository's root."""
+        command = [script("ray"), "job", "submit", "--address", self.dashboard, *map(str, options), "--", *map(str, entrypoint)]
+        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+@contextmanager
+def ray_head(cpus: int, dashboard: bool) -> Iterator[Head]:
+    folder = tempfile.mkdtemp(prefix="ugrie-head-")  # short: Ray's sockets lie below it
+    port, board, client, agent = free_ports(4)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") or key.startswith("RAY_AUTH")}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    command = [script("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={cpus}"]
+    command += [f"--include-dashboard={str(dashboard).lower()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={board}"]
+    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=300000000", "--disable-usage-stats"]
+    log = Path(folder) / "head.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    url = f"http://127.0.0.1:{board}"
+
+    def ready() -> bool:
+        if b"Ray runtime started" not in log.read_bytes():
+            return False
+        if not dashboard:
+            return True
+        try:
+            request = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+            return urllib.request.urlopen(request, timeout=10).status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    try:
+        wait_for("Ray's head", ready, process, log)
+        yield Head(f"127.0.0.1:{port}", url if dashboard else None, environment)
+    finally:
+        stop_tree(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def start_head() -> Callable[..., Any]:
+    """Starts a Ray head of its own, as a context: `with start_head(cpus=1, dashboard=False) as head`."""
+    return ray_head

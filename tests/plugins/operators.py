@@ -1,0 +1,63 @@
+"""A run's operators, called one after the other without Ray."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+@dataclass
+class Operators:
+    """A plan's three operators, as `pipeline.run` makes them, called one after the other in this process."""
+
+    models: dict[str, Any] = field(default_factory=dict)
+
+    def _of(self, plan: Any) -> tuple[Any, Any, Any]:
+        from pipeline.board import Board
+        from pipeline.cluster import Shares
+        from pipeline.run import operators
+
+        return operators(plan, Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=None, load=1, write=1), Board())
+
+    def annotator(self, plan: Any) -> Any:
+        """The plan's annotator; a model is loaded once for all plans."""
+        from pipeline.annotator import Annotator
+
+        settings = self._of(plan)[1]
+        if plan.tables.model not in self.models:
+            self.models[plan.tables.model] = Annotator(settings)
+        self.models[plan.tables.model].settings = settings
+        return self.models[plan.tables.model]
+
+    def writer(self, plan: Any) -> Any:
+        return self._of(plan)[2]
+
+    def load(self, plan: Any, block: int) -> pa.Table:
+        return self._of(plan)[0](pa.table({"block": [block]}))
+
+    def do(self, plan: Any, numbers: Sequence[int] | None = None) -> pa.Table:
+        """Loads, annotates and writes these blocks, by default all that are to be done. Returns what the writer says of them."""
+        annotate, write = self.annotator(plan), self.writer(plan)
+        blocks = [write(annotate(self.load(plan, block))) for block in (plan.todo if numbers is None else numbers)]
+        return pa.concat_tables(blocks)
+
+    def rows(self, plan: Any) -> list[dict[str, Any]]:
+        """Does all blocks and gathers them. Returns the table's rows, in order."""
+        from pipeline.commit import Gatherer, groups
+
+        self.do(plan)
+        gather = Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
+        rows = []
+        for i, group in enumerate(groups(plan.fs, plan.rows_folder, plan.manifest)):
+            gather(f"annotations/part-{i}.parquet", group)
+            with plan.fs.open(f"{plan.root}/annotations/part-{i}.parquet", "rb") as file:
+                rows += pq.read_table(file).to_pylist()
+        return rows
+
+
+@pytest.fixture(scope="session")
+def operators() -> Operators:
+    return Operators()
