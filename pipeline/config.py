@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from pipeline.uris import without_secrets
+
 
 def _comma_separated(value: Any) -> Any:
     words = [value] if isinstance(value, str) else value
@@ -58,7 +60,9 @@ class AnnotateConfig(BaseModel):
         None, ge=1, le=4096, description="Images that are fetched, annotated and written as one; by default 256, fewer in small runs"
     )
     fetch_concurrency: int = Field(16, ge=1, le=256, description="Images that one worker fetches at once")
-    fetch_timeout: float = Field(60.0, gt=0, description="Seconds after which an image that is still being read is given up")
+    fetch_timeout: float = Field(
+        60.0, gt=0, description="Seconds that reading one image may take, with all attempts; then it is given up (timeout)"
+    )
     max_bytes: int = Field(50_000_000, ge=1, description="A larger file is not read (too_large)")
     max_pixels: int = Field(100_000_000, ge=1, description="An image of more pixels is not decoded (too_large)")
     decode_timeout: float = Field(60.0, gt=0, description="Seconds after which the decoding of one image is given up (timeout)")
@@ -68,19 +72,6 @@ class AnnotateConfig(BaseModel):
     stall_timeout: float = Field(3600.0, gt=0, description="Seconds without a block being written after which the run ends, and says why")
 
     def public(self) -> dict[str, Any]:
-        """The configuration as it may be recorded: without storage options, and without passwords in URIs."""
+        """The configuration as it may be recorded: without storage options, and without the secrets of URIs."""
         settings = self.model_dump(mode="json", exclude={"storage_options"})
-        return {key: without_password(value) if isinstance(value, str) else value for key, value in settings.items()}
-
-
-def without_password(uri: str) -> str:
-    """`https://user:secret@host/x?sig=1` as `https://host/x`; anything else as it is."""
-    if "://" not in uri:
-        return uri
-    scheme, rest = uri.split("://", 1)
-    host, slash, path = rest.partition("/")
-    if scheme in ("http", "https"):
-        path = path.partition("?")[0]
-    if not scheme.startswith(("abfs", "wasb")):  # whose container@account names no user
-        host = host.rpartition("@")[2]
-    return f"{scheme}://{host}{slash}{path}"
+        return {key: without_secrets(value) if isinstance(value, str) else value for key, value in settings.items()}

@@ -1,16 +1,32 @@
-"""The two kinds of failure: a user's (the run must not start) and an image's (its row says so, the run goes on)."""
+"""The three kinds of failure: a user's (the run must not start), the storage's (it stops), an image's (its row says so)."""
+
+MESSAGE_LENGTH = 500
 
 
 class UserError(ValueError):
     """A setting, input or output is wrong. The message is one line that names the thing and the remedy."""
 
 
+class StorageError(RuntimeError):
+    """No image's failure: the storage refuses whoever asks. The run stops, and the same --run-id goes on once it is mended."""
+
+
 class ImageError(Exception):
-    """One image can't be annotated. `status` becomes its row's status, the message its row's error."""
+    """One image can't be annotated. `status` becomes its row's status, the message its row's error, as `one_line`."""
 
     def __init__(self, status: str, message: str):
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.status = status
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return type(self), (self.status, str(self))
+
+
+def one_line(text: str) -> str:
+    """A message on one line of at most 500 characters, all of them printable: it may be a server's, or hold a file's name."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LENGTH])
+    line = " ".join(printable.split())
+    return line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 1]}…"
 
 
 STATUSES = {
@@ -20,7 +36,9 @@ STATUSES = {
     "timeout": "it could not be read in time",
     "unreadable": "the object store failed in another way",
     "truncated": "fewer bytes came than the listing said",
+    "changed": "not the object that was listed any more; the next listing will have it",
     "too_large": "more bytes or pixels than the limits allow",
     "not_an_image": "its bytes are no image of a format that is read",
     "corrupt": "an image that its decoder can't finish",
+    "decoder_crashed": "its decoder crashed, even in a process of its own",
 }

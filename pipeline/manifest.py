@@ -2,6 +2,9 @@
 
 OUTPUT/_work/<run_id>/manifest/part-00000.parquet …; a row group is a block, the unit of work: fetched, annotated and written
 as one. A block's number is its position, so that a run that is resumed makes the same blocks of the same images.
+
+A URI's secrets, such as a link's signature, are in `link`, apart from the `uri` that rows and ids are made of. They are
+gone with the manifest, when the run is committed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +20,7 @@ import xxhash
 
 from pipeline.errors import UserError
 from pipeline.source import Item
-from pipeline.storage import write_atomic
+from pipeline.storage import open_file, write_atomic
 
 SCHEMA = pa.schema(
     [
@@ -27,6 +30,7 @@ SCHEMA = pa.schema(
         pa.field("version", pa.string(), nullable=False),
         pa.field("container", pa.string()),
         pa.field("position", pa.int64()),
+        pa.field("link", pa.string()),
     ]
 )
 BLOCKS_PER_FILE = 64
@@ -50,12 +54,15 @@ class Manifest:
 
     def read(self, fs: fsspec.AbstractFileSystem, block: int) -> pa.Table:
         """One block's images."""
-        with fs.open(part(self.folder, block // BLOCKS_PER_FILE), "rb") as file:
+        with open_file(fs, part(self.folder, block // BLOCKS_PER_FILE)) as file:
             return pq.ParquetFile(file).read_row_group(block % BLOCKS_PER_FILE)
 
 
 def image_id(item: Item) -> int:
-    """A stable key: the same URI and version, the same id. xxh64 read as int64: two of a billion images share one in 40 runs."""
+    """A stable key: the same URI (without its secrets) and version, the same id.
+
+    xxh64 read as int64: two of a billion images share one in 40 runs.
+    """
     return int(np.int64(np.uint64(xxhash.xxh64_intdigest(f"{item.uri}\0{item.version}".encode()))))
 
 

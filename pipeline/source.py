@@ -9,17 +9,21 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urljoin
 
 import fsspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
+from fsspec.implementations.http import HTTPFileSystem
 
-from pipeline.errors import UserError
-from pipeline.storage import Options, connect, protocol, version_of
+from pipeline.errors import StorageError, UserError, one_line
+from pipeline.retry import FOR_NOW
+from pipeline.storage import Options, connect, listed, names, open_file, version_of
+from pipeline.uris import scrubbed, without_secrets
 from ugrie.schemes import did_you_mean
 
 TABLES = (".parquet", ".csv", ".jsonl")
@@ -31,6 +35,7 @@ class Item:
     """One image: its URI, and its size in bytes and version where they are known without asking for it.
 
     Images within a file have the file's path as `container`, and as `position` the byte in a .tar or the row in a Parquet.
+    The URI has no secrets: where it takes some to fetch the image, such as a link's signature, they are in `link`.
     """
 
     uri: str
@@ -38,41 +43,48 @@ class Item:
     version: str = ""
     container: str | None = None
     position: int | None = None
+    link: str | None = None
 
 
 def items(uri: str, column: str, options: Options) -> Iterator[Item]:
     """The images of a source, in the order of their paths. Raises UserError where the source is empty or not as it should be."""
     fs, path = connect(uri, options)
-    files = _files(fs, path, uri)
+    shown = without_secrets(uri)
+    files = _files(fs, path, shown, options)
     found = False
     try:
         for item in _items(fs, files, column):
             found = True
             yield item
-    except OSError as error:
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{uri} can't be read: {what}; check the file and the credentials") from None
+    except (OSError, StorageError, *FOR_NOW) as error:
+        raise UserError(f"{shown} can't be read: {_told(error, options)}; check the file and the credentials") from None
     if not found:
-        raise UserError(f"{uri} holds no images")
+        raise UserError(f"{shown} holds no images")
 
 
-def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str) -> list[dict[str, Any]]:
+def _told(error: Exception, options: Options) -> str:
+    return one_line(scrubbed(str(error), options)) or type(error).__name__
+
+
+def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options) -> list[dict[str, Any]]:
     """The files of a folder, prefix or glob, or the one file, by path; hidden ones (._name, _name) left out."""
-    try:
+
+    def listing() -> tuple[dict[str, dict[str, Any]], str]:
         if fs.isfile(path):
-            listed, base = {path: fs.info(path)}, posixpath.dirname(path)
-        elif any(c in path for c in "*?[") and not fs.isdir(path):
-            listed, base = fs.glob(path, detail=True), re.split(r"[*?[]", path)[0].rpartition("/")[0]
-        else:
-            listed, base = fs.find(path, detail=True), path.rstrip("/")
+            return {path: fs.info(path)}, posixpath.dirname(path)
+        if any(c in path for c in "*?[") and not fs.isdir(path):
+            return fs.glob(path, detail=True), re.split(r"[*?[]", path)[0].rpartition("/")[0]
+        return fs.find(path, detail=True), path.rstrip("/")
+
+    try:
+        entries, base = listed(fs, path, listing)
     except FileNotFoundError:
-        listed, base = {}, path
-    except PermissionError as error:
-        raise UserError(f"{uri} can't be listed: {error or 'access denied'}; check the credentials") from None
+        entries, base = {}, path
     except Exception as error:  # storage clients raise kinds of their own
-        raise UserError(f"{uri} can't be listed: {error or type(error).__name__}") from None
+        advice = "; check the credentials" if isinstance(error, PermissionError | StorageError) else ""
+        raise UserError(f"{uri} can't be listed: {_told(error, options)}{advice}") from None
     files = []
-    for name, info in sorted(listed.items()):
+    for name, info in sorted(entries.items()):
         parts = name[len(base) :].split("/")
         if info.get("type") == "file" and not any(part.startswith((".", "_")) for part in parts):
             files.append(info)
@@ -93,13 +105,19 @@ def _items(fs: fsspec.AbstractFileSystem, files: list[dict[str, Any]], column: s
         for info in files:
             # A local name may hold bytes that are no UTF-8; shown escaped, it ends as a row that says missing.
             name = fs.unstrip_protocol(info["name"]).encode(errors="surrogateescape").decode(errors="backslashreplace")
-            yield Item(name, info.get("size"), version_of(info))
+            yield _named(Item(name, info.get("size"), version_of(info)))
+
+
+def _named(item: Item) -> Item:
+    """The item under a URI without secrets."""
+    uri = without_secrets(item.uri)
+    return item if uri == item.uri else replace(item, uri=uri, link=item.uri)
 
 
 def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterator[Item]:
-    shard, version = fs.unstrip_protocol(info["name"]), version_of(info)
+    shard, version = without_secrets(fs.unstrip_protocol(info["name"])), version_of(info)
     try:
-        with fs.open(info["name"], "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with open_file(fs, info["name"], info, ahead=50 * 2**20) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGES):
                     yield Item(f"{shard}!/{member.name.removeprefix('./')}", member.size, version, info["name"], member.offset_data)
@@ -111,10 +129,10 @@ def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterato
 
 
 def _table_rows(fs: fsspec.AbstractFileSystem, info: dict[str, Any], column: str) -> Iterator[Item]:
-    name = fs.unstrip_protocol(info["name"])
+    name = without_secrets(fs.unstrip_protocol(info["name"]))
     try:
         if name.lower().endswith(".parquet"):
-            with fs.open(info["name"], "rb") as file:
+            with open_file(fs, info["name"], info) as file:
                 parquet = pq.ParquetFile(file)
                 field = _field(parquet.schema_arrow, column, name)
                 if _is_bytes(field.type):
@@ -125,7 +143,7 @@ def _table_rows(fs: fsspec.AbstractFileSystem, info: dict[str, Any], column: str
                 for batch in parquet.iter_batches(columns=[column]):
                     yield from _uris(batch.column(0), info["name"], fs)
             return
-        with fs.open(info["name"], "rb") as file:
+        with open_file(fs, info["name"], info, ahead=50 * 2**20) as file:
             table = pyarrow.csv.read_csv(file) if name.lower().endswith(".csv") else pyarrow.json.read_json(file)
     except pa.ArrowInvalid as error:
         raise UserError(f"{name} can't be read as a table: {str(error).splitlines()[0]}") from None
@@ -159,12 +177,14 @@ def _uris(column: pa.Array, table: str, fs: fsspec.AbstractFileSystem) -> Iterat
         if value is None or not value.strip():
             yield Item("")
         elif "://" in value:
-            yield Item(value)
+            scheme, _, rest = value.strip().partition("://")
+            yield _named(Item(f"{scheme.lower()}://{rest}"))
+        elif isinstance(fs, HTTPFileSystem):
+            yield _named(Item(urljoin(table, value.strip())))
         else:
-            yield Item(fs.unstrip_protocol(posixpath.join(folder, value)))
+            yield _named(Item(fs.unstrip_protocol(posixpath.join(folder, value))))
 
 
 def allowed_protocols(uri: str, extra: tuple[str, ...]) -> frozenset[str]:
     """Where the URIs of a source may point: the source's own kind of storage, by all its names (s3, s3a), and what the user allows."""
-    names = fsspec.get_filesystem_class(protocol(uri)).protocol
-    return frozenset({*([names] if isinstance(names, str) else names), *extra})
+    return frozenset({*names(uri), *(name.lower() for name in extra)})

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import AnnotateConfig, without_password
+from pipeline.config import AnnotateConfig
 
 
 def config(**settings):
@@ -75,8 +75,3 @@ def test_what_is_public_has_no_secrets():
     assert "storage_options" not in public
     assert public["input"] == "https://host.org/list.csv"
     assert public["output"] == "s3://bucket/out"
-
-
-@pytest.mark.parametrize("uri", ["/data/photos", "s3://bucket/a?b.jpg", "relative/me@home.jpg", "s3://bucket/me@home.jpg"])
-def test_a_uri_without_a_password_stays_as_it_is(uri):
-    assert without_password(uri) == uri

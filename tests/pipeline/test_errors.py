@@ -1,10 +1,15 @@
-"""The two kinds of failure."""
+"""The three kinds of failure."""
 
+import pickle
 import re
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 import pipeline
-from pipeline.errors import STATUSES, ImageError
+from pipeline.errors import MESSAGE_LENGTH, STATUSES, ImageError, StorageError, one_line
 
 
 def test_every_status_that_is_raised_is_explained():
@@ -17,3 +22,38 @@ def test_every_status_that_is_raised_is_explained():
 def test_an_images_error_has_its_status_and_its_message():
     error = ImageError("missing", "there is no such object")
     assert (error.status, str(error)) == ("missing", "there is no such object")
+
+
+def test_every_status_is_in_the_docs():
+    docs = (Path(pipeline.__file__).parents[1] / "docs" / "tables.md").read_text()
+    listed = docs.split("## Statuses")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", listed, re.MULTILINE) == list(STATUSES)
+
+
+def test_errors_pass_between_processes():
+    error = pickle.loads(pickle.dumps(ImageError("changed", "it is another")))
+    assert (type(error), error.status, str(error)) == (ImageError, "changed", "it is another")
+    assert str(pickle.loads(pickle.dumps(StorageError("renew them")))) == "renew them"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("two\nlines\r\n and\ttabs", "two lines and tabs"),
+        ("\x1b[31mred\x1b[0m\x07\x00", "[31mred [0m"),
+        ("right\u202eto left\u2028line\ud800", "right to left line"),
+        ("größer 写真.jpg", "größer 写真.jpg"),
+        ("", ""),
+    ],
+)
+def test_a_message_is_one_printable_line(text, line):
+    assert one_line(text) == line
+    assert str(ImageError("unreadable", text)) == line
+
+
+@given(st.text() | st.text(min_size=490, max_size=3000))
+def test_a_message_is_never_longer_than_it_may_be(text):
+    line = one_line(text)
+    assert len(line) <= MESSAGE_LENGTH
+    assert line.isprintable()
+    assert len(one_line("x" * 10**6)) == MESSAGE_LENGTH

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.errors import UserError
+from pipeline.errors import StorageError, UserError
 from pipeline.plan import prepare
 from pipeline.run import annotate
 from pipeline.summary import summary
@@ -268,9 +268,10 @@ def test_a_key_that_is_refused_is_said_before_anything_is_done(s3, in_s3, corpus
     assert not (tmp_path / "out").exists()
 
 
-def test_an_object_that_is_refused_is_a_row_that_says_so(s3, in_s3, operators, tmp_path):
+def test_credentials_that_are_refused_end_the_run_and_stamp_no_rows(s3, in_s3, operators, tmp_path):
     plan = prepare(AnnotateConfig(input=f"{in_s3}/a/photo0*.jpg", output=str(tmp_path), limit=2, storage_options=s3.options))
     plan.config.storage_options.update(s3.refused)
-    found = operators.load(plan, 0).select(["status", "error"]).to_pylist()
-    assert [row["status"] for row in found] == ["forbidden"] * 2
-    assert all(row["error"].startswith("access denied") for row in found)
+    with pytest.raises(
+        StorageError, match=r"credentials for s3://.* are expired or wrong \(InvalidAccessKeyId\): renew them; the same --run-id"
+    ):
+        operators.load(plan, 0)

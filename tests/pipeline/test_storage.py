@@ -7,14 +7,6 @@ from pipeline import storage
 from pipeline.errors import UserError
 
 
-@pytest.mark.parametrize(
-    ("uri", "name"),
-    [("s3://bucket/key", "s3"), ("S3://bucket/key", "s3"), ("/home/me/x.jpg", "file"), ("x.jpg", "file"), ("file:///x", "file")],
-)
-def test_the_protocol_of_a_uri_is_what_stands_before_it(uri, name):
-    assert storage.protocol(uri) == name
-
-
 def test_an_unknown_protocol_names_the_one_that_was_meant():
     with pytest.raises(UserError, match=r"'s4://' of s4://bucket/x is no known kind of storage \(did you mean 's3://'\?\)"):
         storage.connect("s4://bucket/x", {})

@@ -1,0 +1,23 @@
+"""What the tests of the corpus job share beside the corpus: an S3 whose storage fails."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.faults import Proxy
+from tests.plugins.s3 import S3
+
+
+@pytest.fixture
+def failing(s3: S3) -> Callable[..., AbstractContextManager[tuple[Proxy, S3]]]:
+    """The same server seen through a proxy that fails: `with failing(fraction=0.2) as (proxy, s3)`."""
+
+    @contextmanager
+    def start(**settings: Any) -> Iterator[tuple[Proxy, S3]]:
+        with Proxy(s3.endpoint, **settings) as proxy:
+            yield proxy, replace(s3, endpoint=proxy.endpoint)
+
+    return start
