@@ -4,16 +4,19 @@
     ray job submit --working-dir . -- python jobs/annotate.py --input … --output …
 
 Every setting is a flag, or a key of the TOML file given as --config (a flag wins). The exit code is 0 when the run is
-committed, 2 when a setting is wrong (nothing was started then), 1 when it failed; the same --run-id goes on where it stopped.
+committed, 2 when a setting is wrong (nothing was started then), 1 when it failed, 143 when it was told to stop (SIGTERM, 130 on
+SIGINT). The same command with --run-id, or with --resume, goes on where it stopped.
 """
 
 import json
 import logging
+import signal
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Toml
@@ -27,10 +30,13 @@ app = App(name="annotate", help=__doc__, help_format="plaintext", version_flags=
 
 @app.default
 def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
-    from pipeline.run import annotate
+    from pipeline.run import RunError, annotate
     from pipeline.summary import summary
 
-    record = annotate(config)
+    try:
+        record = annotate(config)
+    except RunError as error:
+        sys.exit(f"annotate: {error}")
     print(summary(record, config.output))
 
 
@@ -44,13 +50,22 @@ def main(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True
 def run(tokens: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, those of the command line by default. Returns the exit code."""
     app.config = ()
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app.meta(tokens, exit_on_error=False, print_error=False)
     except (CycloptsError, UserError) as error:
         for problem in problems(error):
             print(f"annotate: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """A spot machine's warning, or the scheduler's. What is written stays; waiting for the blocks in flight could take too long."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def problems(error: Exception) -> Iterator[str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.board import Board
-from pipeline.storage import Options, connect, write_atomic
+from pipeline.storage import Options, connect, listed, write_atomic
 from pipeline.table import Tables, expect
 
 WRITTEN = pa.schema(
@@ -34,10 +34,8 @@ def path(folder: str, block: int) -> str:
 
 def done(fs: fsspec.AbstractFileSystem, folder: str) -> dict[int, int]:
     """The blocks whose rows are written, in order, with the sizes of their files in bytes."""
-    fs.invalidate_cache()
-    if not fs.exists(folder):
-        return {}
-    named = ((re.search(r"/block-(\d{8})\.parquet$", info["name"]), info["size"]) for info in fs.ls(folder, detail=True))
+    infos = listed(fs, folder, lambda: fs.ls(folder, detail=True) if fs.exists(folder) else [])
+    named = ((re.search(r"/block-(\d{8})\.parquet$", info["name"]), info["size"]) for info in infos)
     return dict(sorted((int(name[1]), size) for name, size in named if name))
 
 

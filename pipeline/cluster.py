@@ -12,9 +12,10 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class Shares:
-    """What each operator's tasks ask Ray for. The shares of one task of each always fit into the cluster together.
+    """What each operator's tasks ask Ray for, and at most how many load at once.
 
-    Ray Data waits for ever, silently, for a task that can't fit beside the actors.
+    Ray Data waits for ever, silently, for a task that can't fit beside the actors. So the actors of a run ask for no more than a
+    quarter of the CPUs: those of three runs that share a cluster leave room for the tasks of all.
     """
 
     device: str
@@ -22,6 +23,7 @@ class Shares:
     actor_cpus: float
     actor_gpus: float
     threads: int | None
+    loaders: int
     load: float
     write: float
 
@@ -53,6 +55,6 @@ def share_out(config: AnnotateConfig) -> Shares:
         actors = config.num_actors or max(1, int(gpus / config.gpus_per_actor))
         if actors * config.gpus_per_actor > gpus:
             raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {gpus:g} GPUs Ray has")
-        return Shares("cuda", actors, 0.0, config.gpus_per_actor, None, load, write)
+        return Shares("cuda", actors, 0.0, config.gpus_per_actor, None, max(1, int(cpus / load)), load, write)
     actors = config.num_actors or max(1, int(cpus // 4))
-    return Shares("cpu", actors, min(2.0, cpus / 2 / actors), 0.0, min(4, os.cpu_count() or 1), load, write)
+    return Shares("cpu", actors, min(1.0, cpus / 4 / actors), 0.0, min(4, os.cpu_count() or 1), max(1, int(cpus / 2 / load)), load, write)

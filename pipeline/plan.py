@@ -2,7 +2,9 @@
 
 import datetime as dt
 import json
-from dataclasses import dataclass
+import logging
+import uuid
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any
@@ -15,17 +17,22 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.manifest import Manifest, write_manifest
 from pipeline.source import items
-from pipeline.storage import connect, write_atomic
+from pipeline.storage import connect, create_atomic, listed, read
 from pipeline.table import Tables
 from pipeline.weights import check_tower, local_folder
 from ugrie import checkpoint
 from ugrie.schemes import SchemeError
 from ugrie.template import TemplateError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is ready to start or to go on. `todo` are the blocks that have no rows yet."""
+    """A run that is ready to start or to go on. `todo` are the blocks that have no rows yet.
+
+    `attempt` names this driver's files: another one of the same run, whether it died or is at work now, has other names.
+    """
 
     config: AnnotateConfig
     fs: fsspec.AbstractFileSystem
@@ -35,6 +42,7 @@ class Plan:
     manifest: Manifest
     started_at: dt.datetime
     todo: tuple[int, ...]
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     @property
     def rows_folder(self) -> str:
@@ -60,7 +68,6 @@ def prepare(config: AnnotateConfig) -> Plan:
     tables = _tables(config)
     fs, root = connect(config.output, config.storage_options)
     root = root.rstrip("/")
-    work = f"{root}/_work/{config.run_id}"
     asked = {
         "input": config.public()["input"],
         "model": tables.model,
@@ -70,37 +77,60 @@ def prepare(config: AnnotateConfig) -> Plan:
         "keep_embeddings": config.keep_embeddings,
         "precision": config.precision,
     }
-    before = _read_json(fs, f"{work}/plan.json")
-    if before is None:
-        source = islice(items(config.input, config.column, config.storage_options), config.limit)
-        try:
-            manifest = write_manifest(fs, f"{work}/manifest", source, config.block_rows)
-            started = dt.datetime.now(dt.UTC)
-            settled = {
-                "started_at": started.isoformat(),
-                "date": config.date.isoformat(),
-                "rows": manifest.rows,
-                "block_rows": manifest.block_rows,
-            }
-            write_atomic(fs, f"{work}/plan.json", json.dumps({"asked": asked, **settled}).encode())
-        except OSError as error:
-            raise UserError(
-                f"{config.output} can't be written: {error or type(error).__name__}; check the path and the credentials"
-            ) from None
-        before = {"asked": asked, **settled}
-    _check_same(config.run_id, before["asked"], asked)
-    manifest = Manifest(f"{work}/manifest", before["rows"], before["block_rows"])
+    if config.resume and "run_id" not in config.model_fields_set:
+        config = config.model_copy(update={"run_id": _unfinished(fs, root, asked) or config.run_id})
+    work = f"{root}/_work/{config.run_id}"
+    settled = _read_json(fs, f"{work}/plan.json") or _begin(config, fs, work, asked)
+    _check_same(config.run_id, settled["asked"], asked)
+    manifest = Manifest(f"{work}/{settled['manifest']}", settled["rows"], settled["block_rows"])
     done = blocks.done(fs, f"{work}/rows")
     return Plan(
-        config=config.model_copy(update={"date": dt.date.fromisoformat(before["date"])}),
+        config=config.model_copy(update={"date": dt.date.fromisoformat(settled["date"])}),
         fs=fs,
         root=root,
         work=work,
         tables=tables,
         manifest=manifest,
-        started_at=dt.datetime.fromisoformat(before["started_at"]),
+        started_at=dt.datetime.fromisoformat(settled["started_at"]),
         todo=tuple(number for number in range(manifest.blocks) if number not in done),
     )
+
+
+def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, work: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Lists the input and settles what the run is. Two drivers that begin the same run at once settle on one's list."""
+    name = f"manifest-{uuid.uuid4().hex[:8]}"
+    source = islice(items(config.input, config.column, config.storage_options), config.limit)
+    try:
+        manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows)
+        settled = {
+            "asked": asked,
+            "started_at": dt.datetime.now(dt.UTC).isoformat(),
+            "date": config.date.isoformat(),
+            "manifest": name,
+            "rows": manifest.rows,
+            "block_rows": manifest.block_rows,
+        }
+        if create_atomic(fs, f"{work}/plan.json", json.dumps(settled).encode()):
+            return settled
+        fs.rm(f"{work}/{name}", recursive=True)
+    except OSError as error:
+        raise UserError(f"{config.output} can't be written: {error or type(error).__name__}; check the path and the credentials") from None
+    return _read_json(fs, f"{work}/plan.json") or {}
+
+
+def _unfinished(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> str | None:
+    """The newest run that was asked for the same and has no record."""
+    found = []
+    for path in listed(fs, root, lambda: fs.glob(f"{root}/_work/*/plan.json")):
+        run_id = path.split("/")[-2]
+        settled = _read_json(fs, path)
+        if settled is not None and settled["asked"] == asked and _read_json(fs, f"{root}/runs/{run_id}.json") is None:
+            found.append((settled["started_at"], run_id))
+    logger.info(
+        "going on with run %s" if found else "no run that was asked for the same is unfinished: beginning one",
+        *[max(found)[1]] if found else [],
+    )
+    return max(found)[1] if found else None
 
 
 def _tables(config: AnnotateConfig) -> Tables:
@@ -135,8 +165,7 @@ def _check_same(run_id: str, before: dict[str, Any], asked: dict[str, Any]) -> N
 
 def _read_json(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
     try:
-        fs.invalidate_cache()
-        return json.loads(fs.cat_file(path))
+        return json.loads(read(fs, path))
     except FileNotFoundError:
         return None
     except Exception as error:  # storage clients raise kinds of their own

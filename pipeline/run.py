@@ -8,46 +8,73 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.exceptions import RayTaskError
 
 from pipeline import commit
 from pipeline.annotator import Annotator, AnnotatorSettings
 from pipeline.blocks import BlockWriter
 from pipeline.board import Board
 from pipeline.cluster import Shares, connect_ray, share_out
+from pipeline.commit import VerificationError
 from pipeline.config import AnnotateConfig
 from pipeline.decode import Limits
+from pipeline.errors import StorageError, UserError, one_line
 from pipeline.fetch import Fetcher
 from pipeline.load import Loader
 from pipeline.plan import Plan, committed, prepare
 from pipeline.progress import Progress
 from pipeline.source import allowed_protocols
-from pipeline.stall import watched
+from pipeline.stall import StalledError, watched
+from pipeline.storage import connect
 from pipeline.table import SCHEMA_VERSION
 
 logger = logging.getLogger(__name__)
+KNOWN = (StorageError, StalledError, VerificationError)
+
+
+class RunError(RuntimeError):
+    """A run that stopped before it was committed. The message is one line that says why and how it goes on."""
 
 
 def annotate(config: AnnotateConfig) -> dict[str, Any]:
     """Annotates the input's images and commits the run. Returns its record (see docs/tables.md).
 
-    Raises UserError before any cluster work begins, VerificationError where what was written is not what was asked for.
-    A run that is done already is not done again; its record is returned.
+    Raises UserError before any cluster work begins, RunError where the run stops later; it can be resumed. A run that is done
+    already is not done again; its record is returned.
     """
     record = committed(config)
     if record is not None:
         logger.info("run %s is done already, since %s: nothing to do", config.run_id, record["finished_at"])
-        return record
+    else:
+        record = _annotated(config)
+    fs, root = connect(config.output, config.storage_options)
+    commit.tidy(fs, root.rstrip("/"), record)
+    return record
+
+
+def _annotated(config: AnnotateConfig) -> dict[str, Any]:
     clock = time.perf_counter()
     plan = prepare(config)
     planned = time.perf_counter()
     if len(plan.todo) < plan.manifest.blocks:
-        logger.info("going on with run %s: %d of %d blocks are left", config.run_id, len(plan.todo), plan.manifest.blocks)
-    connect_ray()
-    started = time.perf_counter()
-    work = _work(plan, share_out(config)) if plan.todo else {}
-    annotated = time.perf_counter()
-    files = _gather(plan)
+        logger.info("going on with run %s: %d of %d blocks are left", plan.config.run_id, len(plan.todo), plan.manifest.blocks)
+    try:
+        connect_ray()
+        started = time.perf_counter()
+        work = _work(plan, share_out(config)) if plan.todo else {}
+        annotated = time.perf_counter()
+        files = _gather(plan)
+    except (KeyboardInterrupt, SystemExit):
+        logger.warning("run %s was told to stop: the same command with --run-id %s goes on", plan.config.run_id, plan.config.run_id)
+        raise
+    except UserError:
+        raise
+    except Exception as error:
+        if (record := committed(plan.config)) is not None:  # and with it, what this driver worked on is gone
+            logger.info("run %s was committed by another driver", plan.config.run_id)
+            return record
+        raise _stopped(plan.config.run_id, error) from error
     timings = {
         "plan_seconds": planned - clock,
         "ray_seconds": started - planned,
@@ -56,7 +83,7 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         **work,
     }
     record = {
-        "run_id": config.run_id,
+        "run_id": plan.config.run_id,
         "schema_version": SCHEMA_VERSION,
         "model": plan.tables.model,
         "date": plan.config.date.isoformat(),
@@ -69,9 +96,21 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         "timings": {name: value and round(value, 3) for name, value in timings.items()},
         "config": plan.config.public(),
     }
-    commit.write_record(plan.fs, plan.root, record)
-    plan.fs.rm(plan.work, recursive=True)
-    return record
+    return commit.write_record(plan.fs, plan.root, record)
+
+
+def _stopped(run_id: str, error: Exception) -> RunError:
+    """The error that ends a run, with what is at its bottom: Ray wraps what workers raise, more than once."""
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError) or not isinstance(cause, KNOWN):  # the first is of both kinds, and its text a traceback
+        inner = cause.cause if isinstance(cause, RayTaskError) else cause.__cause__
+        if inner is None:
+            break
+        cause = inner
+    if not isinstance(cause, KNOWN):
+        logger.error("run %s stopped at an error that was not foreseen", run_id, exc_info=error)
+    what = str(cause) if isinstance(cause, KNOWN) else f"{type(cause).__name__}: {cause}"
+    return RunError(f"run {run_id} stopped: {one_line(what)}. What is written stays; the same command with --run-id {run_id} goes on")
 
 
 def operators(plan: Plan, shares: Shares, board: Board) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
@@ -110,7 +149,7 @@ def graph(plan: Plan, shares: Shares, board: Board) -> Dataset:
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
-    loaded = numbers.map_batches(loader, num_cpus=shares.load, **whole)
+    loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=shares.loaders), num_cpus=shares.load, **whole)
     actors = ActorPoolStrategy(size=shares.actors)
     annotated = loaded.map_batches(
         Annotator,
@@ -145,6 +184,6 @@ def _gather(plan: Plan) -> list[dict[str, Any]]:
     """Verifies the blocks and makes the table's files of them, a task each."""
     gatherer = commit.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
     task: Any = ray.remote(num_cpus=0)(lambda target, numbers: gatherer(target, numbers))
-    name = f"annotations/dt={plan.config.date.isoformat()}/part-{plan.config.run_id}"
+    name = f"annotations/dt={plan.config.date.isoformat()}/part-{plan.config.run_id}-{plan.attempt}"
     groups = commit.groups(plan.fs, plan.rows_folder, plan.manifest)
     return ray.get([task.remote(f"{name}-{i:05d}.parquet", group) for i, group in enumerate(groups)])

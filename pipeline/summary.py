@@ -24,7 +24,7 @@ def summary(record: dict[str, Any], output: str) -> str:
     rate = timings.get("images_per_second")  # not known where all blocks were there already
     speed = f"{rate:.1f} images/s while annotating; " if rate else ""
     took = duration(sum(timings[f"{part}_seconds"] for part in ("plan", "ray", "annotate", "commit")))
-    table = f"{output.rstrip('/')}/annotations/dt={record['date']}/part-{record['run_id']}-*.parquet"
+    table = f"{output.rstrip('/')}/{record['files'][0].removesuffix('00000.parquet')}*.parquet"
     first = next(iter(counts["labels"]))
     field = "label" if record["schemes"][first] == "categorical" else "value"
     query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"

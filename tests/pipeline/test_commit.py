@@ -11,7 +11,7 @@ from pipeline import blocks, commit
 from pipeline.commit import Gatherer, VerificationError, groups
 from pipeline.config import AnnotateConfig
 from pipeline.plan import prepare
-from pipeline.storage import connect
+from pipeline.storage import connect, write_atomic
 from ugrie.schemes import load_scheme
 
 
@@ -38,7 +38,7 @@ def gather(plan):
 
 
 def test_blocks_become_a_file_with_all_their_rows_in_order(plan, gather, corpus):
-    result = gather("annotations/dt=2026-01-02/part-r-00000.parquet", [0, 1, 2, 3])
+    result = gather("annotations/dt=2026-01-02/part-r-0123abcd-00000.parquet", [0, 1, 2, 3])
     table = pq.read_table(f"{plan.root}/{result['file']}", partitioning=None)
     wanted = pa.concat_tables(plan.manifest.read(plan.fs, block) for block in range(4))
     assert table.schema.equals(plan.tables.output)
@@ -68,8 +68,11 @@ def alter(plan, block, change):
         (lambda rows: rows.slice(1), "block 1 holds 9 rows that are not the manifest's 10"),
         (lambda rows: pa.concat_tables([rows, rows]), "block 1 holds 20 rows"),
         (lambda rows: rows.take(list(reversed(range(10)))), "block 1 holds 10 rows that are not the manifest's 10"),
-        (lambda rows: rows.drop_columns("sentence"), "block 1 has another schema"),
-        (lambda rows: rows.set_column(5, "bytes", rows.column("bytes").cast(pa.float64())), "block 1 has another schema"),
+        (lambda rows: rows.drop_columns("sentence"), "block 1 holds 10 rows .* or not in the run's schema"),
+        (
+            lambda rows: rows.set_column(5, "bytes", rows.column("bytes").cast(pa.float64())),
+            "block 1 holds 10 rows .* or not in the run's schema",
+        ),
     ],
     ids=["a row less", "twice", "another order", "no sentence", "another type"],
 )
@@ -78,6 +81,24 @@ def test_a_block_that_is_not_the_manifests_is_not_committed(plan, gather, change
     with pytest.raises(VerificationError, match=message):
         gather("annotations/part.parquet", [0, 1])
     assert not plan.fs.exists(f"{plan.root}/annotations/part.parquet")
+    assert prepare(plan.config).todo == (1,)
+
+
+def test_a_block_whose_file_is_broken_is_done_again(plan, gather):
+    for number, data in ((0, b"no Parquet"), (2, b"")):
+        plan.fs.pipe_file(blocks.path(plan.rows_folder, number), data)
+        with pytest.raises(VerificationError, match=f"block {number} is broken: .*; the same --run-id does it again"):
+            gather("annotations/part.parquet", [number, 1])
+    assert prepare(plan.config).todo == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data[:-9], lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:]], ids=["cut", "flipped"]
+)
+def test_a_file_that_the_storage_spoiled_is_not_committed(plan, gather, monkeypatch, spoil):
+    monkeypatch.setattr(commit, "write_atomic", lambda fs, path, data: write_atomic(fs, path, spoil(data)))
+    with pytest.raises(VerificationError, match="annotations/part.parquet does not read back"):
+        gather("annotations/part.parquet", [0, 1])
 
 
 def test_the_blocks_of_another_block_are_not_committed(plan, gather):
@@ -133,7 +154,58 @@ def test_the_counts_of_all_files_are_added():
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_the_record_is_json_under_its_runs_name(tmp_path, kind):
     fs, root = connect(str(tmp_path) if kind == "local" else "memory://commit-test", {})
-    path = commit.write_record(fs, root, {"run_id": "r-1", "input": "s3://bucket/é"})
-    assert path.endswith("/runs/r-1.json")
-    assert json.loads(fs.cat_file(path)) == {"run_id": "r-1", "input": "s3://bucket/é"}
+    record = {"run_id": "r-1", "input": "s3://bucket/é"}
+    assert commit.write_record(fs, root, record) == record
+    path = f"{root}/runs/r-1.json"
+    assert json.loads(fs.cat_file(path)) == record
     assert "é".encode() in fs.cat_file(path)
+    assert commit.write_record(fs, root, record | {"input": "another driver's"}) == record
+    assert json.loads(fs.cat_file(path)) == record
+
+
+def test_a_file_of_the_table_names_its_run():
+    named = {
+        "o/annotations/dt=2026-01-02/part-r-0123abcd-00000.parquet": "r",
+        "part-r-0123abcd-0123abcd-00000.parquet": "r-0123abcd",
+        ".part-r.s-0123abcd-00017.parquet." + "0" * 32: "r.s",
+    }
+    assert {name: commit.part_of(name) for name in named} == named
+    for name in (
+        "part-r-00000.parquet",
+        "part-r-0123abcd-00000.csv",
+        "spark-part-r-0123abcd-00000.parquet",
+        "part--0123abcd-00000.parquet",
+    ):
+        assert commit.part_of(name) is None
+
+
+def test_what_a_committed_run_left_is_removed_and_nothing_else(tmp_path):
+    fs, root = connect(str(tmp_path), {})
+    folder = "annotations/dt=2026-01-02"
+    kept = [
+        f"{folder}/part-r-aaaaaaaa-00000.parquet",
+        f"{folder}/part-r-bbbbbbbb-cccccccc-00000.parquet",  # of the run r-bbbbbbbb
+        f"{folder}/notes.parquet",
+        "annotations/dt=2026-01-03/part-r-bbbbbbbb-00000.parquet",  # not of this run: it has another date
+        "_work/other/plan.json",
+        "runs/r.json",
+    ]
+    gone = [
+        f"{folder}/part-r-bbbbbbbb-00000.parquet",
+        f"{folder}/.part-r-bbbbbbbb-00001.parquet.{'0' * 32}",
+        "_work/r/plan.json",
+        "_work/r/rows/block-00000000.parquet",
+    ]
+    for name in kept + gone:
+        fs.makedirs(fs._parent(f"{root}/{name}"), exist_ok=True)
+        fs.pipe_file(f"{root}/{name}", b"x")
+    commit.tidy(fs, root, {"run_id": "r", "date": "2026-01-02", "files": kept[:1]})
+    assert sorted(name.removeprefix(f"{root}/") for name in fs.find(root)) == sorted(kept)
+
+
+def test_a_run_stays_committed_where_what_it_left_cannot_be_removed(tmp_path, monkeypatch, caplog):
+    fs, root = connect(str(tmp_path), {})
+    fs.makedirs(f"{root}/_work/r")
+    monkeypatch.setattr(type(fs), "rm", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no")))
+    commit.tidy(fs, root, {"run_id": "r", "date": "2026-01-02", "files": []})
+    assert "jobs/clean.py does" in caplog.text

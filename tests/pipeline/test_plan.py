@@ -1,6 +1,7 @@
 """What a run will do, settled before any cluster work begins."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
@@ -105,6 +106,35 @@ def test_a_run_that_goes_on_must_be_asked_for_the_same(config, settings, message
     prepare(config())
     with pytest.raises(UserError, match=message):
         prepare(config(**settings))
+
+
+def test_drivers_that_begin_one_run_at_once_settle_on_one_list(config, tmp_path):
+    with ThreadPoolExecutor(6) as pool:
+        plans = list(pool.map(lambda _: prepare(config()), range(6)))
+    assert len({(plan.manifest.folder, plan.started_at, plan.todo) for plan in plans}) == 1
+    assert len({plan.attempt for plan in plans}) == 6
+    assert len(list((tmp_path / "out" / "_work" / "r").glob("manifest-*"))) == 1
+    assert plans[0].manifest.read(plans[0].fs, 0).num_rows == 9
+
+
+def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, caplog):
+    caplog.set_level("INFO")
+
+    def resumed(**settings):
+        settings = {"resume": True} | settings
+        return prepare(AnnotateConfig(**config(**settings).model_dump(exclude={"run_id"}, exclude_unset=True))).config.run_id
+
+    assert resumed() not in ("a", "b")
+    assert "is unfinished: beginning one" in caplog.text
+    for run_id, settings in {"a": {}, "b": {}, "other": {"limit": 3}, "c": {}}.items():
+        prepare(config(run_id=run_id, **settings))
+    assert resumed() == "c"
+    assert "going on with run c" in caplog.text
+    assert resumed(limit=3) == "other"
+    plan = prepare(config(run_id="c"))
+    write_atomic(plan.fs, f"{plan.root}/runs/c.json", b"{}")
+    assert resumed() == "b"
+    assert prepare(config(run_id="mine", resume=True)).config.run_id == "mine"
 
 
 def test_another_run_into_the_same_output_is_a_run_of_its_own(config):

@@ -1,6 +1,9 @@
 """A run from its plan to its record, on a real Ray."""
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import duckdb
 import pandas as pd
@@ -9,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import blocks, run
+from pipeline.cluster import share_out
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
 from pipeline.plan import prepare
-from pipeline.run import annotate
+from pipeline.run import RunError, annotate
 from pipeline.summary import summary
 
 pytestmark = pytest.mark.timeout(300)
@@ -47,7 +52,8 @@ def test_the_record_says_what_was_done(finished, corpus, rows):
     statuses = list(corpus.status.values())
     assert record["counts"]["rows"] == 40
     assert record["counts"]["status"] == {status: statuses.count(status) for status in statuses}
-    assert record["files"] == ["annotations/dt=2026-01-02/part-undisturbed-00000.parquet"]
+    (file,) = record["files"]
+    assert re.fullmatch(r"annotations/dt=2026-01-02/part-undisturbed-[0-9a-f]{8}-00000\.parquet", file)
     assert (record["run_id"], record["date"], record["input"]) == ("undisturbed", "2026-01-02", str(corpus.folder))
     assert record["started_at"] <= record["finished_at"]
     assert record["config"]["block_rows"] == 8
@@ -116,6 +122,35 @@ def test_a_run_that_died_before_it_was_committed_is_only_committed(finished, ope
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
     assert record["counts"] == finished.record["counts"]
     assert summary(record, str(tmp_path)).startswith("34 of 40 images annotated")
+
+
+def test_two_drivers_of_one_run_at_once_end_with_one_table(finished, rows, tmp_path, local_ray, check_output):
+    config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "twice"})
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(annotate, [config, config])
+    assert first == second == rows.record(tmp_path)
+    assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, first), by_id) == []
+    check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+
+
+def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, local_ray):
+    config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "spoiled"})
+    plan = prepare(config)
+    operators.do(plan)
+    plan.fs.pipe_file(blocks.path(plan.rows_folder, 2), b"half a block")
+    with pytest.raises(RunError, match=r"run spoiled stopped: block 2 is broken: .* with --run-id spoiled goes on"):
+        annotate(config)
+    assert not (tmp_path / "runs").exists()
+    record = annotate(config)
+    assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
+
+
+def test_a_run_that_is_stuck_says_where_and_ends(finished, tmp_path, local_ray, monkeypatch):
+    config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "stuck", "stall_timeout": 3.0})
+    monkeypatch.setattr(run, "share_out", lambda config: replace(share_out(config), actor_cpus=3.0, load=2.0))  # which can't both fit
+    with pytest.raises(RunError, match=r"run stuck stopped: no block was written for 3 s: .*of 4 CPUs.*stall_timeout = 3 s"):
+        annotate(config)
 
 
 # --- every kind of source

@@ -14,6 +14,7 @@ def record(**changes):
         "run_id": "r",
         "model": "ugrie-tiny@123",
         "date": "2026-01-02",
+        "files": [f"annotations/dt=2026-01-02/part-r-0123abcd-0000{i}.parquet" for i in range(2)],
         "schemes": {"polarity2": "categorical", "valence": "ordinal"},
         "counts": {"rows": 5, "status": {"ok": 4, "corrupt": 1}, "labels": labels},
         "timings": {"plan_seconds": 1, "ray_seconds": 2, "annotate_seconds": 60, "commit_seconds": 1, "images_per_second": 2.5},
@@ -28,7 +29,7 @@ def test_it_says_what_came_out_and_where_it_is():
     assert re.search(r"polarity2 +positive 75%, negative 25%\n", text)
     assert re.search(r"valence +good 100%\n", text)
     assert "2.5 images/s while annotating; 1 min 04 s in all" in text
-    assert "table   s3://bucket/out/annotations/dt=2026-01-02/part-r-*.parquet\n" in text
+    assert "table   s3://bucket/out/annotations/dt=2026-01-02/part-r-0123abcd-*.parquet\n" in text
     assert "record  s3://bucket/out/runs/r.json\n" in text
 
 

@@ -20,7 +20,7 @@ class Operators:
         from pipeline.cluster import Shares
         from pipeline.run import operators
 
-        return operators(plan, Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=None, load=1, write=1), Board())
+        return operators(plan, Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1), Board())
 
     def annotator(self, plan: Any) -> Any:
         """The plan's annotator; a model is loaded once for all plans."""
