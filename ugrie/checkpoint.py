@@ -6,19 +6,21 @@ checkpoint is executed. Needs no torch, so that a job can check its model before
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, field_validator
 
+from ugrie.errors import GivenError
 from ugrie.schemes import Scheme, SchemeError, did_you_mean
 from ugrie.template import Template
 
 FOLDER = Path(__file__).parent / "checkpoints"
 FORMAT = 2
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+Scale = Annotated[FiniteFloat, Field(gt=0)]
 
 
-class CheckpointError(ValueError):
+class CheckpointError(GivenError):
     """A checkpoint is unknown, incomplete or not of this kind. The message names it and the remedy."""
 
 
@@ -27,14 +29,14 @@ class TowerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedding_dim: int
-    crop_size: int = 224
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    embedding_dim: PositiveInt
+    crop_size: PositiveInt = 224
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    deviation: tuple[Scale, Scale, Scale]
     name: str | None = None
     pretrained: str | None = None
     vision_cfg: dict[str, Any] | None = None
-    stages: int | None = None  # of the described timm trunk, the last so many stages make the embedding (`ugrie.stages`)
+    stages: PositiveInt | None = None  # of the described timm trunk, the last so many stages make the embedding (`ugrie.stages`)
 
     @property
     def is_transformer(self) -> bool:
@@ -48,11 +50,11 @@ class MapperConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    components: int
-    landmarks: int
-    prefix_length: int
-    hidden: int
-    dropout: float = 0.0
+    components: PositiveInt
+    landmarks: PositiveInt
+    prefix_length: PositiveInt
+    hidden: PositiveInt
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class Format(BaseModel):
@@ -69,11 +71,16 @@ class Config(BaseModel):
     format: int = FORMAT
     name: str
     schemes: tuple[Scheme, ...]
-    temperatures: dict[str, float]
+    temperatures: dict[str, Scale]
     tower: TowerConfig
     mapper: MapperConfig
     bart: dict[str, Any]
     decoder_start: tuple[int, ...] | None = None  # what every sentence begins with; by default what `bart` says alone
+
+    @field_validator("schemes")
+    @classmethod
+    def _check(cls, schemes: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
+        return Template(schemes).schemes
 
     def template(self, names: tuple[str, ...] | None = None) -> Template:
         """The template of the schemes asked for, in that order; of all by default. Raises SchemeError."""
@@ -94,7 +101,7 @@ def bundled_checkpoints() -> tuple[str, ...]:
 def find(name_or_folder: str) -> Path:
     """The folder of a bundled checkpoint or a user's own. Raises CheckpointError where there is none."""
     folder = FOLDER / name_or_folder if name_or_folder in bundled_checkpoints() else Path(name_or_folder)
-    if not folder.is_dir():
+    if not _is_folder(folder):
         known = bundled_checkpoints()
         raise CheckpointError(
             f"there is no model '{name_or_folder}'{did_you_mean(name_or_folder, known)}; bundled are {', '.join(known)}, "
@@ -104,6 +111,14 @@ def find(name_or_folder: str) -> Path:
     if missing:
         raise CheckpointError(f"{folder} is no UGRIE checkpoint: it lacks {', '.join(missing)}")
     return folder
+
+
+def _is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, also of names that no file could have, and where the user may not look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def read_config(folder: Path) -> Config:

@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ugrie.errors import GivenError
 
-class Int8Error(ValueError):
+
+class Int8Error(GivenError):
     """A tower can't be had in int8. The message says why and what to do."""
 
 

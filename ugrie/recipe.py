@@ -8,15 +8,16 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from ugrie.errors import GivenError
 from ugrie.schemes import did_you_mean
 
 
-class RecipeError(ValueError):
+class RecipeError(GivenError):
     """A recipe is not as it should be. The message names the field."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Column(_Strict):
@@ -60,7 +61,7 @@ class Derived(_Strict):
     def _check(cls, pattern: str) -> str:
         try:
             groups = re.compile(pattern).groups
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"no regular expression: {error}") from None
         if groups != 1:
             raise ValueError(f"a pattern needs one group, for what it finds; this one has {groups}")
@@ -195,7 +196,9 @@ def read_recipe(path: str | Path) -> Recipe:
         ) from None
     except ValidationError as error:
         raise RecipeError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
-    except ValueError as error:  # no TOML, or no text
+    except RecursionError:
+        raise RecipeError(f"{path}: its values are nested too deeply") from None
+    except ValueError as error:  # no TOML, no text, or no path
         raise RecipeError(f"{path}: {error}") from None
     for what in ("schemes", "data"):
         if not getattr(recipe, what):

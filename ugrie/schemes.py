@@ -10,20 +10,23 @@ some have crosswalks to others. docs/schemes.md lists the bundled ones and shows
 
 import difflib
 import tomllib
+from collections import Counter
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from ugrie.errors import GivenError
+
 FOLDER = Path(__file__).parent / "schemes"
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
 
-class SchemeError(ValueError):
+class SchemeError(GivenError):
     """A scheme is unknown or its file is wrong. The message names the thing and the remedy."""
 
 
@@ -35,7 +38,7 @@ class Label(BaseModel):
     name: str = Field(min_length=1, pattern=r"^[^\W_][\w'\-/]*( [\w'\-/]+)*$")
     polarity: Literal["positive", "negative", "neutral"] | None = None
     synonyms: tuple[str, ...] = ()
-    value: float | None = None
+    value: FiniteFloat | None = None
 
 
 class Crosswalk(BaseModel):
@@ -62,9 +65,9 @@ class Scheme(BaseModel):
     name: Name
     title: str
     kind: Literal["categorical", "ordinal"]
-    clause: str = Field(min_length=1, pattern=r"^[^\s,.;]+( [^\s,.;]+)*$")
+    clause: str = Field(min_length=1, pattern=r"^[^\s\p{Cc},.;]+( [^\s\p{Cc},.;]+)*$")
     source: str
-    range: tuple[float, float] | None = None
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
     labels: tuple[Label, ...] = Field(min_length=2)
     wheel: tuple[str, ...] | None = None
     crosswalks: dict[Name, Crosswalk] = {}
@@ -100,10 +103,10 @@ class Scheme(BaseModel):
             return self
         if self.kind == "ordinal":
             raise ValueError("an ordinal scheme has no wheel: its labels stand in a line")
-        named = self._named(self.wheel, "wheel")
+        named = Counter(self._named(self.wheel, "wheel"))
         for name in self.label_names:
-            if named.count(name) != 1:
-                raise ValueError(f"wheel: each label stands on it once, '{name}' {'does not' if name not in named else 'does more often'}")
+            if named[name] != 1:
+                raise ValueError(f"wheel: each label stands on it once, '{name}' {'does more often' if named[name] else 'does not'}")
         return self
 
     @model_validator(mode="after")
@@ -111,7 +114,7 @@ class Scheme(BaseModel):
         for target, crosswalk in self.crosswalks.items():
             where = f"crosswalks.{target}"
             mapped = {name for words in crosswalk.labels.values() for name in self._named(words, where)}
-            unmapped = self._named(crosswalk.unmapped, where)
+            unmapped = set(self._named(crosswalk.unmapped, where))
             for name in self.label_names:
                 if name in mapped and name in unmapped:
                     raise ValueError(f"{where}: '{name}' is both mapped and unmapped")
@@ -121,8 +124,9 @@ class Scheme(BaseModel):
 
     def _named(self, words: Iterable[str], where: str) -> list[str]:
         """The labels that some words of the scheme's own file stand for."""
+        names = self.label_names
         try:
-            return [self.label_names[self.label_index(word)] for word in words]
+            return [names[self.label_index(word)] for word in words]
         except SchemeError as error:
             raise ValueError(f"{where}: {error}") from None
 
@@ -140,12 +144,17 @@ class Scheme(BaseModel):
         """How many numbers a regression says of an image: a share for each label, or an ordinal scheme's value alone."""
         return 1 if self.kind == "ordinal" else len(self.labels)
 
+    @cached_property
+    def words(self) -> dict[str, int]:
+        """The position of each label by its name and its synonyms, case folded."""
+        return {word.casefold(): i for i, label in enumerate(self.labels) for word in (*label.synonyms, label.name)}
+
     def label_index(self, word: str) -> int:
         """The position of a label given by its name or a synonym, whatever the case. Raises SchemeError."""
-        words = {w.casefold(): i for i, label in enumerate(self.labels) for w in (*label.synonyms, label.name)}
-        if word.casefold() not in words:
-            raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(word.casefold(), words)}: {', '.join(self.label_names)}")
-        return words[word.casefold()]
+        folded = word.casefold()
+        if folded not in self.words:
+            raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(folded, self.words)}: {', '.join(self.label_names)}")
+        return self.words[folded]
 
     @property
     def wheel_distance(self) -> np.ndarray:
@@ -225,10 +234,14 @@ def _read(path: Path) -> Scheme:
             scheme = Scheme.model_validate(tomllib.load(file))
     except FileNotFoundError:
         raise SchemeError(f"{path}: there is no such scheme file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SchemeError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise SchemeError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
         raise SchemeError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
+    except RecursionError:
+        raise SchemeError(f"{path} is not valid TOML: its values are nested too deeply") from None
+    except ValueError as error:  # no TOML, no text, or no path
+        raise SchemeError(f"{path} is not valid TOML: {error}") from None
     if scheme.name != path.stem:
         raise SchemeError(f"{path}: the scheme calls itself '{scheme.name}'; name and file name must agree")
     return scheme

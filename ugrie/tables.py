@@ -15,6 +15,7 @@ from typing import overload
 
 import numpy as np
 
+from ugrie.errors import GivenError
 from ugrie.recipe import Derived, Format
 from ugrie.schemes import did_you_mean
 
@@ -42,7 +43,7 @@ class Picked(Sequence[Image]):
         return Picked(self.images, self.rows[index]) if isinstance(index, slice) else self.images[self.rows[index]]
 
 
-class DataError(ValueError):
+class DataError(GivenError):
     """A data set can't be read as its recipe says. The message names the file and the column or value."""
 
 

@@ -15,13 +15,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ugrie.errors import GivenError
 from ugrie.schemes import Scheme, SchemeError, did_you_mean, load_scheme
 
 OPENING = "Overall"
 CLOSING = "."
 
 
-class TemplateError(ValueError):
+class TemplateError(GivenError):
     """A sentence doesn't follow its template. The message names the clause or the word."""
 
 
@@ -36,9 +37,15 @@ class Template:
             raise TemplateError("a template needs at least one scheme")
         for what in ("name", "clause"):
             words = [getattr(scheme, what) for scheme in self.schemes]
-            twice = next((w for w in words if words.count(w) > 1), None)
+            folded = [word.casefold() for word in words]
+            twice = next((word for word in words if folded.count(word.casefold()) > 1), None)
             if twice is not None:
                 raise TemplateError(f"two schemes of the template have the {what} '{twice}'")
+        said: dict[str, str] = {}
+        for scheme in self.schemes:
+            for text in (f"{scheme.clause} {word}" for word in scheme.words):
+                if said.setdefault(text.casefold(), scheme.name) != scheme.name:
+                    raise TemplateError(f"'{text}' can be read as {said[text.casefold()]} and as {scheme.name}: change a clause")
 
     @classmethod
     def of(cls, *names: str) -> "Template":
@@ -74,20 +81,23 @@ class Template:
         opening, *clauses = [part.strip() for part in text.split(",")]
         if opening.casefold() != OPENING.casefold():
             raise TemplateError(f"a sentence begins with '{OPENING},', this one with '{opening[:40]}'")
-        longest_first = sorted(self.schemes, key=lambda scheme: -len(scheme.clause))
-        by_clause = {scheme.clause.casefold(): scheme for scheme in longest_first}
+        by_clause = {scheme.clause.casefold(): scheme for scheme in self.schemes}
+        longest_first = sorted(by_clause, key=len, reverse=True)
         found: dict[str, str] = {}
         for clause in clauses:
-            scheme = next((s for text, s in by_clause.items() if clause.casefold().startswith(text + " ")), None)
-            if scheme is None:
+            begun = [text for text in longest_first if clause.casefold().startswith(text + " ")]
+            if not begun:
                 raise TemplateError(f"'{clause[:60]}' is no clause of this template{did_you_mean(clause, by_clause)}")
+            words = {text: clause.casefold()[len(text) + 1 :] for text in begun}
+            # A clause may begin another: the one that the rest is a label of is meant.
+            text = next((text for text in begun if words[text] in by_clause[text].words), begun[0])
+            scheme = by_clause[text]
             if scheme.name in found:
                 raise TemplateError(f"the sentence states {scheme.name} twice")
             try:
-                index = scheme.label_index(clause.casefold()[len(scheme.clause.casefold()) + 1 :])
+                found[scheme.name] = scheme.label_names[scheme.label_index(words[text])]
             except SchemeError as error:
                 raise TemplateError(str(error)) from None
-            found[scheme.name] = scheme.label_names[index]
         return {scheme.name: found[scheme.name] for scheme in self.schemes if scheme.name in found}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ugrie import checkpoint
 from ugrie.checkpoint import CheckpointError
-from ugrie.schemes import SchemeError
+from ugrie.schemes import SchemeError, load_scheme
 
 
 @pytest.fixture
@@ -41,6 +41,12 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are():
         checkpoint.find("ugrie-tinny")
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "\0", ""])
+def test_a_name_that_no_folder_can_have_is_no_model(name):
+    with pytest.raises(CheckpointError, match=r"there is no model|is no UGRIE checkpoint"):
+        checkpoint.find(name)
+
+
 @pytest.mark.parametrize("file", checkpoint.FILES)
 def test_a_missing_file_is_named(folder, file):
     (folder / file).unlink()
@@ -60,6 +66,13 @@ def test_a_file_is_no_checkpoint(folder):
         ({"temperatures": None}, "temperatures: Input should be"),
         ({"schemes": [{"name": "x"}]}, "schemes.0.title: Field required"),
         ({"tower": {"embedding_dim": "wide"}}, "tower.embedding_dim: Input should be a valid integer"),
+        ({"tower": {"embedding_dim": 0}}, "tower.embedding_dim: Input should be greater than 0"),
+        ({"temperatures": {"calmness": 0.0}}, "temperatures.calmness: Input should be greater than 0"),
+        ({"schemes": []}, "schemes: Value error, a template needs at least one scheme"),
+        (
+            {"schemes": [load_scheme("valence").model_dump(mode="json")] * 2},
+            "schemes: Value error, two schemes of the template have the name",
+        ),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
     ],
 )

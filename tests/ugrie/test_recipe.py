@@ -85,6 +85,8 @@ def test_there_is_a_bundled_recipe():
             'tower = { name = "a", pretraind = "b" }',
             "pretraind: Extra inputs are not permitted (did you mean 'pretrained'?)",
         ),
+        ('tower = "lite0"', 'tower = "lite0"\nlearning_rate = inf', "learning_rate: Input should be a finite number"),
+        ("range = [1, 7]", "range = [1, nan]", "data.0.schemes.valence.range.1: Input should be a finite number"),
         ('schemes = ["polarity2", "valence"]', "schemes = []", "schemes: there must be at least one"),
         ('path = "photos"\n', "", "data.0.path: Field required"),
         ('path = "photos"', 'path = "photos"\nrepeat = 0', "data.0.repeat: Input should be greater than or equal to 1"),
@@ -130,6 +132,10 @@ def test_a_wrong_recipe_is_named_with_its_field(recipe_file, old, new, message):
             "data.0.derived.theme.pattern: Value error, no regular expression: missing )",
         ),
         (
+            'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "(a{99999999999})" }',
+            "data.0.derived.theme.pattern: Value error, no regular expression: the repetition number is too large",
+        ),
+        (
             'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "a" }',
             "data.0.derived.theme.pattern: Value error, a pattern needs one group, for what it finds; this one has 0",
         ),
@@ -161,6 +167,13 @@ def test_a_recipe_that_is_a_folder_or_no_text_is_named(tmp_path):
     (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match=re.escape(f"{tmp_path / 'recipe.toml'}: 'utf-8' codec can't decode")):
         read_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_that_is_nested_without_end_is_named(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("schemes = " + "[" * 5000)
+    with pytest.raises(RecipeError, match=re.escape(f"{path}: its values are nested too deeply")):
+        read_recipe(path)
 
 
 def test_a_tower_and_a_bart_are_a_name_or_a_table(recipe_file):

@@ -130,6 +130,31 @@ def test_a_scheme_file_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "is not valid TOML: 'utf-8' codec can't decode"),
+        (b"range = " + b"[" * 5000, "is not valid TOML: its values are nested too deeply"),
+        (b"range = 1" + b"0" * 5000, "is not valid TOML: Exceeds the limit"),
+    ],
+)
+def test_a_scheme_file_that_is_no_toml_is_named(tmp_path, content, message):
+    (tmp_path / "weather.toml").write_bytes(content)
+    with pytest.raises(SchemeError, match=re.escape(f"{tmp_path / 'weather.toml'} {message}")):
+        load_scheme(str(tmp_path / "weather.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("folder.toml", "Is a directory"), ("file/x.toml", "Not a directory"), (f"{'x' * 300}.toml", "File name too long")],
+)
+def test_a_scheme_file_that_can_not_be_opened_is_named(tmp_path, name, message):
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(SchemeError, match=f"{name}: {message}"):
+        load_scheme(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('name = "weather"', "name = weather", "is not valid TOML"),
@@ -142,6 +167,8 @@ def test_a_scheme_file_that_is_not_there_is_named(tmp_path):
         ('clause = "the weather is"', 'clause = "today, the weather is"', "clause: String should match pattern"),
         ('clause = "the weather is"', 'clause = "the weather is "', "clause: String should match pattern"),
         ('clause = "the weather is"', 'clause = "the  weather is"', "clause: String should match pattern"),
+        ('clause = "the weather is"', 'clause = "the\\u001cweather is"', "clause: String should match pattern"),
+        ('name = "weather"', f'name = "{"x" * 65}"', "name: String should have at most 64 characters"),
         ('source = "a test"', 'source = "a test"\ncolour = "red"', "colour: Extra inputs are not permitted"),
         ('source = "a test"', 'source = "a test"\nwheels = []', "wheels: Extra inputs are not permitted (did you mean 'wheel'?)"),
         ('polarity = "positive"', 'polarty = "positive"', "labels.0.polarty: Extra inputs are not permitted (did you mean 'polarity'?)"),
@@ -173,6 +200,8 @@ def test_a_wrong_scheme_file_is_named_with_its_field(refused, old, new, message)
         ("range = [0, 2]\n", "", "an ordinal scheme needs a range, and each of its labels a value"),
         ("value = 2", "", "an ordinal scheme needs a range, and each of its labels a value"),
         ("value = 2", "value = 0", "values must rise"),
+        ("value = 2", "value = inf", "labels.1.value: Input should be a finite number"),
+        ("range = [0, 2]", "range = [nan, 2]", "range.0: Input should be a finite number"),
         ("value = 0\n", "value = 3\n", "values must rise"),
         ("range = [0, 2]", "range = [0, 9]", "the range is [0.0, 9.0], but the labels' values go from 0.0 to 2.0"),
         ("range = [0, 2]", "range = [0]", "range.1: Field required"),

@@ -96,6 +96,21 @@ def test_a_clause_that_begins_another_does_not_take_its_label(make_scheme):
     assert Template((long, short)).parse(template.render(labels)) == labels
 
 
+def test_a_label_may_begin_as_another_clause_goes_on(make_scheme):
+    short = make_scheme("short", "the mood", "is odd", "is even")
+    long = make_scheme("long", "the mood is", "high", "low")
+    labels = {"short": "is odd", "long": "low"}
+    for template in (Template((short, long)), Template((long, short))):
+        assert template.parse(template.render(labels)) == labels
+
+
+def test_schemes_that_read_alike_are_not_in_one_template(make_scheme):
+    short = make_scheme("short", "the mood", "is High", "is odd")
+    long = make_scheme("long", "the mood is", "high", "low")
+    with pytest.raises(TemplateError, match="'the mood is high' can be read as short and as long: change a clause"):
+        Template((short, long))
+
+
 def test_letters_that_grow_when_case_is_folded_are_read(make_scheme):
     template = Template((make_scheme("size", "die Größe ist", "groß", "klein"),))
     assert template.parse("OVERALL, DIE GRÖSSE IST GROSS.") == {"size": "groß"}
@@ -143,8 +158,9 @@ def test_a_template_has_schemes_and_each_once(make_scheme):
         Template(())
     with pytest.raises(TemplateError, match="two schemes of the template have the name 'ekman6'"):
         Template.of("ekman6", "ekman6")
-    with pytest.raises(TemplateError, match="two schemes of the template have the clause 'the mood is'"):
-        Template((load_scheme("polarity2"), make_scheme("mine", "the mood is", "up", "down")))
+    for clause in ("the mood is", "The Mood Is"):
+        with pytest.raises(TemplateError, match="two schemes of the template have the clause 'the mood is'"):
+            Template((load_scheme("polarity2"), make_scheme("mine", clause, "up", "down")))
 
 
 def test_the_literals_and_labels_make_up_the_sentence():
