@@ -24,7 +24,7 @@ from pipeline.uris import WEB, protocol, refusal, scrubbed, storage_of
 
 CHANGED = "not the object that was listed any more; the next listing will have it"
 TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)
-SHORT = (ShortError, aiohttp.ClientPayloadError, boto.IncompleteReadError, boto.ResponseStreamingError)
+SHORT = (ShortError, aiohttp.ClientPayloadError, boto.IncompleteReadError, boto.ResponseStreamingError, boto.FlexibleChecksumError)
 WEB_ATTEMPTS = 4  # of a table's links many are dead, and none is worth a minute
 
 

@@ -49,8 +49,8 @@ def connect(uri: str, options: Options) -> tuple[fsspec.AbstractFileSystem, str]
         kind = fsspec.get_filesystem_class(name)
     except ImportError as error:
         raise UserError(f"{shown}: {error}") from None
-    if "://" in uri:
-        uri = f"{name}://{uri.partition('://')[2]}"
+    if uri.lower().startswith(f"{name}://"):
+        uri = name + uri[len(name) :]
     return kind(**(kind._get_kwargs_from_urls(uri) | ({} if name in LOCAL else options))), kind._strip_protocol(uri)
 
 
@@ -80,7 +80,7 @@ def ask(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Calla
     def renew() -> None:
         nonlocal client
         with RENEWING:
-            if isinstance(fs, S3FileSystem) and fs._s3 is client:  # else another thread has done it
+            if isinstance(fs, S3FileSystem) and client in (None, fs._s3):  # else another thread has done it
                 fs.connect(refresh=True)
             client = getattr(fs, "_s3", None)
 
@@ -224,7 +224,7 @@ def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
     Returns whether the file is this writer's. A file that holds the same bytes counts as such: it is what an attempt
     left whose answer was lost. Writers that must tell each other apart put something of their own into the data.
 
-    S3 and SeaweedFS (tested with 4.31) decide it by `If-None-Match: *` and answer 412, local disks by a hard link that fails
+    S3 and SeaweedFS (tested with 4.48) decide it by `If-None-Match: *` and answer 412, local disks by a hard link that fails
     where the name is taken. fsspec's other storages look first and then write, unless they know better.
     """
     try:
@@ -232,8 +232,9 @@ def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
     except OSError as error:
         if not isinstance(error, FileExistsError) and retry.http_status(error) != 412:
             raise
-        return read(fs, path) == data
-    return True
+    else:
+        return True
+    return read(fs, path) == data
 
 
 def _writing(data: bytes) -> Policy:
@@ -291,6 +292,6 @@ def is_changed(fs: fsspec.AbstractFileSystem, path: str, version: str, info: dic
     if not version:
         return False
     if isinstance(fs, LocalFileSystem):
-        file, itself = os.stat(path), os.lstat(path)  # of a link, fsspec lists its own time or the file's
-        return version not in {version_of({"mtime": each.st_mtime, "size": file.st_size}) for each in (file, itself)}
+        file = os.stat(path)
+        return version_of({"mtime": file.st_mtime, "size": file.st_size}) != version
     return isinstance(fs, S3FileSystem) and info is not None and version_of(info) != version

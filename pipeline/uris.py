@@ -24,11 +24,13 @@ BESIDE_A_SIGNATURE = {
     "sig": {"se", "sp", "sv", "sr", "st", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"},
 }
 
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 _PARAMETER = re.compile(
     r"(?i)((?<![a-z])(?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|signature|sig|credential"
     r"|(?:\w+_)?token|password|passwd|secret|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s&'\",<>)]+"
 )
+_USER = re.compile(r"[^\s/'\"@:]+:[^\s/'\"@]+@(?=[\w\[-])")
 _HEADER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/_.~=-]{8,}")
 _ACCESS_KEY = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b")
 _SECRET_OPTION = re.compile(r"(?i)key|secret|token|passw|credential|auth|sas|signature|cookie|connection_string")
@@ -36,7 +38,8 @@ _SECRET_OPTION = re.compile(r"(?i)key|secret|token|passw|credential|auth|sas|sig
 
 def protocol(uri: str) -> str:
     """`s3` of `s3://bucket/key`, `file` of a local path."""
-    return uri.split("://", 1)[0].lower() if "://" in uri else "file"
+    named = _PROTOCOL.match(uri)
+    return named[1].lower() if named else "file"
 
 
 def without_secrets(uri: str) -> str:
@@ -73,7 +76,7 @@ def scrubbed(text: str, options: dict[str, Any]) -> str:
     """What a storage client says, without the options' secrets, passwords and signatures that it may quote."""
     for value in sorted(_secrets(options), key=len, reverse=True):
         text = text.replace(value, "…").replace(quote(value, safe=""), "…")
-    text = _LINK.sub(lambda link: without_secrets(link[0]), text)
+    text = _USER.sub("", _LINK.sub(lambda link: without_secrets(link[0]), text))
     text = _HEADER.sub(r"\1 …", _PARAMETER.sub(r"\1…", text))
     return _ACCESS_KEY.sub(r"\1…", text)
 

@@ -175,8 +175,8 @@ class Proxy:
                     server = None
                 if not await self._give(kind, method, answer, reader, writer):
                     return
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went, or the proxy is stopped
         finally:
             writer.close()
             if server is not None:

@@ -9,7 +9,8 @@ import xxhash
 from pipeline import manifest
 from pipeline.errors import UserError
 from pipeline.manifest import image_id, write_manifest
-from pipeline.source import Item
+from pipeline.source import Item, _uris
+from pipeline.storage import connect
 
 
 def some(count):
@@ -36,6 +37,24 @@ def test_an_id_is_an_int64():
     assert all(-(2**63) <= number < 2**63 for number in ids)
     assert min(ids) < 0 < max(ids)
     pa.array(ids, pa.int64())
+
+
+def test_a_link_that_is_signed_anew_keeps_its_id_and_is_in_once_with_what_fetches_it(tmp_path, fs):
+    links = [f"https://host/a.jpg?size={size}&X-Amz-Signature={night}" for size in (1, 2) for night in ("mon", "tue")]
+    found = list(_uris(pa.array(links), "list.csv", fs))
+    ids = [image_id(item) for item in found]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    rows = read_all(write_manifest(fs, str(tmp_path), found), fs).to_pylist()
+    assert [(row["uri"], row["link"]) for row in rows] == [("https://host/a.jpg?size=1", links[0]), ("https://host/a.jpg?size=2", links[2])]
+
+
+def test_a_manifest_is_read_through_faults(s3, failing):
+    folder = f"{s3.bucket}/manifest"
+    written = write_manifest(s3.fs, folder, some(500), 50)
+    with failing(fraction=0.3, kinds=("slow_down", "internal_error", "reset", "short_length", "body_cut"), most=2) as (proxy, server):
+        failing_fs, _ = connect(f"s3://{folder}", server.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}})
+        assert read_all(written, failing_fs).column("uri").to_pylist() == [item.uri for item in some(500)]
+    assert proxy.failed.total() > 0
 
 
 def test_another_uri_or_another_version_has_another_id_and_nothing_else_counts():

@@ -46,7 +46,12 @@ def asked(policy, *failures, renew=lambda: None):
         *(s3_error("ConditionalRequestConflict", 409), web_error(500), web_error(429), web_error(502)),
         *(TimeoutError(), FSTimeoutError(), ConnectionResetError(), BrokenPipeError(), OSError(errno.EIO, "disk"), OSError("no number")),
         *(aiohttp.ClientPayloadError(), aiohttp.ServerDisconnectedError(), ShortError("3 bytes came of 10")),
-        *(boto.ReadTimeoutError(endpoint_url=""), boto.EndpointConnectionError(endpoint_url=""), boto.ResponseStreamingError(error="x")),
+        *(
+            boto.ReadTimeoutError(endpoint_url=""),
+            boto.EndpointConnectionError(endpoint_url=""),
+            boto.ResponseStreamingError(error="x"),
+            boto.FlexibleChecksumError(error_msg="x"),
+        ),
     ],
     ids=repr,
 )

@@ -302,3 +302,73 @@ def test_the_uris_of_a_listing_are_always_allowed(tmp_path):
     for uri in (str(tmp_path), f"file://{tmp_path}", f"local://{tmp_path}"):
         protocols = {item.uri.split(":")[0] for item in items(uri)}
         assert protocols <= source.allowed_protocols(uri, ())
+
+
+# --- secrets, and paths that lead elsewhere
+
+
+def test_a_tables_links_are_shown_without_their_secrets_and_kept_with_them(tmp_path):
+    link = "https://me:hunter2@host/a.jpg?size=2&X-Amz-Signature=hunter2"
+    plain, signed, again = items(csv(tmp_path, ["https://host/b.jpg?size=2", link, " HTTPS://host/c.jpg "]))
+    assert (plain.uri, plain.link) == ("https://host/b.jpg?size=2", None)
+    assert (signed.uri, signed.link) == ("https://host/a.jpg?size=2", link)
+    assert again == source.Item("https://host/c.jpg")
+
+
+@pytest.mark.parametrize(
+    ("value", "uri"),
+    [
+        ("c/d.jpg", "https://host/lists/c/d.jpg"),
+        ("../d.jpg?x=1", "https://host/d.jpg?x=1"),
+        ("/d.jpg", "https://host/d.jpg"),
+        ("//evil/d.jpg", "https://evil/d.jpg"),
+        ("c.jpg?sig=hunter2", "https://host/lists/c.jpg"),
+    ],
+)
+def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
+    (item,) = source._uris(pa.array([value]), "https://host/lists/list.csv?sig=hunter2/", fsspec.filesystem("https"))
+    assert item.uri == uri
+    assert "hunter2" not in item.uri
+
+
+@pytest.mark.parametrize(
+    "value", ["file:/etc/passwd", "..\\x", "../../../etc/passwd", "/etc/passwd", "c:\\x", "data:image/png;base64,AAAA"]
+)
+def test_a_path_in_a_table_elsewhere_stays_in_its_storage(value):
+    fs = fsspec.filesystem("s3", anon=True)
+    (item,) = source._uris(pa.array([value]), "bucket/lists/list.csv", fs)
+    assert item.uri.startswith("s3://")
+
+
+def test_a_source_that_can_not_be_read_is_named_without_its_secrets(s3):
+    for uri in ("s3://me:hunter2@nobodys-bucket/x", "https://me:hunter2@127.0.0.1:9/x.csv?X-Amz-Signature=hunter2"):
+        with pytest.raises(UserError) as refused:
+            list(source.items(uri, "uri", s3.options if uri.startswith("s3") else {}))
+        assert "hunter2" not in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+# --- storage that misbehaves
+
+
+def test_every_kind_of_source_is_listed_through_faults(s3, failing, tar, tmp_path):
+    tar(tmp_path / "x.tar", {f"{i}.jpg": b"%d" % i * 700 for i in range(30)})
+    pq.write_table(pa.table({"uri": [f"{i}.jpg" for i in range(50)]}), tmp_path / "list.parquet", row_group_size=5)
+    (tmp_path / "list.csv").write_text("uri\na.jpg\nb.jpg\n")
+    s3.fs.pipe({f"{s3.bucket}/sources/folder/{i}.jpg": b"1" for i in range(5)})
+    uris = [f"s3://{s3.bucket}/sources/folder", f"s3://{s3.bucket}/sources/folder/*.jpg"]
+    uris += [s3.put(f"sources/{name}", (tmp_path / name).read_bytes()) for name in ("x.tar", "list.parquet", "list.csv")]
+    expected = [list(source.items(uri, "uri", s3.options)) for uri in uris]
+    assert [len(found) for found in expected] == [5, 5, 30, 50, 2]
+    with failing(fraction=0.3, kinds=("slow_down", "internal_error", "reset", "short_length", "body_cut"), most=2) as (proxy, server):
+        options = server.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+        assert [list(source.items(uri, "uri", options)) for uri in uris] == expected
+    assert proxy.failed.total() >= 3
+
+
+def test_a_listing_is_never_an_old_one(s3):
+    where = f"s3://{s3.bucket}/fresh"
+    s3.put("fresh/a.jpg", b"1")
+    assert len(list(source.items(where, "uri", s3.options))) == 1
+    fsspec.filesystem("s3", **s3.options | {"use_ssl": False}).pipe_file(f"{s3.bucket}/fresh/b.jpg", b"1")  # by another instance
+    assert len(list(source.items(where, "uri", s3.options))) == 2

@@ -74,6 +74,7 @@ def test_any_text_has_a_form_without_secrets(text):
         "403, message='Forbidden', url='https://me:hunter2@host/a.jpg?X-Amz-Signature=hunter2&x=1'",
         "could not use hunter2 at http://127.0.0.1",
         "Authorization: Bearer hunter2hunter2",
+        'Invalid bucket name "me:hunter2@bucket"',
         "no such host: sig=hunter2&se=1",
         '{"access_token": "hunter2"}',
         "SecretAccessKey hunter2%2Fand%2Bmore is wrong",
