@@ -10,7 +10,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench train-tiny train-l14 clean
+.PHONY: help demo test lint bench chaos train-tiny train-l14 clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9 -]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 24
@@ -33,6 +33,10 @@ bench: .venv/dev  ## run the benchmarks and write benchmarks/results/ (PHOTOS=DI
 	@$(BIN)/python benchmarks/encoder.py $(if $(PHOTOS),--photos $(PHOTOS))
 	@$(BIN)/python benchmarks/gpu.py || test $$? -eq 2
 	@$(BIN)/python benchmarks/plot.py docs/speed.svg
+
+chaos: .venv/dev  ## kill runs at random moments and compare what comes out (PHOTOS=DIR, N=40, IMAGES=1000)
+	@test -n "$(PHOTOS)" || { echo "make chaos PHOTOS=DIR: a folder of photos"; exit 2; }
+	@$(BIN)/python benchmarks/chaos.py --photos $(PHOTOS) --images $(or $(IMAGES),1000) --runs $(or $(N),40)
 
 train-tiny train-l14: train-%: .venv/dev  ## train a bundled checkpoint again, with 5 folds, into checkpoints/ (DATA=DIR, see its card)
 	@test -n "$(DATA)" || { echo "make $@ DATA=DIR: the folder of the data sets that ugrie/checkpoints/ugrie-$*/MODEL_CARD.md names"; exit 2; }

