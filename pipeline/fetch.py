@@ -99,8 +99,13 @@ class Fetcher:
         link = row.get("link") or row["uri"]
         if row["container"] is not None:
             return connect(self.input, self._own_options)[0], row["container"]
-        ours = protocol(link) in storage.names(self.input) and storage_of(link) == storage_of(self.input)
+        names, place = self._own_storage
+        ours = protocol(link) in names and storage_of(link) == place
         return connect(link, self._own_options if ours else self._options_of(link, {}))
+
+    @cached_property
+    def _own_storage(self) -> tuple[set[str], str]:
+        return storage.names(self.input), storage_of(self.input)
 
     @cached_property
     def _own_options(self) -> Options:
