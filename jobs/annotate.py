@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from ugrie.errors import one_line
 
 app = App(name="annotate", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 
@@ -77,19 +78,23 @@ def problems(error: Exception) -> Iterator[str]:
             value = "" if missing or name == "storage_options" else f" {detail['input']!r}"
             message = "must be given" if missing else detail["msg"].removeprefix("Input ")
             about = AnnotateConfig.model_fields[name].description
-            yield f"--{name.replace('_', '-')}{value}: {message} ({about})"
+            yield one_line(f"--{name.replace('_', '-')}{value}: {message} ({about})")
     elif isinstance(error.__cause__, json.JSONDecodeError):
         yield f"--storage-options: no JSON object: {error.__cause__.msg} at character {error.__cause__.pos + 1}"
     else:
-        yield " ".join(str(error).split())
+        yield one_line(str(error))
 
 
 def _checked(config: Path) -> Path:
     try:
-        tomllib.loads(config.read_text())
+        for value in tomllib.loads(config.read_text()).values():
+            if isinstance(value, list | dict):
+                json.dumps(value)  # as cyclopts does, which has no message for a date in it
     except OSError as error:
         raise UserError(f"--config {config} can't be read: {error.strerror}") from None
-    except ValueError as error:
+    except TypeError as error:
+        raise UserError(f"--config {config} can't be used: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--config {config} is not valid TOML: {error}") from None
     return config
 

@@ -1,9 +1,11 @@
 """The three kinds of failure: a user's (the run must not start), the storage's (it stops), an image's (its row says so)."""
 
+from ugrie.errors import GivenError
+
 MESSAGE_LENGTH = 500
 
 
-class UserError(ValueError):
+class UserError(GivenError):
     """A setting, input or output is wrong. The message is one line that names the thing and the remedy."""
 
 

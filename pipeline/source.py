@@ -26,6 +26,8 @@ from pipeline.storage import Options, connect, listed, names, open_file, version
 from pipeline.uris import scrubbed, without_secrets
 from ugrie.schemes import did_you_mean
 
+LONGEST_URI = 2**16  # characters
+NULL_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*null")  # crashes Arrow's reader of JSON where a block of lines begins with it
 TABLES = (".parquet", ".csv", ".jsonl")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".ico")
 
@@ -103,9 +105,13 @@ def _items(fs: fsspec.AbstractFileSystem, files: list[dict[str, Any]], column: s
             yield from _table_rows(fs, info, column)
     else:
         for info in files:
-            # A local name may hold bytes that are no UTF-8; shown escaped, it ends as a row that says missing.
-            name = fs.unstrip_protocol(info["name"]).encode(errors="surrogateescape").decode(errors="backslashreplace")
-            yield _named(Item(name, info.get("size"), version_of(info)))
+            # A local name that is no UTF-8 ends as a row that says missing.
+            yield _named(Item(_shown(fs.unstrip_protocol(info["name"])), info.get("size"), version_of(info)))
+
+
+def _shown(name: str) -> str:
+    """A file's name with what is no UTF-8 in it escaped."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _named(item: Item) -> Item:
@@ -120,12 +126,13 @@ def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterato
         with open_file(fs, info["name"], info, ahead=50 * 2**20) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGES):
-                    yield Item(f"{shard}!/{member.name.removeprefix('./')}", member.size, version, info["name"], member.offset_data)
+                    member_name = _shown(member.name.removeprefix("./"))
+                    yield Item(f"{shard}!/{member_name}", member.size, version, info["name"], member.offset_data)
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile ends silently there, but the archive doesn't
                 raise tarfile.ReadError(f"it is cut off or broken at byte {tar.offset}")
-    except tarfile.TarError as error:
-        raise UserError(f"{shard} is no readable .tar: {error}") from None
+    except (tarfile.TarError, ValueError, MemoryError) as error:  # sizes below zero, or beyond all measure
+        raise UserError(f"{shard} is no readable .tar: {str(error) or type(error).__name__}") from None
 
 
 def _table_rows(fs: fsspec.AbstractFileSystem, info: dict[str, Any], column: str) -> Iterator[Item]:
@@ -140,22 +147,32 @@ def _table_rows(fs: fsspec.AbstractFileSystem, info: dict[str, Any], column: str
                     for row in range(parquet.metadata.num_rows):
                         yield Item(f"{name}!/{row}", None, version, info["name"], row)
                     return
-                for batch in parquet.iter_batches(columns=[column]):
+                # As a dictionary: what a few bytes repeat a million times takes no more memory than once.
+                for batch in pq.ParquetFile(file, read_dictionary=[column]).iter_batches(columns=[column]):
                     yield from _uris(batch.column(0), info["name"], fs)
             return
         with open_file(fs, info["name"], info, ahead=50 * 2**20) as file:
-            table = pyarrow.csv.read_csv(file) if name.lower().endswith(".csv") else pyarrow.json.read_json(file)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{name} can't be read as a table: {str(error).splitlines()[0]}") from None
-    _field(table.schema, column, name)
-    for chunk in table.column(column).chunks:
-        yield from _uris(chunk, info["name"], fs)
+            table = pyarrow.csv.read_csv(file) if name.lower().endswith(".csv") else _json_lines(file.read())
+        if _is_bytes(_field(table.schema, column, name).type):
+            raise pa.ArrowInvalid(f"column '{column}' is not in UTF-8")
+        for chunk in table.column(column).chunks:
+            yield from _uris(chunk, info["name"], fs)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"{name} can't be read as a table: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
+
+
+def _json_lines(data: bytes) -> pa.Table:
+    if NULL_LINE.search(data):
+        raise pa.ArrowInvalid("JSON parse error: a line is null, which is no object")
+    return pyarrow.json.read_json(pa.BufferReader(data))
 
 
 def _field(schema: pa.Schema, column: str, name: str) -> pa.Field:
     if column not in schema.names:
         close = did_you_mean(column, schema.names)
         raise UserError(f"{name} has no column '{column}'{close}; it has {', '.join(schema.names)}: name one with --column")
+    if schema.names.count(column) > 1:
+        raise UserError(f"{name} has more than one column '{column}': rename one, or name another with --column")
     field = schema.field(column)
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_bytes(field.type)):
@@ -173,9 +190,16 @@ def _is_bytes(kind: pa.DataType) -> bool:
 def _uris(column: pa.Array, table: str, fs: fsspec.AbstractFileSystem) -> Iterator[Item]:
     """A table's URIs; a path without a protocol is taken from the table's folder. A missing one is a row as well."""
     folder = posixpath.dirname(table)
-    for value in column.to_pylist():
+    if pa.types.is_dictionary(column.type):
+        words = column.dictionary.to_pylist()
+        values = (None if index is None else words[index] for index in column.indices.to_pylist())
+    else:
+        values = iter(column.to_pylist())
+    for value in values:
         if value is None or not value.strip():
             yield Item("")
+        elif len(value) > LONGEST_URI:
+            raise UserError(f"{without_secrets(table)} holds a URI of {len(value)} characters: name the column of URIs with --column")
         elif "://" in value:
             scheme, _, rest = value.strip().partition("://")
             yield _named(Item(f"{scheme.lower()}://{rest}"))

@@ -143,6 +143,19 @@ def test_tables_that_other_tools_write_are_read(tmp_path, write_with):
     assert [item.uri for item in items(path)] == values
 
 
+def test_what_a_few_bytes_repeat_often_takes_little_memory(tmp_path):
+    uri = "s3://bucket/" + "x" * 60_000
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([uri]))
+    pq.write_table(pa.table({"uri": column}), tmp_path / "list.parquet", store_schema=False)
+    assert (tmp_path / "list.parquet").stat().st_size < 20_000
+    before = pa.total_allocated_bytes()
+    most = 0
+    for item in source.items(str(tmp_path / "list.parquet"), "uri", {}):
+        assert item.uri == uri
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 10 * 2**20
+
+
 def test_the_column_is_the_one_that_is_named(tmp_path):
     pq.write_table(pa.table({"uri": [1], "thumbnail": ["s3://b/t.jpg"]}), tmp_path / "list.parquet")
     assert [item.uri for item in items(tmp_path / "list.parquet", "thumbnail")] == ["s3://b/t.jpg"]
@@ -188,6 +201,11 @@ def test_tar_shards_give_their_images_with_the_bytes_they_lie_at(tmp_path, tar):
     assert [Path(item.container).read_bytes()[item.position :][: item.size] for item in found] == [b"first", b"second image", b"third"]
 
 
+def test_a_member_whose_name_is_no_utf8_is_an_item_like_any_other(tmp_path, tar):
+    tar(tmp_path / "x.tar", {os.fsdecode(b"caf\xe9.jpg"): b"1"})
+    assert names(tmp_path / "x.tar") == ["caf\\xe9.jpg"]
+
+
 def test_folders_and_links_within_a_tar_are_no_images(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         for name, kind in (("d.jpg", tarfile.DIRTYPE), ("l.jpg", tarfile.SYMTYPE), ("a.jpg", tarfile.REGTYPE)):
@@ -215,6 +233,14 @@ def broken_parquet() -> bytes:
     return bytes(data)
 
 
+def tar_header(name: bytes, size: int, kind: bytes = b"0") -> bytes:
+    """A member's header in GNU's format, whose size may be any, and a block of its data."""
+    head = name.ljust(100, b"\0") + b"0000644\0" + bytes(16) + (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
+    rest = kind + bytes(100) + b"ustar  \0" + bytes(247)
+    checksum = sum(head + bytes(12) + b" " * 8 + rest)
+    return (head + bytes(12) + b"%06o\0 " % checksum + rest).ljust(1024, b"\0")
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -223,14 +249,24 @@ def broken_parquet() -> bytes:
         ("no*match/*.jpg", None, "nothing is to be found at"),
         ("list.csv", b"", "list.csv can't be read as a table: Empty CSV file"),
         ("list.csv", b"uri,b\na,1\nc,2,3\n", "list.csv can't be read as a table: CSV parse error"),
+        ("list.csv", b"uri,uri\na,b\n", "list.csv has more than one column 'uri': rename one"),
+        ("list.csv", b"uri\na\n" + b"x" * 70_000, "list.csv holds a URI of 70000 characters: name the column of URIs with --column"),
+        ("list.csv", b"uri\ncaf\xe9.jpg\n", "list.csv can't be read as a table: column 'uri' is not in UTF-8"),
+        ("list.csv", b"\xe9\nx.jpg\n", "list.csv can't be read as a table: 'utf-8' codec can't decode"),
         ("list.csv", b"url,b\na,1\n", r"list.csv has no column 'uri' \(did you mean 'url'\?\); it has url, b: name one with --column"),
         ("list.csv", b"uri,b\n1,1\n", "column 'uri' of .*list.csv holds int64, neither URIs nor image bytes: name another with --column"),
         ("list.jsonl", b'{"uri": "a"}\n{"uri": \n', "list.jsonl can't be read as a table: JSON parse error"),
+        ("list.jsonl", b"null\n", "list.jsonl can't be read as a table: JSON parse error: a line is null"),
+        ("list.jsonl", b'{"uri": "a"}\n' * 10 + b"\r\n \tnull\n", "list.jsonl can't be read as a table: JSON parse error: a line is null"),
+        ("list.jsonl", b'{"uri": "\xe9"}\n', "list.jsonl can't be read as a table: "),
         ("list.jsonl", b'{"uri": ["a"]}\n', "column 'uri' of .*list.jsonl holds list"),
         ("list.parquet", b"PAR1 and no more", "list.parquet can't be read as a table"),
         ("list.parquet", broken_parquet(), "list.parquet can't be read"),
         ("x.tar", b"no tar at all" * 100, "x.tar is no readable .tar"),
         ("x.tar", b"", "x.tar is no readable .tar"),
+        ("x.tar", tar_header(b"a.jpg", 2**80), "x.tar is no readable .tar: "),
+        ("x.tar", tar_header(b"././@LongLink", 2**47, kind=b"L"), "x.tar is no readable .tar: "),
+        ("x.tar", tar_header(b"././@LongLink", -512, kind=b"L"), "x.tar is no readable .tar: "),
     ],
 )
 def test_a_source_that_is_not_as_it_should_be_is_named(tmp_path, name, data, message):
