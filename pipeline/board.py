@@ -36,6 +36,9 @@ class Log:
     def leave(self, block: int) -> None:
         self.held.pop(block, None)
 
+    def beginnings(self) -> dict[int, int]:
+        return dict(self.begun)
+
     def longest(self, count: int) -> list[tuple[int, str, str, float]]:
         """The blocks that have been in one stage for longest: (block, stage, where, seconds)."""
         oldest = sorted(self.held.items(), key=lambda entry: entry[1][2])[:count]

@@ -58,6 +58,7 @@ class Head:
     dashboard: str | None
     environment: dict[str, str]
     pid: int
+    folder: str
 
     def python(self, *arguments: object, timeout: float = 280, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """Runs a script of this project, which joins the cluster as RAY_ADDRESS says."""
@@ -100,7 +101,7 @@ def ray_head(cpus: int, dashboard: bool) -> Iterator[Head]:
 
     try:
         wait_for("Ray's head", ready, process, log)
-        yield Head(f"127.0.0.1:{port}", url if dashboard else None, environment, process.pid)
+        yield Head(f"127.0.0.1:{port}", url if dashboard else None, environment, process.pid, folder)
     finally:
         stop_tree(process)
         shutil.rmtree(folder, ignore_errors=True)
