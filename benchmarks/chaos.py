@@ -3,7 +3,7 @@
     python benchmarks/chaos.py --photos DIR [--images 1000] [--runs 40] [--seed 0]
 
 The photos lie in SeaweedFS, a real S3 server, and so does the output. One run is left undisturbed. Each of the others is struck
-once, at a moment drawn from the undisturbed run's whole length: SIGKILL for its driver, for a worker that loads or writes, for
+once, at a moment drawn from the whole length of the shortest run so far: SIGKILL for its driver, for a worker that loads or writes, for
 the actor that annotates, or for the node's raylet, each drawn in turn. Where the driver ends without a record, the same command
 is given again (on a new node, where the raylet was killed) until the run is committed. Then its rows are compared with the
 undisturbed run's: rows that are missing, that stand twice, or that say something else of an image (status, sentence, labels,
@@ -110,9 +110,9 @@ class Run:
 
     def struck(self, part: str, moment: float, draw: random.Random) -> dict[str, Any]:
         """Kills a part at the moment, or as soon as it is there, and gives the command again until the run is done."""
+        clock = time.monotonic()
         process = self.start()
         time.sleep(moment)
-        clock = time.monotonic() - moment
         struck: float | None = None
         while process.poll() is None and struck is None:
             if part == "driver":
@@ -138,7 +138,13 @@ class Run:
             if self.commands == MOST_COMMANDS:
                 raise RuntimeError(f"{self.name} is not done after {self.commands} commands: see {self.log}")
             code = self.finish(self.start())
-        return {"part": part, "drawn": round(moment, 2), "struck": struck and round(struck, 2), "commands": self.commands}
+        return {
+            "part": part,
+            "drawn": round(moment, 2),
+            "struck": struck and round(struck, 2),
+            "commands": self.commands,
+            "seconds": round(time.monotonic() - clock, 1),
+        }
 
 
 def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
@@ -191,7 +197,9 @@ def chaos(photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int) 
             part, moment = PARTS[killed % len(PARTS)], draw.uniform(0, seconds)
             fetched = proxy.count("GET", f"/{seen.bucket}/photos/")
             story = run(f"run-{i:02d}").struck(part, moment, draw)
-            killed += story["struck"] is not None  # else it was done before its moment, and another takes its place
+            killed += story["struck"] is not None
+            if story["struck"] is None:  # it was done before its moment: another takes its place, and no run is that long
+                seconds = min(seconds, story["seconds"])
             found = rows_of(server, f"s3://{server.bucket}/run-{i:02d}", f"run-{i:02d}")
             names = Counter(map(file_name, found))
             problems = same_labels(wanted, found, file_name)

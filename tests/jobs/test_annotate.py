@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -180,4 +182,28 @@ def test_a_submitted_job_gives_the_labels_of_a_local_run(start_head, finished, c
     assert Path(package).parents[1] != ROOT
     record = rows.record(tmp_path)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), lambda row: row["image_id"]) == []
+    check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
+
+
+@pytest.mark.timeout(400)
+def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpus, rows, tmp_path, check_output):
+    """SIGTERM, as a spot machine or a scheduler sends it, once the first block is written. Its Ray goes with it."""
+    command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", str(corpus.folder), "--output", str(tmp_path)]
+    command += ["--date", "2026-01-02", "--block-rows", "4", "--run-id", "stopped"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        children = []
+        while process.poll() is None and not list(tmp_path.rglob("block-*.parquet")):
+            children = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.05)
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, said
+    assert "run stopped was told to stop: the same command with --run-id stopped goes on" in said
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    assert not (tmp_path / "runs").exists()
+    done = subprocess.run([*command[:-2], "--resume"], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "going on with run stopped" in done.stderr
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
