@@ -1,5 +1,6 @@
 # `make help` lists the targets. Each sets up what it needs in .venv; PYTHON names the Python (3.11 or newer) to make it with.
 PYTHON ?= python3
+SECONDS ?= 60
 BIN := .venv/bin
 # uv reads its own variables, not pip's.
 ifdef PIP_FIND_LINKS
@@ -10,7 +11,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos train-tiny train-l14 clean
+.PHONY: help demo test fuzz lint bench chaos train-tiny train-l14 clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9 -]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 24
@@ -22,6 +23,9 @@ demo: .venv/demo  ## annotate a sample corpus and print what came out (sets up f
 
 test: .venv/dev  ## run the tests
 	@$(BIN)/python -m pytest
+
+fuzz: .venv/dev  ## try broken images, tables and settings at random, each target for SECONDS (default 60); FOLDER keeps what fails
+	@UGRIE_FUZZ_SECONDS=$(SECONDS) UGRIE_FUZZ_FOLDER=$(FOLDER) $(BIN)/python -m pytest tests/fuzz
 
 lint: .venv/dev  ## check format, lint and types
 	@$(BIN)/ruff format --check .
