@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from dataclasses import dataclass
 
 import ray
@@ -35,6 +37,7 @@ def connect_ray() -> None:
     """
     if ray.is_initialized():
         return
+    handler = signal.getsignal(signal.SIGTERM)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
     else:
@@ -42,6 +45,8 @@ def connect_ray() -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
         cpus = max(4, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own, which it put there, shows a stack
 
 
 def share_out(config: AnnotateConfig) -> Shares:
