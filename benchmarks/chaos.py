@@ -39,7 +39,7 @@ from tests.plugins.rows import file_name, same_labels
 from tests.plugins.s3 import S3, seaweed
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("driver", "worker", "actor", "raylet")
+PARTS = ("driver", "actor", "worker", "raylet")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 MOST_COMMANDS = 8
 PATIENCE = 600.0  # seconds for one command

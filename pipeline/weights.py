@@ -28,6 +28,8 @@ def check_tower(model: checkpoint.Config, weights: str | None) -> None:
     elif weights is not None:
         if not Path(weights).is_file():
             raise UserError(f"tower_weights = {weights}: there is no such file; it must be there on every worker, too")
+        if not weights.endswith(".safetensors"):
+            raise UserError(f"tower_weights = {weights}: weights are read as .safetensors only, since other files can hold code")
     else:
         from ugrie.encoder import fetch_weights  # needs torch, whose import takes seconds: only where weights are to be fetched
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -122,6 +123,30 @@ def test_a_run_that_died_before_it_was_committed_is_only_committed(finished, ope
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
     assert record["counts"] == finished.record["counts"]
     assert summary(record, str(tmp_path)).startswith("34 of 40 images annotated")
+
+
+def test_a_run_that_died_while_it_was_committed_leaves_no_second_file(finished, operators, rows, tmp_path, local_ray, check_output):
+    config = finished.config.model_copy(update={"output": str(tmp_path)})
+    plan = prepare(config)
+    operators.do(plan)
+    folder = tmp_path / "annotations" / "dt=2026-01-02"
+    name = f"annotations/dt=2026-01-02/part-undisturbed-{plan.attempt}-00000.parquet"
+    operators.gather(plan, name, range(plan.manifest.blocks))
+    (folder / f".part-undisturbed-{plan.attempt}-00001.parquet.{'0' * 32}").write_bytes(b"half a file")
+    record = annotate(config)
+    assert record["files"] != [name]
+    assert [str(path.relative_to(tmp_path)) for path in folder.iterdir()] == record["files"]
+    check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
+
+
+def test_a_run_that_died_before_it_tidied_up_does_so(finished, tmp_path):
+    shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
+    kept = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("_work/undisturbed/plan.json", "annotations/dt=2026-01-02/part-undisturbed-00000000-00000.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"left")
+    assert annotate(finished.config.model_copy(update={"output": str(tmp_path)})) == finished.record
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
 def test_two_drivers_of_one_run_at_once_end_with_one_table(finished, rows, tmp_path, local_ray, check_output):

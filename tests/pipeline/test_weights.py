@@ -65,6 +65,13 @@ def test_a_file_of_weights_must_be_there(tmp_path):
     check_tower(model, str(file))
 
 
+@pytest.mark.parametrize("name", ["clip.pt", "clip.bin", "clip.pkl", "clip"])
+def test_a_file_that_could_hold_code_is_no_file_of_weights(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match="weights are read as .safetensors only"):
+        check_tower(checkpoint.read_config(checkpoint.find("ugrie-l14")), str(tmp_path / name))
+
+
 def test_a_model_with_a_tower_of_its_own_takes_no_other():
     model = checkpoint.read_config(checkpoint.find("ugrie-tiny"))
     check_tower(model, None)

@@ -44,15 +44,20 @@ class Operators:
         blocks = [write(annotate(self.load(plan, block))) for block in (plan.todo if numbers is None else numbers)]
         return pa.concat_tables(blocks)
 
+    def gather(self, plan: Any, name: str, numbers: Sequence[int]) -> None:
+        """Writes these blocks as a file of the table, by its path within the output."""
+        from pipeline.commit import Gatherer
+
+        Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)(name, numbers)
+
     def rows(self, plan: Any) -> list[dict[str, Any]]:
         """Does all blocks and gathers them. Returns the table's rows, in order."""
-        from pipeline.commit import Gatherer, groups
+        from pipeline.commit import groups
 
         self.do(plan)
-        gather = Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
         rows = []
         for i, group in enumerate(groups(plan.fs, plan.rows_folder, plan.manifest)):
-            gather(f"annotations/part-{i}.parquet", group)
+            self.gather(plan, f"annotations/part-{i}.parquet", group)
             with plan.fs.open(f"{plan.root}/annotations/part-{i}.parquet", "rb") as file:
                 rows += pq.read_table(file).to_pylist()
         return rows

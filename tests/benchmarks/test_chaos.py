@@ -1,0 +1,36 @@
+"""The short form of `make chaos`: a driver and an actor killed (UGRIE_CHAOS_RUNS sets how many runs are), nothing lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNS = int(os.environ.get("UGRIE_CHAOS_RUNS", "2"))
+
+
+@pytest.mark.timeout(300 + 200 * RUNS)
+def test_runs_that_are_killed_lose_nothing(corpus, images, tmp_path):
+    for i in range(60):
+        (tmp_path / f"{i}.jpg").write_bytes(images.jpeg(i))
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "chaos.py"),
+        "--photos",
+        str(tmp_path),
+        "--runs",
+        str(RUNS),
+        "--block-rows",
+        "4",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280 + 200 * RUNS)
+    assert done.returncode == 0, done.stderr[-4000:]
+    results = json.loads(done.stdout)["results"]
+    assert results["undisturbed"]["status"] == {"ok": 60}
+    assert results["killed"] == RUNS
+    assert (results["lost"], results["double"], results["different"]) == (0, 0, 0)
+    assert {story["part"] for story in results["stories"] if story["struck"]} == set(("driver", "actor", "worker", "raylet")[:RUNS])
