@@ -61,15 +61,17 @@ class AnnotateConfig(BaseModel):
     )
     fetch_concurrency: int = Field(16, ge=1, le=256, description="Images that one worker fetches at once")
     fetch_timeout: float = Field(
-        60.0, gt=0, description="Seconds that reading one image may take, with all attempts; then it is given up (timeout)"
+        60.0, gt=0, le=86_400, description="Seconds that reading one image may take, with all attempts; then it is given up (timeout)"
     )
     max_bytes: int = Field(50_000_000, ge=1, description="A larger file is not read (too_large)")
     max_pixels: int = Field(100_000_000, ge=1, description="An image of more pixels is not decoded (too_large)")
-    decode_timeout: float = Field(60.0, gt=0, description="Seconds after which the decoding of one image is given up (timeout)")
+    decode_timeout: float = Field(60.0, gt=0, le=86_400, description="Seconds after which the decoding of one image is given up (timeout)")
     decode_memory: int = Field(
         4_000_000_000, ge=500_000_000, description="Bytes that decoding one image may take, where a block has killed its worker (too_large)"
     )
-    stall_timeout: float = Field(3600.0, gt=0, description="Seconds without a block being written after which the run ends, and says why")
+    stall_timeout: float = Field(
+        3600.0, gt=0, le=604_800, description="Seconds without a block being written after which the run ends, and says why"
+    )
 
     def public(self) -> dict[str, Any]:
         """The configuration as it may be recorded: without storage options, and without the secrets of URIs."""

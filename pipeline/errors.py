@@ -1,6 +1,6 @@
 """The three kinds of failure: a user's (the run must not start), the storage's (it stops), an image's (its row says so)."""
 
-from ugrie.errors import GivenError
+from ugrie.errors import GivenError, one_line
 
 MESSAGE_LENGTH = 500
 
@@ -17,18 +17,11 @@ class ImageError(Exception):
     """One image can't be annotated. `status` becomes its row's status, the message its row's error, as `one_line`."""
 
     def __init__(self, status: str, message: str):
-        super().__init__(one_line(message))
+        super().__init__(one_line(message, MESSAGE_LENGTH))
         self.status = status
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         return type(self), (self.status, str(self))
-
-
-def one_line(text: str) -> str:
-    """A message on one line of at most 500 characters, all of them printable: it may be a server's, or hold a file's name."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LENGTH])
-    line = " ".join(printable.split())
-    return line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 1]}…"
 
 
 STATUSES = {

@@ -17,10 +17,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import retry, storage
 from pipeline.addresses import RefusedAddressError, WebClient, addresses_of
-from pipeline.errors import ImageError, StorageError, UserError, one_line
+from pipeline.errors import ImageError, StorageError, UserError
 from pipeline.retry import Policy, ShortError
 from pipeline.storage import Options, connect
 from pipeline.uris import WEB, protocol, refusal, scrubbed, storage_of
+from ugrie.errors import one_line
 
 CHANGED = "not the object that was listed any more; the next listing will have it"
 TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)

@@ -37,7 +37,7 @@ class Loader:
         (block,) = numbers.column("block").to_pylist()
         fs, _ = connect(self.output, self.options)
         rows = self.manifest.read(fs, block).to_pylist()
-        crops = np.zeros((len(rows), 3 * self.tables.crop_size**2), np.uint8)
+        crops = np.zeros((len(rows), self.tables.crop_bytes), np.uint8)
         records = []
         begun_before = self.board.begin(block)  # a worker that died over this block may have died of one of its images
         with Sandbox(self.limits) if begun_before else nullcontext(Decoder(self.limits)) as decoder:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 
 from pipeline import commit
@@ -19,7 +19,7 @@ from pipeline.cluster import Shares, connect_ray, share_out
 from pipeline.commit import VerificationError
 from pipeline.config import AnnotateConfig
 from pipeline.decode import Limits
-from pipeline.errors import StorageError, UserError, one_line
+from pipeline.errors import StorageError, UserError
 from pipeline.fetch import Fetcher
 from pipeline.load import Loader
 from pipeline.plan import Plan, committed, prepare
@@ -28,6 +28,7 @@ from pipeline.source import allowed_protocols
 from pipeline.stall import StalledError, watched
 from pipeline.storage import connect
 from pipeline.table import SCHEMA_VERSION
+from ugrie.errors import one_line
 
 logger = logging.getLogger(__name__)
 KNOWN = (StorageError, StalledError, VerificationError)
@@ -168,6 +169,10 @@ def _work(plan: Plan, shares: Shares) -> dict[str, float | None]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None  # a block of ours stays one of Ray's
+    # What is loaded and not annotated is lost with its node or the driver: no more of it than keeps everyone busy.
+    waiting = 2 * shares.loaders + 4 * shares.actors
+    block_bytes = plan.manifest.block_rows * plan.tables.crop_bytes
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting * block_bytes)
     board = Board.put_up()
     seconds: Counter[str] = Counter()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))

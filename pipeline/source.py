@@ -8,6 +8,7 @@ so. A folder that holds only .tar or only .parquet files is read as shards or as
 import posixpath
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,10 +21,11 @@ import pyarrow.json
 import pyarrow.parquet as pq
 from fsspec.implementations.http import HTTPFileSystem
 
-from pipeline.errors import StorageError, UserError, one_line
+from pipeline.errors import StorageError, UserError
 from pipeline.retry import FOR_NOW
 from pipeline.storage import Options, connect, listed, names, open_file, version_of
 from pipeline.uris import scrubbed, without_secrets
+from ugrie.errors import one_line
 from ugrie.schemes import did_you_mean
 
 LONGEST_URI = 2**16  # characters
@@ -69,7 +71,7 @@ def _told(error: Exception, options: Options) -> str:
 
 
 def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options) -> list[dict[str, Any]]:
-    """The files of a folder, prefix or glob, or the one file, by path; hidden ones (._name, _name) left out."""
+    """The files of a folder, prefix or glob, or the one file, by path; hidden ones (._name, _name) left out, and links to folders."""
 
     def listing() -> tuple[dict[str, dict[str, Any]], str]:
         if fs.isfile(path):
@@ -88,8 +90,12 @@ def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options)
     files = []
     for name, info in sorted(entries.items()):
         parts = name[len(base) :].split("/")
-        if info.get("type") == "file" and not any(part.startswith((".", "_")) for part in parts):
+        if any(part.startswith((".", "_")) for part in parts):
+            continue
+        if info.get("type") == "file":
             files.append(info)
+        elif info.get("islink") and not fs.isdir(name):  # one that leads nowhere is an image that is missing
+            files.append(info | {"size": info.get("size") if fs.exists(name) else None})
     if not files:
         raise UserError(f"nothing is to be found at {uri}: check the path, and that it is not empty")
     return files
@@ -124,9 +130,15 @@ def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterato
     shard, version = without_secrets(fs.unstrip_protocol(info["name"])), version_of(info)
     try:
         with open_file(fs, info["name"], info, ahead=50 * 2**20) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            seen: Counter[str] = Counter()
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGES):
+                    if member.issparse():
+                        raise tarfile.ReadError(f"{_shown(member.name)} is stored sparsely, in pieces: pack it anew without --sparse")
                     member_name = _shown(member.name.removeprefix("./"))
+                    seen[member_name] += 1
+                    if seen[member_name] > 1:  # a .tar may hold several files of one name
+                        member_name += f"#{seen[member_name]}"
                     yield Item(f"{shard}!/{member_name}", member.size, version, info["name"], member.offset_data)
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile ends silently there, but the archive doesn't

@@ -22,9 +22,10 @@ from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
 from pipeline import retry
-from pipeline.errors import StorageError, UserError, one_line
+from pipeline.errors import StorageError, UserError
 from pipeline.retry import Policy, ShortError
 from pipeline.uris import protocol, without_secrets
+from ugrie.errors import one_line
 from ugrie.schemes import did_you_mean
 
 Options = dict[str, Any]

@@ -33,9 +33,13 @@ class Tables:
     model: str
 
     @property
+    def crop_bytes(self) -> int:
+        return 3 * self.crop_size**2
+
+    @property
     def loaded(self) -> pa.Schema:
         """After fetch and decode: the image's columns, its crop (zeros where status is not ok) and the seconds spent on it."""
-        return pa.schema([*LOADED, pa.field("crop", pa.binary(3 * self.crop_size**2), nullable=False), *TIMES[:2]])
+        return pa.schema([*LOADED, pa.field("crop", pa.binary(self.crop_bytes), nullable=False), *TIMES[:2]])
 
     @property
     def annotated(self) -> pa.Schema:

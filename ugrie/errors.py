@@ -10,11 +10,11 @@ class GivenError(ValueError):
         super().__init__(one_line(message))
 
 
-def one_line(message: str) -> str:
-    """A message as one line of at most 1,000 characters, all printable, whatever names and values of a user's it repeats.
+def one_line(message: str, longest: int = LONGEST) -> str:
+    """A message as one line of at most so many characters, all printable, whatever names and values of a user's it repeats.
 
     What can't be printed is escaped as in Python. Of a message that is too long the middle is left out: it ends with the remedy.
     """
     text = " ".join(message.split())
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}"
+    return line if len(line) <= longest else f"{line[: longest // 2]} … {line[3 - longest // 2 :]}"

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import source
+from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.plan import prepare
 
 
 def items(uri, column="uri"):
@@ -408,3 +410,24 @@ def test_a_listing_is_never_an_old_one(s3):
     assert len(list(source.items(where, "uri", s3.options))) == 1
     fsspec.filesystem("s3", **s3.options | {"use_ssl": False}).pipe_file(f"{s3.bucket}/fresh/b.jpg", b"1")  # by another instance
     assert len(list(source.items(where, "uri", s3.options))) == 2
+
+
+def test_links_are_followed_to_files_and_one_that_leads_nowhere_is_missing(tmp_path, operators, images):
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    (tmp_path / "in" / "a.jpg").write_bytes(images.jpeg(1))
+    (tmp_path / "in" / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "c.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "in" / "d").symlink_to("folder")
+    plan = prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out")))
+    assert operators.load(plan, 0).column("status").to_pylist() == ["ok", "ok", "missing"]
+
+
+def test_files_of_one_name_in_a_tar_are_all_read(tmp_path, images):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for seed in (1, 2, 3):
+            info = tarfile.TarInfo("a.jpg")
+            info.size = len(images.jpeg(seed))
+            tar.addfile(info, io.BytesIO(images.jpeg(seed)))
+    found = items(tmp_path / "x.tar")
+    assert [item.uri.rpartition("!")[2] for item in found] == ["/a.jpg", "/a.jpg#2", "/a.jpg#3"]
+    assert len({item.position for item in found}) == 3

@@ -68,7 +68,7 @@ def test_a_file_of_weights_must_be_there(tmp_path):
 @pytest.mark.parametrize("name", ["clip.pt", "clip.bin", "clip.pkl", "clip"])
 def test_a_file_that_could_hold_code_is_no_file_of_weights(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(UserError, match="weights are read as .safetensors only"):
+    with pytest.raises(UserError, match=r"weights are read as \.safetensors only"):
         check_tower(checkpoint.read_config(checkpoint.find("ugrie-l14")), str(tmp_path / name))
 
 
