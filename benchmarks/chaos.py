@@ -127,8 +127,8 @@ class Run:
             time.sleep(1)
             code = None
             try:
-                code = process.wait(60)
-            except subprocess.TimeoutExpired:  # a cluster's own supervisor ends a driver whose node is gone
+                code = process.wait(20)
+            except subprocess.TimeoutExpired:  # it may wait for its node for ever: whoever supervises a node ends what was on it
                 process.kill()
                 process.wait()
             self.node.replace()

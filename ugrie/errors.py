@@ -17,4 +17,4 @@ def one_line(message: str, longest: int = LONGEST) -> str:
     """
     text = " ".join(message.split())
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return line if len(line) <= longest else f"{line[: longest // 2]} … {line[3 - longest // 2 :]}"
+    return line if len(line) <= longest else f"{line[: longest // 2].rstrip()} … {line[3 - longest // 2 :].lstrip()}"
