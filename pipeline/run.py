@@ -168,6 +168,7 @@ def _work(plan: Plan, shares: Shares) -> dict[str, float | None]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # not Ray's, which does not say what it was
     context.target_max_block_size = None  # a block of ours stays one of Ray's
     # What is loaded and not annotated is lost with its node or the driver: no more of it than keeps everyone busy.
     waiting = 2 * shares.loaders + 4 * shares.actors

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from pipeline.errors import StorageError, UserError
 from pipeline.plan import prepare
 from pipeline.run import RunError, annotate
 from pipeline.summary import summary
+from tests.faults import READING, WRITING
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -273,6 +275,38 @@ def test_out_of_s3_and_into_it_the_rows_are_the_same(finished, corpus, in_s3, s3
     everything = {name: s3.fs.cat_file(name) for name in s3.fs.find(output)}
     assert set(everything) == {f"{s3.bucket}/emotions/{file}", f"{s3.bucket}/emotions/runs/in-s3.json"}
     assert all(s3.secret.encode() not in data and s3.key.encode() not in data for data in everything.values())
+
+
+def test_a_run_through_storage_that_fails_ends_as_if_undisturbed(finished, corpus, in_s3, s3, failing, rows, local_ray):
+    """Listing, plan, manifest, images, blocks, files and record: a fifth of all requests fail, and none for good."""
+    kinds = sorted({*READING, *WRITING} - {"stall", "body_stall"})  # each of which takes the time that a request may take
+    output = f"s3://{s3.bucket}/through-faults"
+    with failing(fraction=0.2, kinds=kinds) as (proxy, through):
+        config = AnnotateConfig(input=in_s3, output=output, run_id="r", date="2026-01-02", block_rows=8, storage_options=through.options)
+        record = annotate(config)
+    assert sum(proxy.failed.values()) > 20
+    with s3.fs.open(f"{output}/{record['files'][0]}", "rb") as opened:
+        found = pq.read_table(opened).to_pylist()
+    assert rows.differences(rows.of(finished.output, finished.record), found, rows.file_name) == []
+
+
+def test_credentials_that_run_out_end_the_run_on_one_line_and_it_goes_on_once_they_are_renewed(in_s3, s3, failing, tmp_path, local_ray):
+    settings = {"input": in_s3, "output": str(tmp_path), "run_id": "r", "date": "2026-01-02", "block_rows": 40}
+    always = {}
+
+    def expire(proxy):
+        while not proxy.count("GET", "/corpus/a/"):
+            time.sleep(0.01)
+        always["/"] = "expired"
+
+    with failing(always=always) as (proxy, through), ThreadPoolExecutor(1) as pool:
+        pool.submit(expire, proxy)
+        with pytest.raises(RunError) as stopped:
+            annotate(AnnotateConfig(**settings, storage_options=through.options))
+    said = r"run r stopped: the credentials for s3://.* are expired or wrong \(ExpiredToken\): renew them; .*--run-id r goes on"
+    assert re.fullmatch(said, str(stopped.value))
+    assert not (tmp_path / "runs").exists()
+    assert annotate(AnnotateConfig(**settings, storage_options=s3.options))["counts"]["rows"] == 40
 
 
 def test_every_object_of_s3_is_fetched_as_it_is(corpus, in_s3, s3, operators, rows, tmp_path):
