@@ -8,6 +8,8 @@ open_clip's `image_transform(size, is_train=False)` does with an RGB image. Need
 import numpy as np
 from PIL import Image, ImageOps
 
+STRIP_PIXELS = 2**20
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image upright and in RGB. Decodes it; whatever the decoder raises goes through."""
@@ -41,11 +43,24 @@ def crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _sixteen_bit(image: Image.Image) -> Image.Image:
-    """16-bit integers by their high byte; other deep images stretched from their least value to their greatest."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    if image.mode != "F" and values.min() >= 0 and values.max() < 65536:
-        values = values / 257 if image.mode.startswith("I;16") or values.max() > 255 else values
+    """16-bit integers by their high byte; other deep images stretched from their least value to their greatest.
+
+    By strips of rows, since as floats a large image would take several times its own memory.
+    """
+    pixels = np.asarray(image)
+    height = max(1, STRIP_PIXELS // pixels.shape[1])
+    strips = [slice(top, top + height) for top in range(0, len(pixels), height)]
+    ranges = [(strip.min(), strip.max()) for strip in (_finite(pixels[rows]) for rows in strips)]
+    low, high = min(least for least, _ in ranges), max(greatest for _, greatest in ranges)
+    if image.mode != "F" and low >= 0 and high < 65536:
+        low, factor, divisor = 0, 1, 257 if image.mode.startswith("I;16") or high > 255 else 1
     else:
-        low, high = values.min(), values.max()
-        values = (values - low) * (255 / (high - low) if high > low else 0)
-    return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
+        factor, divisor = 255 / (high - low) if high > low else 0, 1
+    grey = np.empty(pixels.shape, np.uint8)
+    for rows in strips:
+        grey[rows] = np.round((_finite(pixels[rows]) - low) * factor / divisor)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _finite(pixels: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(pixels.astype(np.float64))

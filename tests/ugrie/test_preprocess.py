@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import Compose, ToTensor
 
+from ugrie import preprocess
 from ugrie.libraries import open_clip
 from ugrie.preprocess import crop, to_rgb
 
@@ -249,6 +250,14 @@ def test_sixteen_bit_images_are_turned_upright_too():
     exif[0x0112] = 6
     image = saved(Image.fromarray(stored(values, 6)), "PNG", exif=exif)
     np.testing.assert_array_equal(plain(image)[..., 0], values // 257)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_deep_image_is_the_same_in_strips(monkeypatch, kind):
+    pixels = np.random.default_rng(0).integers(0, 90_000 if kind == np.int32 else 60_000, (70, 50)).astype(kind)
+    whole = np.asarray(to_rgb(Image.fromarray(pixels)))
+    monkeypatch.setattr(preprocess, "STRIP_PIXELS", 500)
+    assert np.array_equal(np.asarray(to_rgb(Image.fromarray(pixels))), whole)
 
 
 def test_deep_numbers_are_stretched_from_the_least_to_the_greatest():
