@@ -143,7 +143,7 @@ def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterato
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile ends silently there, but the archive doesn't
                 raise tarfile.ReadError(f"it is cut off or broken at byte {tar.offset}")
-    except (tarfile.TarError, ValueError, MemoryError) as error:  # sizes below zero, or beyond all measure
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:  # sizes below zero, or beyond all measure
         raise UserError(f"{shard} is no readable .tar: {str(error) or type(error).__name__}") from None
 
 

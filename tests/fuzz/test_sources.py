@@ -133,6 +133,7 @@ def test_a_tar_is_read_or_a_user_error(explore):
 def test_a_folder_of_odd_names_is_read_or_a_user_error(explore):
     files = st.dictionaries(st.tuples(NAMES, ENDINGS).map(b"".join), st.binary(max_size=5), max_size=5)
     inputs = st.sampled_from(["", ".", "*", "**", "?[", "[a-", "*.jpg", "gone"]) | st.text(max_size=10)
+    inputs = inputs.filter(lambda name: not name.startswith("/") and ".." not in name)  # outside is a whole machine
 
     def trial(given):
         content, name, inside = given

@@ -299,6 +299,18 @@ def test_a_tar_with_a_broken_header_does_not_lose_its_later_members_silently(tmp
         items(tmp_path / "x.tar")
 
 
+def test_a_tar_whose_header_claims_more_than_there_can_be_is_no_tar(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"x"})
+    data = bytearray((tmp_path / "x.tar").read_bytes())
+    data[124:136] = b"\x80" + (2**80).to_bytes(11, "big")  # the size, in base 256
+    data[156:157] = b"x"  # of a header that is read whole
+    data[148:156] = b" " * 8
+    data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.tar is no readable \.tar"):
+        items(tmp_path / "x.tar")
+
+
 def test_a_tar_without_an_end_marker_is_whole(tmp_path, tar):
     tar(tmp_path / "x.tar", {"a.jpg": b"1" * 500})
     (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1024])
