@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import logging
+import time
 import uuid
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -42,6 +43,7 @@ class Plan:
     manifest: Manifest
     started_at: dt.datetime
     todo: tuple[int, ...]
+    seconds: float  # that planning took
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     @property
@@ -65,6 +67,7 @@ def prepare(config: AnnotateConfig) -> Plan:
 
     A run of the same id that died is found by what it left, and goes on; it must be asked for the same thing.
     """
+    clock = time.perf_counter()
     tables = _tables(config)
     fs, root = connect(config.output, config.storage_options)
     root = root.rstrip("/")
@@ -93,6 +96,7 @@ def prepare(config: AnnotateConfig) -> Plan:
         manifest=manifest,
         started_at=dt.datetime.fromisoformat(settled["started_at"]),
         todo=tuple(number for number in range(manifest.blocks) if number not in done),
+        seconds=time.perf_counter() - clock,
     )
 
 
@@ -115,22 +119,25 @@ def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, work: str, ask
         fs.rm(f"{work}/{name}", recursive=True)
     except OSError as error:
         raise UserError(f"{config.output} can't be written: {error or type(error).__name__}; check the path and the credentials") from None
-    return _read_json(fs, f"{work}/plan.json") or {}
+    settled_by_another = _read_json(fs, f"{work}/plan.json")
+    if settled_by_another is None:
+        raise UserError(f"run {config.run_id} was ended by another driver while this one began it: give the same command again")
+    return settled_by_another
 
 
 def _unfinished(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> str | None:
     """The newest run that was asked for the same and has no record."""
     found = []
-    for path in listed(fs, root, lambda: fs.glob(f"{root}/_work/*/plan.json")):
-        run_id = path.split("/")[-2]
-        settled = _read_json(fs, path)
+    works = listed(fs, root, lambda: fs.ls(f"{root}/_work", detail=False) if fs.exists(f"{root}/_work") else [])
+    for run_id in (work.rstrip("/").rpartition("/")[2] for work in works):
+        settled = _read_json(fs, f"{root}/_work/{run_id}/plan.json")
         if settled is not None and settled["asked"] == asked and _read_json(fs, f"{root}/runs/{run_id}.json") is None:
             found.append((settled["started_at"], run_id))
-    logger.info(
-        "going on with run %s" if found else "no run that was asked for the same is unfinished: beginning one",
-        *[max(found)[1]] if found else [],
-    )
-    return max(found)[1] if found else None
+    if not found:
+        logger.info("no run that was asked for the same is unfinished: beginning one")
+        return None
+    logger.info("going on with run %s", max(found)[1])
+    return max(found)[1]
 
 
 def _tables(config: AnnotateConfig) -> Tables:

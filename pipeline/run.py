@@ -48,56 +48,65 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     if record is not None:
         logger.info("run %s is done already, since %s: nothing to do", config.run_id, record["finished_at"])
     else:
-        record = _annotated(config)
+        try:
+            plan = prepare(config)
+        except StorageError as error:
+            raise _stopped(config.run_id, error) from error
+        record = _committed(plan)
     fs, root = connect(config.output, config.storage_options)
     commit.tidy(fs, root.rstrip("/"), record)
     return record
 
 
-def _annotated(config: AnnotateConfig) -> dict[str, Any]:
-    clock = time.perf_counter()
-    plan = prepare(config)
-    planned = time.perf_counter()
+def _committed(plan: Plan) -> dict[str, Any]:
+    """Does what is left of a run and commits it. Returns its record, which is another driver's if that was first."""
+    run_id = plan.config.run_id
     if len(plan.todo) < plan.manifest.blocks:
-        logger.info("going on with run %s: %d of %d blocks are left", plan.config.run_id, len(plan.todo), plan.manifest.blocks)
+        logger.info("going on with run %s: %d of %d blocks are left", run_id, len(plan.todo), plan.manifest.blocks)
     try:
-        connect_ray()
-        started = time.perf_counter()
-        work = _work(plan, share_out(config)) if plan.todo else {}
-        annotated = time.perf_counter()
-        files = _gather(plan)
+        return commit.write_record(plan.fs, plan.root, _record(plan))
     except (KeyboardInterrupt, SystemExit):
-        logger.warning("run %s was told to stop: the same command with --run-id %s goes on", plan.config.run_id, plan.config.run_id)
+        logger.warning("run %s was told to stop: the same command with --run-id %s goes on", run_id, run_id)
         raise
     except UserError:
         raise
     except Exception as error:
         if (record := committed(plan.config)) is not None:  # and with it, what this driver worked on is gone
-            logger.info("run %s was committed by another driver", plan.config.run_id)
+            logger.info("run %s was committed by another driver", run_id)
             return record
-        raise _stopped(plan.config.run_id, error) from error
+        raise _stopped(run_id, error) from error
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    """Annotates what is left, verifies it all, and says what was done."""
+    clock = time.perf_counter()
+    connect_ray()
+    started = time.perf_counter()
+    work = _work(plan, share_out(plan.config)) if plan.todo else {}
+    annotated = time.perf_counter()
+    files = _gather(plan)
     timings = {
-        "plan_seconds": planned - clock,
-        "ray_seconds": started - planned,
+        "plan_seconds": plan.seconds,
+        "ray_seconds": started - clock,
         "annotate_seconds": annotated - started,
         "commit_seconds": time.perf_counter() - annotated,
         **work,
     }
-    record = {
+    config = plan.config.public()
+    return {
         "run_id": plan.config.run_id,
         "schema_version": SCHEMA_VERSION,
         "model": plan.tables.model,
-        "date": plan.config.date.isoformat(),
+        "date": config["date"],
         "started_at": plan.started_at.isoformat(timespec="seconds"),
         "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "input": config.public()["input"],
+        "input": config["input"],
         "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes},
         "counts": commit.add(files, plan.tables.schemes),
         "files": [file["file"] for file in files],
         "timings": {name: value and round(value, 3) for name, value in timings.items()},
-        "config": plan.config.public(),
+        "config": config,
     }
-    return commit.write_record(plan.fs, plan.root, record)
 
 
 def _stopped(run_id: str, error: Exception) -> RunError:

@@ -6,6 +6,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -97,6 +98,19 @@ def test_polars_opens_the_table(finished):
     table = pl.read_parquet(f"{finished.output}/annotations/*/*.parquet")
     assert table.filter(pl.col("status") == "ok").select(pl.col("polarity2").struct.field("label").null_count()).item() == 0
     assert table.schema["image_id"] == pl.Int64
+
+
+def test_only_committed_runs_are_read_as_the_docs_say(finished, tmp_path):
+    """Beside the file of a run that died."""
+    shutil.copytree(finished.output, tmp_path / "out", dirs_exist_ok=True)
+    (file,) = finished.record["files"]
+    shutil.copy(tmp_path / "out" / file, tmp_path / "out" / file.replace("undisturbed", "dead"))
+    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text().partition("## Reading committed runs only")[2]
+    python, sql = (re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)[1] for language in ("python", "sql"))
+    namespace = {}
+    exec(python.replace("OUTPUT", str(tmp_path / "out")), namespace)
+    assert namespace["table"].num_rows == 40
+    assert dict(duckdb.execute(sql.replace("OUTPUT", str(tmp_path / "out"))).fetchall()) == finished.record["counts"]["status"]
 
 
 # --- a run that died
