@@ -41,13 +41,14 @@ class Sandbox:
     def __call__(self, data: bytes) -> Decoded:
         """Decodes and crops an image. Raises ImageError, also of a decoder that crashed (decoder_crashed) or took too long (timeout)."""
         process = self.process if self.process is not None else self._start()
+        late = False
         try:
             self.connection.send_bytes(data)
-            if not self.connection.poll(self.limits.seconds + GRACE_SECONDS):
+            if late := not self.connection.poll(self.limits.seconds + GRACE_SECONDS):
                 process.kill()
             answer = self.connection.recv_bytes()
         except (EOFError, OSError):
-            raise self._ended() from None
+            raise self._ended(late) from None
         kind, rest = answer[:1], answer[1:]
         if kind == FAILED:
             raise ImageError(*json.loads(rest))
@@ -73,10 +74,10 @@ class Sandbox:
             raise RuntimeError("the process in which images are decoded apart does not start; its own messages say why")
         return self.process
 
-    def _ended(self) -> ImageError:
+    def _ended(self, late: bool) -> ImageError:
         """What an image's process died of. The next image gets another."""
         code = self.close()
-        if code in (-signal.SIGALRM, -signal.SIGKILL):
+        if late or code == -signal.SIGALRM:
             return ImageError("timeout", f"not decoded within decode_timeout = {self.limits.seconds:g} s")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return ImageError("decoder_crashed", f"decoding it ended a process of its own with {how}")

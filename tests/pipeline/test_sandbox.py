@@ -1,6 +1,8 @@
 """Decoding apart: files that crash, hang or fill a decoder cost themselves alone."""
 
 import os
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +61,13 @@ def test_what_kills_a_decoder_is_named_and_the_next_image_is_decoded(poisoned, p
     found, said = failure(poisoned, poison.image(kind))
     assert (found, message in said) == (status, True), said
     assert poisoned(images.jpeg(2)).width == 96
+
+
+def test_a_process_that_the_system_kills_for_its_memory_did_not_take_too_long(poison, images):
+    with poison.on_path(), Sandbox(replace(LIMITS, seconds=30)) as sandbox:
+        sandbox(images.jpeg(1))
+        threading.Timer(0.2, sandbox.process.kill).start()
+        assert failure(sandbox, poison.image("slow 20")) == ("decoder_crashed", "decoding it ended a process of its own with SIGKILL")
 
 
 def test_it_sees_no_credentials_and_may_write_nothing(poisoned, poison, images, monkeypatch, tmp_path):
