@@ -28,7 +28,7 @@ from ugrie.model import UGRIE
 from ugrie.recipe import Recipe, RecipeError, read_recipe
 from ugrie.schemes import Scheme, load_scheme
 from ugrie.tables import DataError, Image
-from ugrie.template import TemplateError
+from ugrie.template import Template
 from ugrie.towers import load_tower, tower_config
 from ugrie.training import kept_epoch, new_model, train
 
@@ -51,7 +51,8 @@ def train_recipe(
     stated = read_recipe(path)
     if bart is not None:
         stated = stated.model_copy(update={"bart": bart})
-    schemes = [load_scheme(str(path.parent / name) if name.endswith(".toml") else name) for name in stated.schemes]
+    loaded = (load_scheme(str(path.parent / name) if name.endswith(".toml") else name) for name in stated.schemes)
+    schemes = Template(tuple(loaded)).schemes
     _check_folders(stated, output, cache)
     _check_labelled(stated, schemes)
     recipe = _with_bart_beside(stated, path.parent)
@@ -125,14 +126,12 @@ def _with_bart_beside(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _checked(model: UGRIE, recipe: Recipe) -> UGRIE:
-    """The model, if it can do what the recipe asks for. Raises RecipeError and TemplateError."""
+    """The model, if it can do what the recipe asks for. Raises RecipeError."""
     dim = model.config.tower.embedding_dim
     if recipe.components > dim:
         raise RecipeError(f"components: {recipe.components} are more than the tower's {dim} dimensions")
     try:
         model.eval().predict(torch.ones(1, dim))
-    except TemplateError:
-        raise
     except ValueError as error:
         raise RecipeError(f"bart: {error}") from error
     return model
