@@ -1,0 +1,24 @@
+"""How tests fetch images: a fetcher with small limits, and what it says of each."""
+
+from pipeline.fetch import Fetcher
+from pipeline.manifest import image_id
+from pipeline.source import allowed_protocols, items
+
+
+def fetcher(source, **settings):
+    allowed = settings.pop("allow", ())
+    defaults = {"column": "uri", "options": {}, "max_bytes": 1000, "timeout": 10.0, "concurrency": 3, "first_wait": 0.001}
+    return Fetcher(input=str(source), protocols=allowed_protocols(str(source), allowed), **defaults | settings)
+
+
+def rows(*found):
+    return [{"image_id": image_id(item), **vars(item)} for item in found]
+
+
+def fetched(fetch, *found):
+    """The bytes, or the status and message, of each."""
+    return [data if isinstance(data, bytes) else (data.status, str(data)) for _, data in fetch.fetch(rows(*found))]
+
+
+def fetch_all(source, column="uri", **settings):
+    return fetched(fetcher(source, column=column, **settings), *items(str(source), column, {}))
