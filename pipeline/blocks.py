@@ -16,27 +16,31 @@ import pyarrow.parquet as pq
 
 from pipeline.board import Board
 from pipeline.storage import Options, connect, listed, write_atomic
-from pipeline.table import Tables, expect
+from pipeline.table import REPOST, Tables, expect
 
 WRITTEN = pa.schema(
     [
         pa.field("block", pa.int32()),
         pa.field("rows", pa.int64()),
-        pa.field("ok", pa.int64()),
+        pa.field("ok", pa.int64()),  # or posted before: the commit knows how those went
         *(pa.field(f"{stage}_seconds", pa.float64()) for stage in ("fetch", "decode", "annotate")),
     ]
 )
 
 
+def name(block: int) -> str:
+    return f"block-{block:08d}.parquet"
+
+
 def path(folder: str, block: int) -> str:
-    return f"{folder}/block-{block:08d}.parquet"
+    return f"{folder}/{name(block)}"
 
 
 def done(fs: fsspec.AbstractFileSystem, folder: str) -> dict[int, int]:
     """The blocks whose rows are written, in order, with the sizes of their files in bytes."""
     infos = listed(fs, folder, lambda: fs.ls(folder, detail=True) if fs.exists(folder) else [])
-    named = ((re.search(r"/block-(\d{8})\.parquet$", info["name"]), info["size"]) for info in infos)
-    return dict(sorted((int(name[1]), size) for name, size in named if name))
+    found = ((re.search(r"/block-(\d{8})\.parquet$", info["name"]), info["size"]) for info in infos)
+    return dict(sorted((int(match[1]), size) for match, size in found if match))
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,10 @@ class BlockWriter:
             self.board.enter(block, "being written")
             rows = table.filter(pc.equal(table.column("block"), block))
             buffer = BytesIO()
-            pq.write_table(rows.select(self.tables.output.names).cast(self.tables.output), buffer, compression="zstd")
+            pq.write_table(rows.select(self.tables.written.names).cast(self.tables.written), buffer, compression="zstd")
             write_atomic(fs, path(self.folder, block), buffer.getvalue())
             self.board.leave(block)
             seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in ("fetch", "decode", "annotate")}
-            ok = pc.sum(pc.equal(rows.column("status"), "ok")).as_py()
+            ok = pc.sum(pc.is_in(rows.column("status"), pa.array(["ok", REPOST]))).as_py()
             written.append({"block": block, "rows": len(rows), "ok": ok, **seconds})
         return pa.Table.from_pylist(written, WRITTEN)

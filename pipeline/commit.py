@@ -18,20 +18,26 @@ from io import BytesIO
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import blocks
 from pipeline.manifest import Manifest
-from pipeline.storage import Options, connect, create_atomic, listed, read, write_atomic
+from pipeline.storage import Options, connect, create_atomic, listed, open_file, read, write_atomic
 from pipeline.table import Tables
+from pipeline.threads import mapped
 from ugrie.schemes import Scheme
 
 logger = logging.getLogger(__name__)
 
 PART = re.compile(r"\.?part-(?P<run>.+)-[0-9a-f]{8}-\d{5}\.parquet(\.[0-9a-f]{32})?")
 FILE_BYTES = 256 * 2**20  # of the blocks that go into one file
+FILE_ROWS = 2**18  # where most rows are to be copied, and blocks hold little yet
+GROUP_ROWS = 2**14  # of a file, that are read as one: few enough that some rows can be copied without reading them all
+PIECE = 8 * 2**20
+THREADS = 16  # which wait for storage, most of the time
 
 
 class VerificationError(RuntimeError):
@@ -49,16 +55,43 @@ class Gatherer:
     tables: Tables
 
     def __call__(self, target: str, numbers: Sequence[int]) -> dict[str, Any]:
-        """Verifies the blocks, writes them as `target` (a path within the output) and reads it back. Returns its counts."""
+        """Verifies the blocks, writes them as `target` (a path within the output) and reads it back. Returns its counts.
+
+        Where there is nothing that a row could be copied from, nothing is written, and `{"again": blocks}` returned: those are to
+        be done again, alone.
+        """
         fs, root = connect(self.output, self.options)
-        table = pa.concat_tables([self._block(fs, number) for number in numbers])
+        parts = [self._block(fs, number) for number in numbers]
+        copied, again = self._copied(fs, root, dict(zip(numbers, parts, strict=True)))
+        if again:
+            return {"again": again}
+        results = []
         buffer = BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        write_atomic(fs, f"{root}/{target}", buffer.getvalue())
-        if read(fs, f"{root}/{target}") != buffer.getbuffer() or pq.read_metadata(buffer).num_rows != len(table):
+        parts.reverse()
+        with pq.ParquetWriter(buffer, self.tables.output, compression="zstd") as writer:
+            while parts:  # each of which is let go once it is written
+                some = [parts.pop()]
+                while parts and sum(map(len, some)) + len(parts[-1]) <= GROUP_ROWS:
+                    some.append(parts.pop())
+                rows = pa.concat_tables(some)
+                whole = self._whole(rows, copied)
+                writer.write_table(whole, row_group_size=GROUP_ROWS)
+                results.append(self._counts(whole, rows["owner"].drop_null()))
+        data = buffer.getvalue()  # not a second copy: they share it
+        write_atomic(fs, f"{root}/{target}", data)
+        result = add(results, self.tables.schemes)
+        if not _reads_back(fs, f"{root}/{target}", data) or pq.read_metadata(buffer).num_rows != result["rows"]:
             raise VerificationError(f"{target} does not read back as it was written")
-        labels = {s.name: count_labels(s, table.column(s.name)) for s in self.tables.schemes}
-        return {"file": target, "rows": len(table), "status": counts(table.column("status")), "labels": labels}
+        return {"file": target, **result}
+
+    def _counts(self, rows: pa.Table, owners: pa.ChunkedArray) -> dict[str, Any]:
+        earlier = pc.sum(pc.match_substring(owners, "/")).as_py() or 0
+        return {
+            "rows": len(rows),
+            "status": counts(rows["status"]),
+            "reposts": {"run": len(owners) - earlier, "earlier": earlier},
+            "labels": {scheme.name: count_labels(scheme, rows[scheme.name]) for scheme in self.tables.schemes},
+        }
 
     def _block(self, fs: fsspec.AbstractFileSystem, number: int) -> pa.Table:
         """A block's rows, if they are what the manifest asks for. Else its file is removed, so that it is done again."""
@@ -69,11 +102,92 @@ class Gatherer:
             problem = f"is broken: {error}"
         else:
             wanted = self.manifest.read(fs, number).column("image_id")
-            if rows.schema.equals(self.tables.output) and rows.column("image_id").equals(wanted):
+            if rows.schema.equals(self.tables.written) and rows.column("image_id").equals(wanted):
                 return rows
             problem = f"holds {len(rows)} rows that are not the manifest's {len(wanted)}, or not in the run's schema"
         fs.rm_file(path)
         raise VerificationError(f"block {number} {problem}; the same --run-id does it again")
+
+    def _copied(self, fs: fsspec.AbstractFileSystem, root: str, parts: dict[int, pa.Table]) -> tuple[pa.Table, list[int]]:
+        """What rows of these blocks are to be copied from, a row for each content; and the blocks that lack something."""
+        wanted: dict[str, set[str]] = {}
+        for rows in parts.values():
+            copies = rows.filter(pc.is_valid(rows["owner"]))
+            for owner, content_hash in zip(copies["owner"].to_pylist(), copies["content_hash"].to_pylist(), strict=True):
+                wanted.setdefault(owner, set()).add(content_hash)
+        here = {blocks.name(number): rows for number, rows in parts.items()}
+        found = [self._kept.empty_table(), *(self._chosen(here[owner], wanted[owner]) for owner in wanted.keys() & here.keys())]
+        ours = sorted(owner for owner in wanted if owner not in here and not _is_earlier(owner))
+        found += mapped(lambda owner: self._of_block(fs, owner, wanted[owner]), ours, THREADS)
+        for owner in sorted(filter(_is_earlier, wanted)):  # large files, one at a time
+            found += self._of_file(fs, f"{root}/{owner}", wanted[owner])
+        copied = pa.concat_tables(found).combine_chunks()
+        there = copied["content_hash"].combine_chunks()
+        complete = {n: pc.or_(pc.is_null(rows["owner"]), pc.is_in(rows["content_hash"], there)) for n, rows in parts.items()}
+        return copied, [number for number, each in complete.items() if not pc.all(each).as_py()]
+
+    @property
+    def _kept(self) -> pa.Schema:
+        return pa.schema([self.tables.output.field(name) for name in ("content_hash", *self.tables.of_content)])
+
+    def _of_block(self, fs: fsspec.AbstractFileSystem, owner: str, wanted: set[str]) -> pa.Table:
+        try:
+            return self._chosen(pq.read_table(pa.BufferReader(read(fs, f"{self.folder}/{owner}")), use_threads=False), wanted)
+        except (OSError, KeyError, pa.ArrowException) as error:
+            _lost(owner, error)
+            return self._kept.empty_table()
+
+    def _of_file(self, fs: fsspec.AbstractFileSystem, path: str, wanted: set[str]) -> list[pa.Table]:
+        """Of an earlier run's file, from those groups of rows that hold what is wanted."""
+        found = []
+        try:
+            with open_file(fs, path) as file:
+                parquet = pq.ParquetFile(file, pre_buffer=True)
+                for group in range(parquet.num_row_groups):
+                    hashes = parquet.read_row_group(group, ["content_hash"], use_threads=False)["content_hash"]
+                    if pc.any(pc.is_in(hashes, pa.array(wanted, pa.string()))).as_py():
+                        found.append(self._chosen(parquet.read_row_group(group, self._kept.names, use_threads=False), wanted))
+        except (OSError, KeyError, pa.ArrowException) as error:
+            _lost(path, error)
+        return found
+
+    def _chosen(self, rows: pa.Table, wanted: set[str]) -> pa.Table:
+        """The first row of each content that is wanted, and was not copied itself, with what is copied of it."""
+        mask = pc.is_in(rows["content_hash"], pa.array(wanted, pa.string()))
+        if "owner" in rows.column_names:
+            mask = pc.and_(mask, pc.is_null(rows["owner"]))
+        rows = rows.filter(mask)
+        first = {content_hash: i for i, content_hash in reversed(list(enumerate(rows["content_hash"].to_pylist())))}
+        return rows.take(sorted(first.values())).select(self._kept.names).cast(self._kept)
+
+    def _whole(self, rows: pa.Table, copied: pa.Table) -> pa.Table:
+        """The rows as they are in the table: those of a repost with what was said of the same bytes."""
+        copies = np.flatnonzero(pc.is_valid(rows["owner"]).to_numpy())
+        if not len(copies):
+            return rows.select(self.tables.output.names)
+        hashes = rows["content_hash"].take(copies)
+        theirs = copied.take(pc.index_in(hashes, copied["content_hash"].combine_chunks()))
+        places = np.arange(len(rows))
+        places[copies] = len(rows) + np.arange(len(copies))
+        of_content = [table.select(self.tables.of_content) for table in (rows, theirs)]
+        merged = pa.concat_tables(of_content).combine_chunks().take(places)
+        columns = [(merged if name in self.tables.of_content else rows)[name] for name in self.tables.output.names]
+        return pa.table(columns, self.tables.output)
+
+
+def _is_earlier(owner: str) -> bool:
+    """Whether it is a file of the table, which an earlier run wrote, and not a block of this one."""
+    return "/" in owner
+
+
+def _lost(owner: str, error: Exception) -> None:
+    logger.warning("%s can't be read (%s): what was to be copied from it is done again", owner, error)
+
+
+def _reads_back(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
+    """Whether a file holds exactly these bytes; it is never in memory as a whole."""
+    with open_file(fs, path, ahead=PIECE) as file, memoryview(data) as wanted:
+        return all(file.read(PIECE) == wanted[start : start + PIECE] for start in range(0, len(data), PIECE)) and not file.read(1)
 
 
 def groups(fs: fsspec.AbstractFileSystem, folder: str, manifest: Manifest) -> list[list[int]]:
@@ -82,13 +196,14 @@ def groups(fs: fsspec.AbstractFileSystem, folder: str, manifest: Manifest) -> li
     if missing := set(range(manifest.blocks)) - set(sizes):
         raise VerificationError(f"{len(missing)} of {manifest.blocks} blocks were not written, the first {min(missing)}")
     cut: list[list[int]] = [[]]
-    size = 0
+    size = rows = 0
     for number in range(manifest.blocks):
         size += sizes[number]
+        rows += manifest.rows_of(number)
         cut[-1].append(number)
-        if size >= FILE_BYTES and number < manifest.blocks - 1:
+        if (size >= FILE_BYTES or rows >= FILE_ROWS) and number < manifest.blocks - 1:
             cut.append([])
-            size = 0
+            size = rows = 0
     return cut
 
 
@@ -102,17 +217,19 @@ def count_labels(scheme: Scheme, column: pa.ChunkedArray) -> dict[str, int]:
     if scheme.kind == "categorical":
         found = counts(pa.chunked_array([struct.field("label")]))
         return {label: found.get(label, 0) for label in scheme.label_names}
-    nearest = Counter(min(range(len(scheme.values)), key=lambda i: abs(scheme.values[i] - v)) for v in struct.field("value").to_pylist())
-    return {label: nearest[i] for i, label in enumerate(scheme.label_names)}
+    nearest = np.abs(struct.field("value").to_numpy()[:, None] - np.asarray(scheme.values, np.float32)).argmin(1)
+    return dict(zip(scheme.label_names, np.bincount(nearest, minlength=len(scheme.values)).tolist(), strict=True))
 
 
 def add(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> dict[str, Any]:
-    """The counts of all files together."""
+    """The counts of all files, or of all parts of one, together."""
     status: Counter[str] = Counter()
+    reposts = Counter({"run": 0, "earlier": 0})
     for result in results:
         status.update(result["status"])
+        reposts.update(result["reposts"])
     labels = {s.name: {label: sum(r["labels"][s.name][label] for r in results) for label in s.label_names} for s in schemes}
-    return {"rows": sum(r["rows"] for r in results), "status": dict(status.most_common()), "labels": labels}
+    return {"rows": sum(r["rows"] for r in results), "status": dict(status.most_common()), "reposts": dict(reposts), "labels": labels}
 
 
 def write_record(fs: fsspec.AbstractFileSystem, root: str, record: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import datetime as dt
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from pipeline.fetch import Fetcher
 from pipeline.load import Loader
 from pipeline.plan import Plan, committed, prepare
 from pipeline.progress import Progress
+from pipeline.reposts import Past, Reposts
 from pipeline.source import allowed_protocols
 from pipeline.stall import StalledError, watched
 from pipeline.storage import connect
@@ -32,6 +34,7 @@ from ugrie.errors import one_line
 
 logger = logging.getLogger(__name__)
 KNOWN = (StorageError, StalledError, VerificationError)
+TIMES_AGAIN = 3
 
 
 class RunError(RuntimeError):
@@ -82,7 +85,7 @@ def _record(plan: Plan) -> dict[str, Any]:
     clock = time.perf_counter()
     connect_ray()
     started = time.perf_counter()
-    work = _work(plan, share_out(plan.config)) if plan.todo else {}
+    work = _work(plan, share_out(plan.config), _reposts(plan)) if plan.todo else {}
     annotated = time.perf_counter()
     files = _gather(plan)
     timings = {
@@ -97,6 +100,7 @@ def _record(plan: Plan) -> dict[str, Any]:
         "run_id": plan.config.run_id,
         "schema_version": SCHEMA_VERSION,
         "model": plan.tables.model,
+        "precision": _precision(plan.config),
         "date": config["date"],
         "started_at": plan.started_at.isoformat(timespec="seconds"),
         "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -123,7 +127,32 @@ def _stopped(run_id: str, error: Exception) -> RunError:
     return RunError(f"run {run_id} stopped: {one_line(what)}. What is written stays; the same command with --run-id {run_id} goes on")
 
 
-def operators(plan: Plan, shares: Shares, board: Board) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
+def _precision(config: AnnotateConfig) -> str:
+    """The image tower's: what auto comes to."""
+    if config.precision != "auto":
+        return config.precision
+    device = share_out(config).device if config.device == "auto" else config.device
+    return "bf16" if device == "cuda" else "fp32"
+
+
+def _reposts(plan: Plan) -> Reposts:
+    """Knows whose each image's bytes are, also of the blocks that are done and of earlier nights."""
+    config = plan.config
+    return Reposts.open(
+        Past(
+            output=config.output,
+            options=config.storage_options,
+            folder=plan.rows_folder,
+            done=tuple(sorted(set(range(plan.manifest.blocks)) - set(plan.todo))),
+            tables=plan.tables,
+            precision=_precision(config),
+            tower_weights=config.public()["tower_weights"],
+            since=plan.started_at - dt.timedelta(days=config.reuse_days) if config.reuse_days else None,
+        )
+    )
+
+
+def operators(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
     """A run's three operators; of the annotator, what an actor makes it of."""
     config = plan.config
     fetcher = Fetcher(
@@ -136,7 +165,7 @@ def operators(plan: Plan, shares: Shares, board: Board) -> tuple[Loader, Annotat
         concurrency=config.fetch_concurrency,
     )
     limits = Limits(plan.tables.crop_size, config.max_pixels, config.decode_timeout, config.decode_memory)
-    loader = Loader(config.output, config.storage_options, plan.manifest, fetcher, plan.tables, limits, board)
+    loader = Loader(config.output, config.storage_options, plan.manifest, fetcher, plan.tables, limits, board, reposts)
     settings = AnnotatorSettings(
         model=config.model,
         options=config.storage_options,
@@ -153,9 +182,9 @@ def operators(plan: Plan, shares: Shares, board: Board) -> tuple[Loader, Annotat
     return loader, settings, BlockWriter(config.output, plan.rows_folder, config.storage_options, plan.tables, board)
 
 
-def graph(plan: Plan, shares: Shares, board: Board) -> Dataset:
+def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset:
     """The three operators over the blocks that are left. A row of the result is a block that was written."""
-    loader, settings, writer = operators(plan, shares, board)
+    loader, settings, writer = operators(plan, shares, board, reposts)
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
@@ -172,7 +201,7 @@ def graph(plan: Plan, shares: Shares, board: Board) -> Dataset:
     return annotated.map_batches(writer, num_cpus=shares.write, **whole)
 
 
-def _work(plan: Plan, shares: Shares) -> dict[str, float | None]:
+def _work(plan: Plan, shares: Shares, reposts: Reposts) -> dict[str, float | None]:
     """Does the blocks that are left. Returns the seconds all workers together spent in each stage, and the rate."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
@@ -187,7 +216,7 @@ def _work(plan: Plan, shares: Shares) -> dict[str, float | None]:
     seconds: Counter[str] = Counter()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
     with Progress(plan.manifest.rows, done) as progress:
-        written = graph(plan, shares, board).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        written = graph(plan, shares, board, reposts).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for batch in watched(written, plan.config.stall_timeout, board.stuck):
             for row in pa.table(batch).to_pylist():
                 progress.add(row["rows"], row["ok"])
@@ -196,9 +225,44 @@ def _work(plan: Plan, shares: Shares) -> dict[str, float | None]:
 
 
 def _gather(plan: Plan) -> list[dict[str, Any]]:
-    """Verifies the blocks and makes the table's files of them, a task each."""
-    gatherer = commit.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
-    task: Any = ray.remote(num_cpus=0)(lambda target, numbers: gatherer(target, numbers))
+    """Verifies the blocks and makes the table's files of them, a task each.
+
+    A block whose reposts have no row any more that they could be copied from is done again, with all of its images. Another's may lack
+    one of its rows then, since an image can't be read as it was; no block does twice.
+    """
     name = f"annotations/dt={plan.config.date.isoformat()}/part-{plan.config.run_id}-{plan.attempt}"
     groups = commit.groups(plan.fs, plan.rows_folder, plan.manifest)
-    return ray.get([task.remote(f"{name}-{i:05d}.parquet", group) for i, group in enumerate(groups)])
+    files: dict[str, dict[str, Any]] = {}
+    todo = {f"{name}-{i:05d}.parquet": group for i, group in enumerate(groups)}
+    for _ in range(1 + TIMES_AGAIN):
+        files |= _files(plan, todo)
+        again = sorted({number for file in files.values() for number in file.get("again", ())})
+        if not again:
+            return [files[target] for target in sorted(files)]
+        todo = {target: todo[target] for target, file in files.items() if "again" in file}
+        logger.info("%d blocks hold images that were posted before, but not what was said of them: they are done again", len(again))
+        _work(replace(plan, todo=tuple(again)), share_out(plan.config), Reposts())
+    raise VerificationError(
+        f"{len(again)} blocks hold images that can't be copied from where they were posted before, the first {again[0]}"
+    )
+
+
+def _files(plan: Plan, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
+    """What the gatherer says of each file. So many are made at once as there are pairs of CPUs, since each takes 0.5 GB of memory."""
+    gatherer = commit.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
+    task: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(lambda target, numbers: gatherer(target, numbers))
+    most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
+    made: dict[str, dict[str, Any]] = {}
+    running: dict[Any, str] = {}
+    for target, numbers in todo.items():
+        running[task.remote(target, numbers)] = target
+        if len(running) == most:
+            made |= _next(running)
+    while running:
+        made |= _next(running)
+    return made
+
+
+def _next(running: dict[Any, str]) -> dict[str, dict[str, Any]]:
+    (done,), _ = ray.wait(list(running))
+    return {running.pop(done): ray.get(done)}

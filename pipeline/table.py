@@ -9,8 +9,11 @@ from ugrie.schemes import Scheme
 
 SCHEMA_VERSION = 1
 
-LOADED = [  # what fetch and decode give, before `crop`
-    pa.field("block", pa.int32(), nullable=False),
+# From the loader to the commit, the status of a row that is to be copied from another of the same bytes: from one in `owner`, which is
+# a block's file, or a file of the table that an earlier run wrote.
+REPOST = "repost"
+INTERNAL = [pa.field("block", pa.int32(), nullable=False), pa.field("owner", pa.string())]
+IMAGE = [  # what fetch and decode give, before `crop`
     pa.field("image_id", pa.int64(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
     pa.field("content_hash", pa.string()),
@@ -39,17 +42,28 @@ class Tables:
     @property
     def loaded(self) -> pa.Schema:
         """After fetch and decode: the image's columns, its crop (zeros where status is not ok) and the seconds spent on it."""
-        return pa.schema([*LOADED, pa.field("crop", pa.binary(self.crop_bytes), nullable=False), *TIMES[:2]])
+        return pa.schema([*INTERNAL, *IMAGE, pa.field("crop", pa.binary(self.crop_bytes), nullable=False), *TIMES[:2]])
 
     @property
     def annotated(self) -> pa.Schema:
-        """After the annotator: `output`, with the block the row is of and the seconds spent on it."""
-        return pa.schema([LOADED[0], *self.output, *TIMES])
+        """After the annotator: `written`, with the block the row is of and the seconds spent on it."""
+        return pa.schema([INTERNAL[0], *self.written, *TIMES])
+
+    @property
+    def written(self) -> pa.Schema:
+        """A block's file: `output`, with the file that the rest of a row is to be copied from."""
+        return pa.schema([INTERNAL[1], *self.output], self.output.metadata)
+
+    @property
+    def of_content(self) -> list[str]:
+        """The columns that are the same for the same bytes."""
+        own = {"image_id", "uri", "content_hash", "bytes", "model", "run_id", "annotated_at"}
+        return [name for name in self.output.names if name not in own]
 
     @property
     def output(self) -> pa.Schema:
         """As written. The metadata under `ugrie` states each scheme's labels in the order of its `probs`."""
-        fields = [*LOADED[1:], pa.field("sentence", pa.string())]
+        fields = [*IMAGE, pa.field("sentence", pa.string())]
         fields += [pa.field(scheme.name, scheme_type(scheme)) for scheme in self.schemes]
         if self.embedding_dim is not None:
             fields.append(pa.field("embedding", pa.list_(pa.float16(), self.embedding_dim)))

@@ -43,7 +43,7 @@ def test_a_block_is_written_to_its_file_and_counted(operators, plan, annotated):
     assert (row["block"], row["rows"], row["ok"]) == (0, 5, annotated.column("status").to_pylist().count("ok"))
     assert row["decode_seconds"] > 0
     table = pq.read_table(blocks.path(plan.rows_folder, 0))
-    assert table.schema.equals(plan.tables.output)
+    assert table.schema.equals(plan.tables.written)
     assert table.schema.metadata == plan.tables.output.metadata
     assert table.column("image_id").equals(annotated.column("image_id"))
 

@@ -70,7 +70,7 @@ def alter(plan, block, change):
         (lambda rows: rows.take(list(reversed(range(10)))), "block 1 holds 10 rows that are not the manifest's 10"),
         (lambda rows: rows.drop_columns("sentence"), "block 1 holds 10 rows .* or not in the run's schema"),
         (
-            lambda rows: rows.set_column(5, "bytes", rows.column("bytes").cast(pa.float64())),
+            lambda rows: rows.set_column(rows.schema.get_field_index("bytes"), "bytes", rows.column("bytes").cast(pa.float64())),
             "block 1 holds 10 rows .* or not in the run's schema",
         ),
     ],
@@ -146,8 +146,14 @@ def test_the_counts_of_all_files_are_added():
     scheme = load_scheme("polarity2")
     one = {"rows": 3, "status": {"ok": 2, "corrupt": 1}, "labels": {"polarity2": {"negative": 2, "positive": 0}}}
     other = {"rows": 2, "status": {"missing": 1, "ok": 1}, "labels": {"polarity2": {"negative": 0, "positive": 1}}}
+    one["reposts"], other["reposts"] = {"run": 1, "earlier": 0}, {"run": 1, "earlier": 2}
     total = commit.add([one, other], [scheme])
-    assert total == {"rows": 5, "status": {"ok": 3, "corrupt": 1, "missing": 1}, "labels": {"polarity2": {"negative": 2, "positive": 1}}}
+    assert total == {
+        "rows": 5,
+        "status": {"ok": 3, "corrupt": 1, "missing": 1},
+        "reposts": {"run": 2, "earlier": 2},
+        "labels": {"polarity2": {"negative": 2, "positive": 1}},
+    }
     assert next(iter(total["status"])) == "ok"
 
 

@@ -46,9 +46,16 @@ def test_the_metadata_states_each_schemes_labels_in_order():
     assert len(valence["labels"]) == 9
 
 
-def test_the_annotated_table_is_the_output_with_its_block_and_its_times():
+def test_the_annotated_table_is_the_output_with_what_is_internal_and_its_times():
     names = tables(4).annotated.names
-    assert names == ["block", *tables(4).output.names, "fetch_seconds", "decode_seconds", "annotate_seconds"]
+    assert names == ["block", "owner", *tables(4).output.names, "fetch_seconds", "decode_seconds", "annotate_seconds"]
+    assert tables(4).written.names == ["owner", *tables(4).output.names]
+
+
+def test_what_the_bytes_say_is_told_from_what_a_row_has_for_itself():
+    own = {"image_id", "uri", "content_hash", "bytes", "model", "run_id", "annotated_at"}
+    assert tables(4).of_content == ["width", "height", "status", "error", "sentence", "ekman6", "valence", "embedding"]
+    assert {*tables(4).of_content, *own} == set(tables(4).output.names)
 
 
 def test_a_crop_has_as_many_bytes_as_its_pixels():

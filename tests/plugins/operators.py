@@ -14,13 +14,16 @@ class Operators:
     """A plan's three operators, as `pipeline.run` makes them, called one after the other in this process."""
 
     models: dict[str, Any] = field(default_factory=dict)
+    reposts: Any = None  # where a test wants blocks to know of each other's images
 
     def _of(self, plan: Any) -> tuple[Any, Any, Any]:
         from pipeline.board import Board
         from pipeline.cluster import Shares
+        from pipeline.reposts import Reposts
         from pipeline.run import operators
 
-        return operators(plan, Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1), Board())
+        shares = Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
+        return operators(plan, shares, Board(), self.reposts or Reposts())
 
     def annotator(self, plan: Any) -> Any:
         """The plan's annotator; a model is loaded once for all plans."""
