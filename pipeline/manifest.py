@@ -92,7 +92,7 @@ def write_manifest(fs: fsspec.AbstractFileSystem, folder: str, items: Iterable[I
 
 
 def _row(item: Item) -> dict[str, object]:
-    return {"image_id": image_id(item), **vars(item)}
+    return {"image_id": image_id(item), **item._asdict()}
 
 
 def _once(items: Iterable[Item], seen: dict[int, int]) -> Iterator[Item]:

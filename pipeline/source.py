@@ -9,9 +9,9 @@ import posixpath
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import NamedTuple
 from urllib.parse import urljoin
 
 import fsspec
@@ -20,22 +20,25 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 from fsspec.implementations.http import HTTPFileSystem
+from fsspec.utils import glob_translate
 
 from pipeline.errors import StorageError, UserError
+from pipeline.listing import HIDDEN, File, file_of, files_below
 from pipeline.retry import FOR_NOW
-from pipeline.storage import Options, connect, listed, names, open_file, version_of
+from pipeline.storage import Options, connect, listed, names, open_file
+from pipeline.threads import mapped
 from pipeline.uris import scrubbed, without_secrets
 from ugrie.errors import one_line
 from ugrie.schemes import did_you_mean
 
 LONGEST_URI = 2**16  # characters
+SHARDS_AT_ONCE = 8
 NULL_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*null")  # crashes Arrow's reader of JSON where a block of lines begins with it
 TABLES = (".parquet", ".csv", ".jsonl")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".ico")
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One image: its URI, and its size in bytes and version where they are known without asking for it.
 
     Images within a file have the file's path as `container`, and as `position` the byte in a .tar or the row in a Parquet.
@@ -70,49 +73,62 @@ def _told(error: Exception, options: Options) -> str:
     return one_line(scrubbed(str(error), options)) or type(error).__name__
 
 
-def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options) -> list[dict[str, Any]]:
+def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options) -> Iterator[File]:
     """The files of a folder, prefix or glob, or the one file, by path; hidden ones (._name, _name) left out, and links to folders."""
-
-    def listing() -> tuple[dict[str, dict[str, Any]], str]:
-        if fs.isfile(path):
-            return {path: fs.info(path)}, posixpath.dirname(path)
-        if any(c in path for c in "*?[") and not fs.isdir(path):
-            return fs.glob(path, detail=True), re.split(r"[*?[]", path)[0].rpartition("/")[0]
-        return fs.find(path, detail=True), path.rstrip("/")
-
+    found = False
     try:
-        entries, base = listed(fs, path, listing)
+        for file in _listed(fs, path):
+            found = True
+            yield file
     except FileNotFoundError:
-        entries, base = {}, path
+        pass
     except Exception as error:  # storage clients raise kinds of their own
         advice = "; check the credentials" if isinstance(error, PermissionError | StorageError) else ""
         raise UserError(f"{uri} can't be listed: {_told(error, options)}{advice}") from None
-    files = []
-    for name, info in sorted(entries.items()):
-        parts = name[len(base) :].split("/")
-        if any(part.startswith((".", "_")) for part in parts):
-            continue
-        if info.get("type") == "file":
-            files.append(info)
-        elif info.get("islink") and not fs.isdir(name):  # one that leads nowhere is an image that is missing
-            files.append(info | {"size": info.get("size") if fs.exists(name) else None})
-    if not files:
+    if not found:
         raise UserError(f"nothing is to be found at {uri}: check the path, and that it is not empty")
-    return files
 
 
-def _items(fs: fsspec.AbstractFileSystem, files: list[dict[str, Any]], column: str) -> Iterator[Item]:
-    endings = {posixpath.splitext(info["name"])[1].lower() for info in files}
+def _listed(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[File]:
+    try:
+        info = listed(fs, path, lambda: fs.info(path))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # as it may be for a prefix that may be listed
+        info = {}
+    if info.get("type") == "file":
+        return iter([] if HIDDEN.search(f"/{posixpath.basename(path)}") else [file_of(info)])
+    if not any(c in path for c in "*?[") or listed(fs, path, lambda: fs.isdir(path)):
+        return files_below(fs, path)
+    base = re.split(r"[*?[]", path)[0].rpartition("/")[0]
+    levels = None if "**" in path else path[len(base) + 1 :].count("/")
+    pattern = re.compile(glob_translate(path))
+    return (file for file in files_below(fs, base or fs.root_marker, levels) if pattern.match(file.name))
+
+
+def _items(fs: fsspec.AbstractFileSystem, files: Iterable[File], column: str) -> Iterator[Item]:
+    files, begun, endings = iter(files), [], set()
+    for file in files:
+        begun.append(file)
+        endings.add(posixpath.splitext(file.name)[1].lower())
+        if endings not in ({".tar"}, {".parquet"}) and not (len(begun) == 1 and endings <= set(TABLES)):
+            yield from _images(fs, chain(begun, files))
+            return
     if endings == {".tar"}:
-        for info in files:
-            yield from _tar_members(fs, info)
-    elif endings <= set(TABLES) and (len(files) == 1 or endings == {".parquet"}):
-        for info in files:
-            yield from _table_rows(fs, info, column)
-    else:
-        for info in files:
-            # A local name that is no UTF-8 ends as a row that says missing.
-            yield _named(Item(_shown(fs.unstrip_protocol(info["name"])), info.get("size"), version_of(info)))
+        yield from chain.from_iterable(mapped(lambda shard: list(_tar_members(fs, shard)), begun, SHARDS_AT_ONCE))
+        return
+    for file in begun:
+        yield from _table_rows(fs, file, column)
+
+
+def _images(fs: fsspec.AbstractFileSystem, files: Iterator[File]) -> Iterator[Item]:
+    start = None
+    for name, size, version in files:
+        if start is None:
+            start = fs.unstrip_protocol(name).removesuffix(name)  # s3://, and the like: the same for all files of one storage
+        uri = f"{start}{name}"
+        if not uri.isascii():
+            uri = _shown(uri)  # a local name that is no UTF-8 ends as a row that says missing
+        item = Item(uri, size, version)
+        yield _named(item) if "@" in uri or "?" in uri else item  # else there is no secret in it
 
 
 def _shown(name: str) -> str:
@@ -123,15 +139,16 @@ def _shown(name: str) -> str:
 def _named(item: Item) -> Item:
     """The item under a URI without secrets."""
     uri = without_secrets(item.uri)
-    return item if uri == item.uri else replace(item, uri=uri, link=item.uri)
+    return item if uri == item.uri else item._replace(uri=uri, link=item.uri)
 
 
-def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterator[Item]:
-    shard, version = without_secrets(fs.unstrip_protocol(info["name"])), version_of(info)
+def _tar_members(fs: fsspec.AbstractFileSystem, shard: File) -> Iterator[Item]:
+    uri = without_secrets(fs.unstrip_protocol(shard.name))
     try:
-        with open_file(fs, info["name"], info, ahead=50 * 2**20) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with open_file(fs, shard.name, shard.info, ahead=8 * 2**20) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             seen: Counter[str] = Counter()
-            for member in tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if member.isfile() and member.name.lower().endswith(IMAGES):
                     if member.issparse():
                         raise tarfile.ReadError(f"{_shown(member.name)} is stored sparsely, in pieces: pack it anew without --sparse")
@@ -139,36 +156,35 @@ def _tar_members(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> Iterato
                     seen[member_name] += 1
                     if seen[member_name] > 1:  # a .tar may hold several files of one name
                         member_name += f"#{seen[member_name]}"
-                    yield Item(f"{shard}!/{member_name}", member.size, version, info["name"], member.offset_data)
+                    yield Item(f"{uri}!/{member_name}", member.size, shard.version, shard.name, member.offset_data)
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile ends silently there, but the archive doesn't
                 raise tarfile.ReadError(f"it is cut off or broken at byte {tar.offset}")
     except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:  # sizes below zero, or beyond all measure
-        raise UserError(f"{shard} is no readable .tar: {str(error) or type(error).__name__}") from None
+        raise UserError(f"{uri} is no readable .tar: {str(error) or type(error).__name__}") from None
 
 
-def _table_rows(fs: fsspec.AbstractFileSystem, info: dict[str, Any], column: str) -> Iterator[Item]:
-    name = without_secrets(fs.unstrip_protocol(info["name"]))
+def _table_rows(fs: fsspec.AbstractFileSystem, table: File, column: str) -> Iterator[Item]:
+    name = without_secrets(fs.unstrip_protocol(table.name))
     try:
         if name.lower().endswith(".parquet"):
-            with open_file(fs, info["name"], info) as file:
+            with open_file(fs, table.name, table.info) as file:
                 parquet = pq.ParquetFile(file)
                 field = _field(parquet.schema_arrow, column, name)
                 if _is_bytes(field.type):
-                    version = version_of(info)
                     for row in range(parquet.metadata.num_rows):
-                        yield Item(f"{name}!/{row}", None, version, info["name"], row)
+                        yield Item(f"{name}!/{row}", None, table.version, table.name, row)
                     return
                 # As a dictionary: what a few bytes repeat a million times takes no more memory than once.
                 for batch in pq.ParquetFile(file, read_dictionary=[column]).iter_batches(columns=[column]):
-                    yield from _uris(batch.column(0), info["name"], fs)
+                    yield from _uris(batch.column(0), table.name, fs)
             return
-        with open_file(fs, info["name"], info, ahead=50 * 2**20) as file:
-            table = pyarrow.csv.read_csv(file) if name.lower().endswith(".csv") else _json_lines(file.read())
-        if _is_bytes(_field(table.schema, column, name).type):
+        with open_file(fs, table.name, table.info, ahead=50 * 2**20) as file:
+            rows = pyarrow.csv.read_csv(file) if name.lower().endswith(".csv") else _json_lines(file.read())
+        if _is_bytes(_field(rows.schema, column, name).type):
             raise pa.ArrowInvalid(f"column '{column}' is not in UTF-8")
-        for chunk in table.column(column).chunks:
-            yield from _uris(chunk, info["name"], fs)
+        for chunk in rows.column(column).chunks:
+            yield from _uris(chunk, table.name, fs)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{name} can't be read as a table: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
 

@@ -1,7 +1,6 @@
 """Image bytes through fsspec: in order, within limits, each failure named."""
 
 import threading
-from dataclasses import replace
 
 import fsspec
 import pyarrow as pa
@@ -143,7 +142,7 @@ def test_a_shard_that_has_gone_or_shrunk_fails_its_members(tmp_path, tar):
     found = list(items(str(tmp_path / "x.tar"), "uri", {}))
     (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1800])
     assert [status for status, _ in fetched(fetcher(tmp_path / "x.tar"), *found)] == ["changed"] * 2
-    first, second = fetched(fetcher(tmp_path / "x.tar"), *(replace(item, version="") for item in found))
+    first, second = fetched(fetcher(tmp_path / "x.tar"), *(item._replace(version="") for item in found))
     assert first == b"1" * 500
     assert second == ("truncated", "264 bytes came of 600, asked 4 times")
     (tmp_path / "x.tar").unlink()
@@ -188,7 +187,7 @@ def test_a_parquet_that_broke_since_it_was_listed_fails_its_rows_only(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"gone")
     (status, _), good = fetched(fetcher(tmp_path, column="image"), *found)
     assert (status, good) == ("changed", b"b")
-    (status, message), good = fetched(fetcher(tmp_path, column="image"), *(replace(item, version="") for item in found))
+    (status, message), good = fetched(fetcher(tmp_path, column="image"), *(item._replace(version="") for item in found))
     assert (status, good) == ("unreadable", b"b")
     assert message.startswith("ArrowInvalid: ")
 

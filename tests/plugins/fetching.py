@@ -12,7 +12,7 @@ def fetcher(source, **settings):
 
 
 def rows(*found):
-    return [{"image_id": image_id(item), **vars(item)} for item in found]
+    return [{"image_id": image_id(item), **item._asdict()} for item in found]
 
 
 def fetched(fetch, *found):
