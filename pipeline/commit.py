@@ -158,7 +158,7 @@ class Gatherer:
             mask = pc.and_(mask, pc.is_null(rows["owner"]))
         rows = rows.filter(mask)
         first = {content_hash: i for i, content_hash in reversed(list(enumerate(rows["content_hash"].to_pylist())))}
-        return rows.take(sorted(first.values())).select(self._kept.names).cast(self._kept)
+        return rows.take(pa.array(sorted(first.values()), pa.int64())).select(self._kept.names).cast(self._kept)
 
     def _whole(self, rows: pa.Table, copied: pa.Table) -> pa.Table:
         """The rows as they are in the table: those of a repost with what was said of the same bytes."""

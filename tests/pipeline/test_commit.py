@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import blocks, commit
+from pipeline import blocks, commit, reposts
 from pipeline.commit import Gatherer, VerificationError, groups
 from pipeline.config import AnnotateConfig
 from pipeline.plan import prepare
@@ -114,6 +114,27 @@ def test_a_block_that_was_not_written_is_missed(plan):
         groups(plan.fs, plan.rows_folder, plan.manifest)
 
 
+def test_a_files_rows_lie_in_groups_of_whole_blocks(plan, gather, monkeypatch):
+    monkeypatch.setattr(commit, "GROUP_ROWS", 20)
+    whole = gather("annotations/part.parquet", [0, 1, 2, 3])
+    about = pq.read_metadata(f"{plan.root}/annotations/part.parquet")
+    assert [about.row_group(i).num_rows for i in range(about.num_row_groups)] == [20, 20]
+    monkeypatch.setattr(commit, "GROUP_ROWS", 19)
+    assert gather("annotations/part.parquet", [0, 1, 2, 3]) == whole
+    assert pq.read_metadata(f"{plan.root}/annotations/part.parquet").num_row_groups == 4
+
+
+@pytest.mark.parametrize("size", [0, 9, 10, 11, 30])
+def test_a_file_is_read_back_in_pieces(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(commit, "PIECE", 10)
+    fs, root = connect(str(tmp_path), {})
+    data = bytes(range(size))
+    fs.pipe_file(f"{root}/file", data)
+    assert commit._reads_back(fs, f"{root}/file", data)
+    for other in (data + b"x", data[:-1] + b"x", data[1:] or b"x"):
+        assert not commit._reads_back(fs, f"{root}/file", other)
+
+
 def test_a_small_run_is_one_file(plan):
     assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0, 1, 2, 3]]
 
@@ -124,6 +145,125 @@ def test_files_are_cut_where_they_reach_their_size(plan, monkeypatch):
     assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0, 1], [2, 3]]
     monkeypatch.setattr(commit, "FILE_BYTES", 1)
     assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0], [1], [2], [3]]
+
+
+def test_files_are_cut_where_they_reach_their_rows(plan, monkeypatch):
+    monkeypatch.setattr(commit, "FILE_ROWS", 30)
+    assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0, 1, 2], [3]]
+
+
+# --- images that were posted before
+
+
+@pytest.fixture(scope="module")
+def posted(images, tmp_path_factory):
+    """Three blocks of four: the second copies from itself and from the first, the third, also what is no image, from the first."""
+    folder = tmp_path_factory.mktemp("posted")
+    seeds = {"0a": 1, "0b": 2, "0c": 3, "1a": 4, "1b": 4, "1c": 1, "1d": 5, "2a": 1, "2b": 2, "2c": 6}
+    for name, seed in seeds.items():
+        (folder / f"{name}.jpg").write_bytes(images.jpeg(seed))
+    for name in ("0d.jpg", "2d.jpg"):
+        (folder / name).write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture
+def copying(posted, operators, tmp_path):
+    """A plan whose blocks are written and know of each other's images."""
+    plan = prepare(AnnotateConfig(input=str(posted), output=str(tmp_path), run_id="copying", block_rows=4, keep_embeddings=True))
+    with operators.sharing():
+        operators.do(plan)
+    return plan
+
+
+@pytest.fixture
+def alone(posted, operators, tmp_path_factory):
+    """The rows of the same images, each of which was annotated for itself."""
+    output = str(tmp_path_factory.mktemp("alone"))
+    plan = prepare(AnnotateConfig(input=str(posted), output=output, run_id="alone", block_rows=1, keep_embeddings=True))
+    return operators.rows(plan)
+
+
+def same(ours, theirs, rows):
+    """Whether two tables say the same, the embeddings and what is not compared by labels included."""
+    assert rows.differences(ours, theirs, rows.file_name) == []
+    plain = ("image_id", "uri", "content_hash", "width", "height", "bytes", "status", "error", "model")
+    assert [[row[name] for name in plain] for row in ours] == [[row[name] for name in plain] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a["embedding"] is None) == (b["embedding"] is None)
+        assert a["embedding"] is None or a["embedding"] == pytest.approx(b["embedding"], abs=5e-3)
+
+
+def test_a_repost_has_all_that_was_said_of_its_bytes_and_keeps_what_is_its_own(copying, alone, operators, rows):
+    assert pq.read_table(blocks.path(copying.rows_folder, 2))["status"].to_pylist() == ["repost", "repost", "ok", "repost"]
+    result = operators.gather(copying, "annotations/part.parquet", [0, 1, 2])
+    table = pq.read_table(f"{copying.root}/annotations/part.parquet")
+    assert table.schema.equals(copying.tables.output)
+    assert table.schema.metadata == copying.tables.output.metadata
+    same(table.to_pylist(), alone, rows)
+    assert set(table["run_id"].to_pylist()) == {"copying"}
+    assert (result["status"], result["reposts"]) == ({"ok": 10, "not_an_image": 2}, {"run": 5, "earlier": 0})
+    assert all(sum(labels.values()) == 10 for labels in result["labels"].values())
+
+
+def test_what_another_file_holds_is_read_once_and_no_more_than_is_wanted(copying, alone, operators, rows, monkeypatch):
+    seen = []
+    monkeypatch.setattr(commit, "read", lambda fs, path, read=commit.read: seen.append(path) or read(fs, path))
+    operators.gather(copying, "annotations/b.parquet", [1, 2])
+    same(pq.read_table(f"{copying.root}/annotations/b.parquet").to_pylist(), alone[4:], rows)
+    assert sorted(path.rpartition("/")[2] for path in seen) == [blocks.name(number) for number in range(3)]
+
+
+def test_what_an_earlier_run_said_is_copied_from_its_file(copying, alone, posted, operators, rows, monkeypatch, tmp_path):
+    """Of a file in several groups of rows, which hold copies themselves."""
+    monkeypatch.setattr(commit, "GROUP_ROWS", 4)
+    operators.gather(copying, "annotations/earlier.parquet", [0, 1, 2])
+
+    class Past:
+        def keys(self):
+            column = pq.read_table(f"{copying.root}/annotations/earlier.parquet", columns=["content_hash"])["content_hash"]
+            yield "annotations/earlier.parquet", reposts.keys_of(column)
+
+    plan = prepare(copying.config.model_copy(update={"run_id": "later"}))
+    with operators.sharing(Past()):
+        operators.do(plan)
+    result = operators.gather(plan, "annotations/part.parquet", [0, 1, 2])
+    assert result["reposts"] == {"run": 0, "earlier": 12}
+    found = pq.read_table(f"{plan.root}/annotations/part.parquet").to_pylist()
+    same(found, alone, rows)
+    assert {row["run_id"] for row in found} == {"later"}
+    (tmp_path / "annotations" / "earlier.parquet").unlink()
+    assert operators.gather(plan, "annotations/again.parquet", [0, 2]) == {"again": [0, 2]}
+    (tmp_path / "annotations" / "earlier.parquet").write_bytes(b"no Parquet")
+    assert operators.gather(plan, "annotations/again.parquet", [1]) == {"again": [1]}
+    assert not (tmp_path / "annotations" / "again.parquet").exists()
+
+
+@pytest.mark.parametrize("lost", ["the row", "the bytes", "the file", "the owner is a repost itself"])
+def test_a_block_whose_owners_row_is_gone_is_named_and_nothing_written(copying, operators, lost):
+    def change(rows):
+        first = {
+            "the row": rows.slice(1),
+            "the bytes": rows.set_column(3, rows.field(3), [[None, *rows["content_hash"].to_pylist()[1:]]]),
+            "the owner is a repost itself": rows.set_column(0, rows.field(0), [["block-00000002.parquet", None, None, None]]),
+        }
+        return first[lost]
+
+    if lost == "the file":
+        copying.fs.rm(blocks.path(copying.rows_folder, 0))
+    else:
+        alter(copying, 0, change)
+    assert operators.gather(copying, "annotations/part.parquet", [1, 2]) == {"again": [1, 2]}
+    assert not copying.fs.exists(f"{copying.root}/annotations/part.parquet")
+    operators.do(copying, [1])  # alone
+    assert operators.gather(copying, "annotations/part.parquet", [1])["reposts"] == {"run": 1, "earlier": 0}
+    assert operators.gather(copying, "annotations/rest.parquet", [2]) == {"again": [2]}
+
+
+def test_bytes_whose_keys_are_the_same_are_never_taken_for_each_other(copying, operators):
+    """Hashes of which the first 8 bytes agree: the second block's first image is taken for the first block's."""
+    alter(copying, 2, lambda rows: rows.set_column(0, rows.field(0), [["block-00000000.parquet"] * 4]))
+    assert operators.gather(copying, "annotations/part.parquet", [0, 1, 2]) == {"again": [2]}
 
 
 def test_labels_are_counted_also_those_that_were_never_given():

@@ -1,6 +1,7 @@
 """A run's operators, called one after the other without Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,23 @@ import pytest
 
 
 @dataclass
+class Ledgers:
+    """`pipeline.reposts.Reposts` without Ray: the ledger is in this process."""
+
+    ledger: Any
+
+    def owners(self, block: int, hashes: Sequence[str]) -> list[str | None]:
+        from pipeline.reposts import key
+
+        return self.ledger.claim(block, list(map(key, hashes)))
+
+
+@dataclass
 class Operators:
     """A plan's three operators, as `pipeline.run` makes them, called one after the other in this process."""
 
     models: dict[str, Any] = field(default_factory=dict)
-    reposts: Any = None  # where a test wants blocks to know of each other's images
+    reposts: Any = None
 
     def _of(self, plan: Any) -> tuple[Any, Any, Any]:
         from pipeline.board import Board
@@ -24,6 +37,17 @@ class Operators:
 
         shares = Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
         return operators(plan, shares, Board(), self.reposts or Reposts())
+
+    @contextmanager
+    def sharing(self, past: Any = None) -> Iterator[None]:
+        """Blocks that are done meanwhile know of each other's images, and of those of a past."""
+        from pipeline.reposts import Ledger
+
+        self.reposts = Ledgers(Ledger(past))
+        try:
+            yield
+        finally:
+            self.reposts = None
 
     def annotator(self, plan: Any) -> Any:
         """The plan's annotator; a model is loaded once for all plans."""
@@ -47,11 +71,11 @@ class Operators:
         blocks = [write(annotate(self.load(plan, block))) for block in (plan.todo if numbers is None else numbers)]
         return pa.concat_tables(blocks)
 
-    def gather(self, plan: Any, name: str, numbers: Sequence[int]) -> None:
-        """Writes these blocks as a file of the table, by its path within the output."""
+    def gather(self, plan: Any, name: str, numbers: Sequence[int]) -> dict[str, Any]:
+        """Writes these blocks as a file of the table, by its path within the output. Returns what the gatherer says of it."""
         from pipeline.commit import Gatherer
 
-        Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)(name, numbers)
+        return Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)(name, numbers)
 
     def rows(self, plan: Any) -> list[dict[str, Any]]:
         """Does all blocks and gathers them. Returns the table's rows, in order."""
