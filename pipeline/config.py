@@ -44,7 +44,8 @@ class AnnotateConfig(BaseModel):
         False,
         description="Go on with the newest run in the output that was asked for the same and is not done; where there is none, begin one",
     )
-    limit: int | None = Field(None, ge=1, description="Annotate only the first N images of the input")
+    limit: int | None = Field(None, ge=1, description="Annotate only the first N images of the input that are new")
+    reannotate: bool = Field(False, description="Annotate images that this model has annotated before, too")
     column: str = Field("uri", description="A table's column with the URIs, or with the image bytes")
     allow_protocols: Names = Field((), description="Storage a table's URIs may point to beside the table's own, comma-separated: s3,https")
     storage_options: dict[str, Any] = Field(

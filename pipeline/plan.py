@@ -7,15 +7,17 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain
 from typing import Any
 
 import fsspec
+import numpy as np
 import pydantic
 
 from pipeline import blocks
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.history import image_ids, past_runs
 from pipeline.manifest import Manifest, write_manifest
 from pipeline.source import items
 from pipeline.storage import connect, create_atomic, listed, read
@@ -57,7 +59,7 @@ def committed(config: AnnotateConfig) -> dict[str, Any] | None:
     record = _read_json(fs, f"{root.rstrip('/')}/runs/{config.run_id}.json")
     if record is not None:
         settings = config.public()
-        keys = ("input", "model", "schemes", "column", "limit", "keep_embeddings")
+        keys = ("input", "model", "schemes", "column", "limit", "reannotate", "keep_embeddings")
         _check_same(config.run_id, record["config"], {key: settings[key] for key in keys})
     return record
 
@@ -77,15 +79,17 @@ def prepare(config: AnnotateConfig) -> Plan:
         "schemes": [scheme.name for scheme in tables.schemes],
         "column": config.column,
         "limit": config.limit,
+        "reannotate": config.reannotate,
         "keep_embeddings": config.keep_embeddings,
         "precision": config.precision,
     }
     if config.resume and "run_id" not in config.model_fields_set:
         config = config.model_copy(update={"run_id": _unfinished(fs, root, asked) or config.run_id})
     work = f"{root}/_work/{config.run_id}"
-    settled = _read_json(fs, f"{work}/plan.json") or _begin(config, fs, work, asked)
+    settled = _read_json(fs, f"{work}/plan.json") or _begin(config, fs, root, asked)
     _check_same(config.run_id, settled["asked"], asked)
-    manifest = Manifest(f"{work}/{settled['manifest']}", settled["rows"], settled["block_rows"])
+    sizes = {name: settled[name] for name in ("rows", "block_rows", "listed", "known")}
+    manifest = Manifest(f"{work}/{settled['manifest']}", **sizes)
     done = blocks.done(fs, f"{work}/rows")
     return Plan(
         config=config.model_copy(update={"date": dt.date.fromisoformat(settled["date"])}),
@@ -100,12 +104,15 @@ def prepare(config: AnnotateConfig) -> Plan:
     )
 
 
-def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, work: str, asked: dict[str, Any]) -> dict[str, Any]:
+def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> dict[str, Any]:
     """Lists the input and settles what the run is. Two drivers that begin the same run at once settle on one's list."""
     name = f"manifest-{uuid.uuid4().hex[:8]}"
-    source = islice(items(config.input, config.column, config.storage_options), config.limit)
+    work = f"{root}/_work/{config.run_id}"
+    source = items(config.input, config.column, config.storage_options)
+    source = chain([next(source)], source)  # an input that is wrong is found before anything is read of earlier runs
+    known = _annotated(fs, root, asked)
     try:
-        manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows)
+        manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows, known, config.limit)
         settled = {
             "asked": asked,
             "started_at": dt.datetime.now(dt.UTC).isoformat(),
@@ -113,16 +120,33 @@ def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, work: str, ask
             "manifest": name,
             "rows": manifest.rows,
             "block_rows": manifest.block_rows,
+            "listed": manifest.listed,
+            "known": manifest.known,
         }
         if create_atomic(fs, f"{work}/plan.json", json.dumps(settled).encode()):
+            said = "%d images are listed, of which %d were annotated before and %d are new"
+            logger.info(said, manifest.listed, manifest.known, manifest.rows)
             return settled
-        fs.rm(f"{work}/{name}", recursive=True)
+        if manifest.rows:
+            fs.rm(f"{work}/{name}", recursive=True)
     except OSError as error:
         raise UserError(f"{config.output} can't be written: {error or type(error).__name__}; check the path and the credentials") from None
     settled_by_another = _read_json(fs, f"{work}/plan.json")
     if settled_by_another is None:
         raise UserError(f"run {config.run_id} was ended by another driver while this one began it: give the same command again")
     return settled_by_another
+
+
+def _annotated(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> np.ndarray:
+    """The ids of the images of which there is all that is asked for, by the same model, in committed runs."""
+    if asked["reannotate"]:
+        return np.empty(0, np.int64)
+    runs = [
+        run
+        for run in past_runs(fs, root, asked["model"])
+        if set(asked["schemes"]) <= set(run["schemes"]) and (run["config"].get("keep_embeddings") or not asked["keep_embeddings"])
+    ]
+    return image_ids(fs, root, [file for run in runs for file in run["files"]])
 
 
 def _unfinished(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> str | None:

@@ -81,13 +81,17 @@ def _committed(plan: Plan) -> dict[str, Any]:
 
 
 def _record(plan: Plan) -> dict[str, Any]:
-    """Annotates what is left, verifies it all, and says what was done."""
+    """Annotates what is left, verifies it all, and says what was done. Where there is nothing new, Ray is not started."""
     clock = time.perf_counter()
-    connect_ray()
+    rows, listed, known = plan.manifest.rows, plan.manifest.listed, plan.manifest.known
+    if rows:
+        connect_ray()
+    else:
+        logger.info("nothing new: %d images listed, all annotated before by %s", listed, plan.tables.model)
     started = time.perf_counter()
     work = _work(plan, share_out(plan.config), _reposts(plan)) if plan.todo else {}
     annotated = time.perf_counter()
-    files = _gather(plan)
+    files = _gather(plan) if rows else []
     timings = {
         "plan_seconds": plan.seconds,
         "ray_seconds": started - clock,
@@ -100,13 +104,13 @@ def _record(plan: Plan) -> dict[str, Any]:
         "run_id": plan.config.run_id,
         "schema_version": SCHEMA_VERSION,
         "model": plan.tables.model,
-        "precision": _precision(plan.config),
+        "precision": _precision(plan.config) if rows else plan.config.precision,
         "date": config["date"],
         "started_at": plan.started_at.isoformat(timespec="seconds"),
         "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "input": config["input"],
         "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes},
-        "counts": commit.add(files, plan.tables.schemes),
+        "counts": {"listed": listed, "known": known, **commit.add(files, plan.tables.schemes)},
         "files": [file["file"] for file in files],
         "timings": {name: value and round(value, 3) for name, value in timings.items()},
         "config": config,

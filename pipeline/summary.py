@@ -7,9 +7,14 @@ from pipeline.progress import duration
 
 
 def summary(record: dict[str, Any], output: str) -> str:
-    """Counts by status, the commonest labels of each scheme, images/s, where the table is, and how to look at it."""
+    """Counts by status, the commonest labels of each scheme, images/s, where the table is, and how to look at it.
+
+    One line where nothing was new.
+    """
     counts, timings = record["counts"], record["timings"]
     rows = counts["rows"]
+    if not rows:
+        return f"nothing new: {counts['listed']:,} images listed, all annotated before by {record['model']}, run {record['run_id']}"
     ok = counts["status"].get("ok", 0)
     lines = [f"{ok:,} of {rows:,} images annotated by {record['model']}, run {record['run_id']}", ""]
     width = max(len(status) for status in counts["status"])

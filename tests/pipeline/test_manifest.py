@@ -1,14 +1,19 @@
 """The manifest: every image once, in blocks."""
 
+from itertools import count
+
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import manifest
 from pipeline.errors import UserError
-from pipeline.manifest import image_id, write_manifest
+from pipeline.manifest import Seen, image_id, write_manifest
 from pipeline.source import Item, _uris
 from pipeline.storage import connect
 
@@ -105,6 +110,63 @@ def test_two_images_that_share_an_id_are_refused(tmp_path, fs, monkeypatch):
     monkeypatch.setattr(manifest.xxhash, "xxh64_intdigest", lambda data: 7)
     with pytest.raises(UserError, match=r"s3://bucket/1.jpg has the same image_id as another image \(7\)"):
         write_manifest(fs, str(tmp_path), some(2))
+    monkeypatch.setattr(manifest, "BATCH", 1)
+    with pytest.raises(UserError, match=r"s3://bucket/1.jpg has the same image_id as another image \(7\)"):
+        write_manifest(fs, str(tmp_path), some(2))
+
+
+def test_images_that_are_known_are_left_out_and_counted(tmp_path, fs):
+    known = np.sort([image_id(item) for item in some(100)[::3]])
+    written = write_manifest(fs, str(tmp_path), some(100) + some(10), 30, known)
+    assert read_all(written, fs).column("uri").to_pylist() == [item.uri for i, item in enumerate(some(100)) if i % 3]
+    assert (written.rows, written.listed, written.known) == (66, 100, 34)
+
+
+@pytest.mark.parametrize(("limit", "last"), [(1, 1), (2, 2), (66, 98), (67, 99), (1000, 99)])
+def test_what_comes_after_the_first_new_images_that_are_wanted_is_not_listed(tmp_path, fs, limit, last):
+    known = np.sort([image_id(item) for item in some(100)[::3]])
+    written = write_manifest(fs, str(tmp_path), some(100), 30, known, limit)
+    images = [i for i in range(last + 1) if i % 3]
+    assert [row["uri"] for row in read_all(written, fs).to_pylist()] == [f"s3://bucket/{i}.jpg" for i in images]
+    assert (written.rows, written.listed, written.known) == (len(images), last + 1, last + 1 - len(images))
+
+
+def test_a_limit_ends_the_listing(tmp_path, fs):
+    taken = []
+    endless = (taken.append(i) or Item(f"s3://bucket/{i}.jpg") for i in count())
+    assert write_manifest(fs, str(tmp_path), endless, limit=3).rows == 3
+    assert len(taken) <= 1024
+
+
+def test_where_all_images_are_known_nothing_is_written(tmp_path, fs):
+    known = np.sort([image_id(item) for item in some(5)])
+    written = write_manifest(fs, str(tmp_path / "m"), some(5), known=known)
+    assert (written.rows, written.blocks, written.listed, written.known) == (0, 0, 5, 5)
+    assert not (tmp_path / "m").exists()
+
+
+@given(st.lists(st.lists(st.integers(0, 60), max_size=40), max_size=12), st.sets(st.integers(0, 60)))
+def test_however_often_and_wherever_images_are_repeated_each_new_one_is_in_once(batches, known):
+    fs = fsspec.filesystem("memory")
+    images = some(61)
+    named = [images[i] for batch in batches for i in batch]
+    ids = np.sort(np.array([image_id(images[i]) for i in known], np.int64))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(manifest, "BATCH", 16)
+        written = write_manifest(fs, "/manifest-test/any", named, 4, ids)
+    rows = read_all(written, fs).to_pylist() if written.rows else []
+    assert [row["uri"] for row in rows] == [item.uri for item in dict.fromkeys(named) if images.index(item) not in known]
+    assert (written.listed, written.listed - written.known) == (len(set(named)), len(rows))
+
+
+def test_what_is_remembered_of_an_image_is_sixteen_bytes():
+    seen = Seen()
+    for batch in range(40):
+        items = [Item(f"s3://bucket/{batch}/{i}.jpg") for i in range(1000)]
+        assert seen.add(manifest._ids(items), items).all()
+        assert not seen.add(manifest._ids(items[:10]), items[:10]).any()
+    assert sum(ids.nbytes + uris.nbytes for ids, uris in seen.runs) == 16 * 40_000
+    assert len(seen.runs) < 8
 
 
 def test_the_manifest_can_lie_elsewhere():

@@ -1,9 +1,12 @@
 """What a run will do, settled before any cluster work begins."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import blocks
@@ -11,6 +14,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.plan import committed, prepare
 from pipeline.storage import write_atomic
+from pipeline.table import SCHEMA_VERSION
 
 
 @pytest.fixture
@@ -19,6 +23,32 @@ def config(corpus, tmp_path):
         return AnnotateConfig(**{"input": str(corpus.folder), "output": str(tmp_path / "out"), "run_id": "r", "block_rows": 9} | settings)
 
     return make
+
+
+@pytest.fixture
+def commit(tmp_path):
+    """Records a run as committed, whose table has these ids."""
+
+    def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), **settings):
+        file = f"annotations/dt=2026-01-02/part-{run_id}-00000000-00000.parquet"
+        record = {
+            "run_id": run_id,
+            "schema_version": SCHEMA_VERSION,
+            "model": model,
+            "date": "2026-01-02",
+            "finished_at": "2026-01-02T03:00",
+        }
+        record |= {"schemes": dict.fromkeys(schemes, "ordinal"), "counts": {"rows": len(ids)}, "files": [file], "config": settings}
+        for name in (file, f"runs/{run_id}.json"):
+            (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64())}), tmp_path / "out" / file)
+        (tmp_path / "out" / "runs" / f"{run_id}.json").write_text(json.dumps(record))
+
+    return write
+
+
+def manifest(plan):
+    return pa.concat_tables(plan.manifest.read(plan.fs, block) for block in range(plan.manifest.blocks))
 
 
 def test_a_plan_has_a_manifest_of_all_images_and_all_blocks_to_do(config, corpus):
@@ -117,7 +147,7 @@ def test_drivers_that_begin_one_run_at_once_settle_on_one_list(config, tmp_path)
     assert plans[0].manifest.read(plans[0].fs, 0).num_rows == 9
 
 
-def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, caplog):
+def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, caplog, commit):
     caplog.set_level("INFO")
 
     def resumed(**settings):
@@ -131,8 +161,7 @@ def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, 
     assert resumed() == "c"
     assert "going on with run c" in caplog.text
     assert resumed(limit=3) == "other"
-    plan = prepare(config(run_id="c"))
-    write_atomic(plan.fs, f"{plan.root}/runs/c.json", b"{}")
+    commit("c", [], "another model")
     assert resumed() == "b"
     assert prepare(config(run_id="mine", resume=True)).config.run_id == "mine"
 
@@ -141,6 +170,90 @@ def test_another_run_into_the_same_output_is_a_run_of_its_own(config):
     plan = prepare(config())
     write_atomic(plan.fs, blocks.path(plan.rows_folder, 0), b"rows")
     assert prepare(config(run_id="r2", limit=3)).todo == (0,)
+
+
+# --- what was annotated before
+
+
+def test_images_that_a_committed_run_annotated_are_not_planned_again(config, corpus, commit):
+    first = prepare(config(run_id="first"))
+    table = manifest(first)
+    commit("first", table.column("image_id").to_pylist()[:15], first.tables.model)
+    commit("second", table.column("image_id").to_pylist()[10:22], first.tables.model)
+    plan = prepare(config())
+    assert manifest(plan).equals(table[22:])
+    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo) == (40, 22, 18, (0, 1))
+    settled = json.loads(plan.fs.cat_file(f"{plan.work}/plan.json"))
+    assert (settled["listed"], settled["known"], settled["rows"]) == (40, 22, 18)
+
+
+@pytest.mark.parametrize(
+    ("had", "asked", "known"),
+    [
+        ({}, {}, True),
+        ({}, {"reannotate": True}, False),
+        ({}, {"schemes": "valence"}, True),
+        ({"schemes": ("valence", "arousal")}, {}, False),
+        ({"schemes": ("valence", "arousal")}, {"schemes": "arousal,valence"}, True),
+        ({"schemes": ("valence", "arousal")}, {"schemes": "valence,polarity2"}, False),
+        ({"keep_embeddings": False}, {"keep_embeddings": True}, False),
+        ({"keep_embeddings": True}, {"keep_embeddings": True}, True),
+        ({"keep_embeddings": True}, {}, True),
+        ({"model": "ugrie-tiny@000000000000"}, {}, False),
+    ],
+)
+def test_annotated_before_is_what_has_all_that_is_asked_for_by_the_same_model(config, commit, had, asked, known):
+    first = prepare(config(run_id="first"))
+    commit("first", manifest(first).column("image_id").to_pylist(), **{"model": first.tables.model} | had)
+    assert prepare(config(**asked)).manifest.known == (40 if known else 0)
+
+
+def test_an_image_that_changed_is_new(config, commit, images, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(images.jpeg(1))
+    first = prepare(config(run_id="first", input=str(tmp_path / "in")))
+    commit("first", manifest(first).column("image_id").to_pylist(), first.tables.model)
+    (tmp_path / "in" / "b.jpg").write_bytes(images.jpeg(2))
+    os.utime(tmp_path / "in" / "b.jpg", (1, 1))
+    assert manifest(prepare(config(input=str(tmp_path / "in")))).column("uri").to_pylist() == [f"file://{tmp_path}/in/b.jpg"]
+
+
+def test_a_limit_counts_new_images(config, corpus, commit):
+    first = prepare(config(run_id="first"))
+    table = manifest(first)
+    commit("first", table.column("image_id").to_pylist()[5:15], first.tables.model)
+    plan = prepare(config(limit=7))
+    assert manifest(plan).column("uri").to_pylist() == [f"file://{path}" for path in [*corpus.files[:5], *corpus.files[15:17]]]
+    assert (plan.manifest.listed, plan.manifest.known) == (17, 10)
+
+
+def test_a_run_that_goes_on_annotates_what_it_began_with_whatever_was_annotated_meanwhile(config, commit):
+    plan = prepare(config())
+    commit("first", manifest(plan).column("image_id").to_pylist(), plan.tables.model)
+    assert prepare(config()).manifest == plan.manifest
+    assert prepare(config(run_id="other")).manifest.rows == 0
+
+
+def test_where_nothing_is_new_there_is_nothing_to_do(config, commit):
+    first = prepare(config(run_id="first"))
+    commit("first", manifest(first).column("image_id").to_pylist(), first.tables.model)
+    plan = prepare(config())
+    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo) == (40, 40, 0, ())
+    assert prepare(config()).manifest == plan.manifest
+
+
+def test_an_input_that_is_wrong_is_found_before_earlier_runs_are_read(config, commit, tmp_path):
+    commit("first", [1], "a model")
+    (tmp_path / "out" / "runs" / "first.json").write_text("half a rec")
+    with pytest.raises(UserError, match="nothing is to be found at nowhere"):
+        prepare(config(input="nowhere"))
+    with pytest.raises(UserError, match=r"runs/first\.json is no run's record"):
+        prepare(config())
+    assert not (tmp_path / "out" / "_work").exists()
+
+
+# --- runs that are done
 
 
 def test_a_run_without_a_record_is_not_committed(config):
