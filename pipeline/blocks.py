@@ -61,7 +61,8 @@ class BlockWriter:
             self.board.enter(block, "being written")
             rows = table.filter(pc.equal(table.column("block"), block))
             buffer = BytesIO()
-            pq.write_table(rows.select(self.tables.written.names).cast(self.tables.written), buffer, compression="zstd")
+            whole = rows.select(self.tables.written.names).cast(self.tables.written)
+            pq.write_table(whole, buffer, compression="zstd", use_dictionary=self.tables.repeating)
             write_atomic(fs, path(self.folder, block), buffer.getvalue())
             self.board.leave(block)
             seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in ("fetch", "decode", "annotate")}

@@ -12,7 +12,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -28,6 +29,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Options, connect, create_atomic, listed, open_file, read, write_atomic
 from pipeline.table import Tables
 from pipeline.threads import mapped
+from ugrie.errors import one_line
 from ugrie.schemes import Scheme
 
 logger = logging.getLogger(__name__)
@@ -61,19 +63,17 @@ class Gatherer:
         be done again, alone.
         """
         fs, root = connect(self.output, self.options)
-        parts = [self._block(fs, number) for number in numbers]
-        copied, again = self._copied(fs, root, dict(zip(numbers, parts, strict=True)))
+        files, about = {}, {}
+        for number, (data, rows) in zip(numbers, mapped(lambda number: self._block(fs, number), numbers, THREADS), strict=True):
+            files[number], about[number] = data, rows
+        copied, again = self._copied(fs, root, files, about)
         if again:
             return {"again": again}
         results = []
         buffer = BytesIO()
-        parts.reverse()
-        with pq.ParquetWriter(buffer, self.tables.output, compression="zstd") as writer:
-            while parts:  # each of which is let go once it is written
-                some = [parts.pop()]
-                while parts and sum(map(len, some)) + len(parts[-1]) <= GROUP_ROWS:
-                    some.append(parts.pop())
-                rows = pa.concat_tables(some)
+        with pq.ParquetWriter(buffer, self.tables.output, compression="zstd", use_dictionary=self.tables.repeating) as writer:
+            for group in self._groups(numbers):
+                rows = pa.concat_tables([self._rows(fs, number, files.pop(number)) for number in group])
                 whole = self._whole(rows, copied)
                 writer.write_table(whole, row_group_size=GROUP_ROWS)
                 results.append(self._counts(whole, rows["owner"].drop_null()))
@@ -84,6 +84,16 @@ class Gatherer:
             raise VerificationError(f"{target} does not read back as it was written")
         return {"file": target, **result}
 
+    def _groups(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        """The blocks whose rows are written as one group, each held no longer than that."""
+        group: list[int] = []
+        for number in numbers:
+            if group and sum(map(self.manifest.rows_of, [*group, number])) > GROUP_ROWS:
+                yield group
+                group = []
+            group.append(number)
+        yield group
+
     def _counts(self, rows: pa.Table, owners: pa.ChunkedArray) -> dict[str, Any]:
         earlier = pc.sum(pc.match_substring(owners, "/")).as_py() or 0
         return {
@@ -93,46 +103,60 @@ class Gatherer:
             "labels": {scheme.name: count_labels(scheme, rows[scheme.name]) for scheme in self.tables.schemes},
         }
 
-    def _block(self, fs: fsspec.AbstractFileSystem, number: int) -> pa.Table:
-        """A block's rows, if they are what the manifest asks for. Else its file is removed, so that it is done again."""
-        path = blocks.path(self.folder, number)
-        try:
-            rows = pq.read_table(pa.BufferReader(read(fs, path)))
-        except pa.ArrowException as error:
-            problem = f"is broken: {error}"
-        else:
-            wanted = self.manifest.read(fs, number).column("image_id")
-            if rows.schema.equals(self.tables.written) and rows.column("image_id").equals(wanted):
-                return rows
-            problem = f"holds {len(rows)} rows that are not the manifest's {len(wanted)}, or not in the run's schema"
-        fs.rm_file(path)
-        raise VerificationError(f"block {number} {problem}; the same --run-id does it again")
+    def _block(self, fs: fsspec.AbstractFileSystem, number: int) -> tuple[bytes, pa.Table]:
+        """A block's file, and its rows' `owner` and `content_hash`, if the rows are what the manifest asks for."""
+        data = read(fs, blocks.path(self.folder, number))
+        wanted = self.manifest.read(fs, number).column("image_id")
+        with self._sound(fs, number):
+            file = pq.ParquetFile(pa.BufferReader(data))
+            if not file.schema_arrow.equals(self.tables.written):
+                raise ValueError("its rows are not in the run's schema")
+            rows = file.read(["image_id", "owner", "content_hash"], use_threads=False)
+            if not rows.column("image_id").equals(wanted):
+                raise ValueError(f"it holds {len(rows)} rows that are not the manifest's {len(wanted)}")
+            return data, rows.select(["owner", "content_hash"])
 
-    def _copied(self, fs: fsspec.AbstractFileSystem, root: str, parts: dict[int, pa.Table]) -> tuple[pa.Table, list[int]]:
+    def _rows(self, fs: fsspec.AbstractFileSystem, number: int, data: bytes) -> pa.Table:
+        with self._sound(fs, number):
+            return pq.read_table(pa.BufferReader(data), use_threads=False)
+
+    @contextmanager
+    def _sound(self, fs: fsspec.AbstractFileSystem, number: int) -> Iterator[None]:
+        """Where a block's file turns out to be broken, it is removed, so that it is done again."""
+        try:
+            yield
+        except (OSError, ValueError, pa.ArrowException) as error:
+            fs.rm_file(blocks.path(self.folder, number))
+            raise VerificationError(f"block {number} is broken: {one_line(str(error))}; the same --run-id does it again") from None
+
+    def _copied(
+        self, fs: fsspec.AbstractFileSystem, root: str, files: dict[int, bytes], about: dict[int, pa.Table]
+    ) -> tuple[pa.Table, list[int]]:
         """What rows of these blocks are to be copied from, a row for each content; and the blocks that lack something."""
         wanted: dict[str, set[str]] = {}
-        for rows in parts.values():
+        for rows in about.values():
             copies = rows.filter(pc.is_valid(rows["owner"]))
             for owner, content_hash in zip(copies["owner"].to_pylist(), copies["content_hash"].to_pylist(), strict=True):
                 wanted.setdefault(owner, set()).add(content_hash)
-        here = {blocks.name(number): rows for number, rows in parts.items()}
-        found = [self._kept.empty_table(), *(self._chosen(here[owner], wanted[owner]) for owner in wanted.keys() & here.keys())]
-        ours = sorted(owner for owner in wanted if owner not in here and not _is_earlier(owner))
-        found += mapped(lambda owner: self._of_block(fs, owner, wanted[owner]), ours, THREADS)
+        here = {blocks.name(number): data for number, data in files.items()}
+        ours = sorted(owner for owner in wanted if not _is_earlier(owner))
+        found = [self._kept.empty_table()]
+        found += mapped(lambda owner: self._of_block(fs, owner, here.get(owner), wanted[owner]), ours, THREADS)
         for owner in sorted(filter(_is_earlier, wanted)):  # large files, one at a time
             found += self._of_file(fs, f"{root}/{owner}", wanted[owner])
         copied = pa.concat_tables(found).combine_chunks()
         there = copied["content_hash"].combine_chunks()
-        complete = {n: pc.or_(pc.is_null(rows["owner"]), pc.is_in(rows["content_hash"], there)) for n, rows in parts.items()}
+        complete = {n: pc.or_(pc.is_null(rows["owner"]), pc.is_in(rows["content_hash"], there)) for n, rows in about.items()}
         return copied, [number for number, each in complete.items() if not pc.all(each).as_py()]
 
     @property
     def _kept(self) -> pa.Schema:
         return pa.schema([self.tables.output.field(name) for name in ("content_hash", *self.tables.of_content)])
 
-    def _of_block(self, fs: fsspec.AbstractFileSystem, owner: str, wanted: set[str]) -> pa.Table:
+    def _of_block(self, fs: fsspec.AbstractFileSystem, owner: str, data: bytes | None, wanted: set[str]) -> pa.Table:
         try:
-            return self._chosen(pq.read_table(pa.BufferReader(read(fs, f"{self.folder}/{owner}")), use_threads=False), wanted)
+            file = data or read(fs, f"{self.folder}/{owner}")
+            return self._chosen(pq.read_table(pa.BufferReader(file), use_threads=False), wanted)
         except (OSError, KeyError, pa.ArrowException) as error:
             _lost(owner, error)
             return self._kept.empty_table()

@@ -61,6 +61,12 @@ class Tables:
         return [name for name in self.output.names if name not in own]
 
     @property
+    def repeating(self) -> list[str]:
+        """The columns whose values come again and again, as Parquet names them: a dictionary makes them smaller, and others larger."""
+        plain = ["owner", "width", "height", "status", "error", "sentence", "model", "run_id", "annotated_at"]
+        return plain + [f"{scheme.name}.label" for scheme in self.schemes if scheme.kind == "categorical"]
+
+    @property
     def output(self) -> pa.Schema:
         """As written. The metadata under `ugrie` states each scheme's labels in the order of its `probs`."""
         fields = [*IMAGE, pa.field("sentence", pa.string())]

@@ -26,11 +26,12 @@ def test_images_that_kill_and_hang_their_decoder_cost_their_rows_alone_and_no_lo
     content = {f"{i:02}.jpg": images.jpeg(i) for i in range(24)}
     content |= {f"05-{kind}.jpg": poison.image(kind) for kind in ("segfault", "abort", "recursion")}
     content["20-loop.jpg"] = poison.image("loop")  # in the other block
+    content["21-again.jpg"] = poison.image("segfault")
     for name, data in content.items():
         s3.put(f"poison/{name}", data)
     settings = {"input": f"s3://{s3.bucket}/poison", "output": f"s3://{s3.bucket}/poisoned", "run_id": "r", "date": "2026-01-02"}
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-    lines += ["block_rows = 14", "decode_timeout = 3", "[storage_options]", f'key = "{s3.key}"', f'secret = "{s3.secret}"']
+    lines += ["block_rows = 15", "decode_timeout = 3", "[storage_options]", f'key = "{s3.key}"', f'secret = "{s3.secret}"']
     lines += ["[storage_options.client_kwargs]", f'endpoint_url = "{s3.endpoint}"', 'region_name = "us-east-1"']
     (tmp_path / "job.toml").write_text("\n".join(lines))
     monkeypatch.setenv("PYTHONPATH", str(poison.folder))
@@ -39,16 +40,18 @@ def test_images_that_kill_and_hang_their_decoder_cost_their_rows_alone_and_no_lo
         logs = {path: path.read_bytes() for path in Path(head.folder).rglob("*") if path.is_file() and not path.is_symlink()}
     assert done.returncode == 0, done.stderr[-4000:]
     record = json.loads(s3.fs.cat_file(f"{s3.bucket}/poisoned/runs/r.json"))
-    assert record["counts"]["status"] == {"ok": 24, "decoder_crashed": 2, "timeout": 1, "corrupt": 1}
+    assert record["counts"]["status"] == {"ok": 24, "decoder_crashed": 3, "timeout": 1, "corrupt": 1}
+    assert record["counts"]["reposts"] == {"run": 1, "earlier": 0}
     with s3.fs.open(f"{s3.bucket}/poisoned/{record['files'][0]}", "rb") as file:
         found = {Path(row["uri"]).name: row for row in pq.read_table(file).to_pylist()}
     assert {name: row["status"] for name, row in found.items() if row["status"] != "ok"} == {
         "05-segfault.jpg": "decoder_crashed",
         "05-abort.jpg": "decoder_crashed",
         "20-loop.jpg": "timeout",
+        "21-again.jpg": "decoder_crashed",
         "05-recursion.jpg": "corrupt",
     }
-    assert "SIGSEGV" in found["05-segfault.jpg"]["error"]
+    assert "SIGSEGV" in found["05-segfault.jpg"]["error"] == found["21-again.jpg"]["error"]
     for happened in (b"Fatal Python error: Aborted", b"Timeout (0:00:03)!"):  # in workers, before they were decoded apart
         assert any(happened in data for data in logs.values())
     said = [done.stdout.encode(), done.stderr.encode(), *logs.values()]
