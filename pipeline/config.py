@@ -70,7 +70,9 @@ class AnnotateConfig(BaseModel):
     decode_memory: int = Field(
         4_000_000_000, ge=500_000_000, description="Bytes that decoding one image may take, where a block has killed its worker (too_large)"
     )
-    reuse_days: int = Field(30, ge=0, description="Nights back whose rows are taken for images with the same bytes; 0 takes none")
+    reuse_days: int = Field(
+        30, ge=0, le=36_500, description="Nights back whose rows are taken for images with the same bytes; 0 takes none"
+    )
     stall_timeout: float = Field(
         3600.0, gt=0, le=604_800, description="Seconds without a block being written after which the run ends, and says why"
     )

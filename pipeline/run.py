@@ -140,8 +140,9 @@ def _precision(config: AnnotateConfig) -> str:
 
 
 def _reposts(plan: Plan) -> Reposts:
-    """Knows whose each image's bytes are, also of the blocks that are done and of earlier nights."""
+    """Knows whose each image's bytes are, also of the blocks that are done and, unless all is to be annotated anew, of earlier nights."""
     config = plan.config
+    days = 0 if config.reannotate else config.reuse_days
     return Reposts.open(
         Past(
             output=config.output,
@@ -151,7 +152,7 @@ def _reposts(plan: Plan) -> Reposts:
             tables=plan.tables,
             precision=_precision(config),
             tower_weights=config.public()["tower_weights"],
-            since=plan.started_at - dt.timedelta(days=config.reuse_days) if config.reuse_days else None,
+            since=plan.started_at - dt.timedelta(days=days) if days else None,
         )
     )
 

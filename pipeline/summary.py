@@ -20,6 +20,10 @@ def summary(record: dict[str, Any], output: str) -> str:
     width = max(len(status) for status in counts["status"])
     for status, count in counts["status"].items():
         lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")
+    reposts = counts.get("reposts", {"run": 0, "earlier": 0})  # which records had none of before
+    if copied := sum(reposts.values()):
+        where = f"{reposts['run']:,} of this run, {reposts['earlier']:,} of earlier ones"
+        lines += ["", f"  {copied:,} have the bytes of another image, and its annotation: {where}"]
     lines.append("")
     width = max(len(scheme) for scheme in counts["labels"])
     for scheme, labels in counts["labels"].items():

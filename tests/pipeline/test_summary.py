@@ -33,6 +33,21 @@ def test_it_says_what_came_out_and_where_it_is():
     assert "record  s3://bucket/out/runs/r.json\n" in text
 
 
+def test_images_that_were_posted_before_are_counted_where_there_are_any():
+    assert "bytes of another" not in summary(record(), "out")
+    for reposts, said in (
+        ({"run": 0, "earlier": 0}, None),
+        ({"run": 1200, "earlier": 1}, "1,201 have .*: 1,200 of this run, 1 of earlier"),
+    ):
+        text = summary(record(counts=record()["counts"] | {"reposts": reposts}), "out")
+        assert re.search(said, text) if said else "bytes of another" not in text
+
+
+def test_where_nothing_was_new_it_says_so():
+    text = summary(record(counts={"listed": 12345, "known": 12345, "rows": 0, "status": {}, "labels": {}}, files=[]), "out")
+    assert text == "nothing new: 12,345 images listed, all annotated before by ugrie-tiny@123, run r"
+
+
 def test_a_run_without_a_single_good_image_has_a_summary_too():
     labels = {"polarity2": {"negative": 0, "positive": 0}, "valence": {"bad": 0, "good": 0}}
     timings = record()["timings"] | {"images_per_second": None}
