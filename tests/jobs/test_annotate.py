@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -138,6 +139,13 @@ def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
     assert " of 40 images annotated by " in capsys.readouterr().out
     assert job.run([*tokens, "--limit", "3"]) == 2
     assert "run undisturbed was begun with limit = None, not 3" in capsys.readouterr().err
+
+
+def test_a_night_with_nothing_new_says_so_and_exits_with_zero(job, finished, capsys, tmp_path):
+    shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
+    assert job.run(["--input", finished.config.input, "--output", str(tmp_path), "--run-id", "second"]) == 0
+    model = finished.record["model"]
+    assert capsys.readouterr().out == f"nothing new: 40 images listed, all annotated before by {model}, run second\n"
 
 
 @pytest.mark.timeout(400)

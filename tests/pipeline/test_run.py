@@ -113,6 +113,39 @@ def test_only_committed_runs_are_read_as_the_docs_say(finished, tmp_path):
     assert dict(duckdb.execute(sql.replace("OUTPUT", str(tmp_path / "out"))).fetchall()) == finished.record["counts"]["status"]
 
 
+# --- later nights
+
+
+def test_a_night_with_nothing_new_commits_a_record_of_no_rows_and_starts_no_ray(finished, tmp_path, monkeypatch, check_output):
+    shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(run, "ray", None)
+    monkeypatch.setattr(run, "connect_ray", lambda: pytest.fail("Ray was started"))
+    config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "second"})
+    record = annotate(config)
+    assert (record["counts"]["listed"], record["counts"]["known"], record["counts"]["rows"], record["files"]) == (40, 40, 0, [])
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} - before == {tmp_path / "runs" / "second.json"}
+    assert not (tmp_path / "_work" / "second").exists()
+    model = finished.record["model"]
+    assert summary(record, str(tmp_path)) == f"nothing new: 40 images listed, all annotated before by {model}, run second"
+    assert annotate(config) == record
+    check_output(tmp_path, "--rows", 40)
+
+
+def test_a_later_night_annotates_what_is_new_and_what_changed(images, rows, tmp_path, local_ray, check_output):
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(("changed.jpg", "same.jpg", "broken.jpg")):
+        (tmp_path / "in" / name).write_bytes(images.jpeg(seed) if name != "broken.jpg" else b"no image")
+    config = AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), run_id="first")
+    first = annotate(config)
+    (tmp_path / "in" / "changed.jpg").write_bytes(images.jpeg(7, width=100))
+    (tmp_path / "in" / "new.jpg").write_bytes(images.jpeg(8))
+    second = annotate(config.model_copy(update={"run_id": "second"}))
+    assert [rows.file_name(row) for row in rows.of(tmp_path / "out", second)] == ["changed.jpg", "new.jpg"]
+    assert [(record["counts"]["listed"], record["counts"]["known"]) for record in (first, second)] == [(3, 0), (4, 2)]
+    check_output(tmp_path / "out", "--rows", 5)
+
+
 # --- a run that died
 
 
