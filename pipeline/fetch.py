@@ -1,24 +1,25 @@
 """Image bytes through fsspec: many at once, within limits, asked for again where storage fails for now, each failure named."""
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import aiohttp
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from botocore import exceptions as boto
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import retry, storage
+from pipeline import parquet, retry, storage
 from pipeline.addresses import RefusedAddressError, WebClient, addresses_of
 from pipeline.errors import ImageError, StorageError, UserError
+from pipeline.parquet import Ahead, Column
 from pipeline.retry import Policy, ShortError
+from pipeline.spans import AHEAD, Row, is_table, length, pieces, span
 from pipeline.storage import Options, connect
 from pipeline.uris import WEB, protocol, refusal, scrubbed, storage_of
 from ugrie.errors import one_line
@@ -35,7 +36,9 @@ class Fetcher:
 
     `timeout` are the seconds that an image may take with all its attempts, of which a stalled one is given up after a
     sixth and any after half. Before the second attempt it waits `first_wait` seconds at most; see `retry.Policy`. Storages
-    without asyncio, such as local disks, can't be interrupted: there a single read may take longer.
+    without asyncio, such as local disks, can't be interrupted: there a single read may take longer. Where one request reads
+    several members of a .tar, it has half of that time, and should it fail, each of them on its own has the other half. A
+    Parquet table's images wait for the parts of the file that they lie in, each of which has the whole time.
     """
 
     input: str
@@ -47,62 +50,70 @@ class Fetcher:
     concurrency: int
     first_wait: float = 0.2
 
-    def fetch(self, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes | ImageError]]:
-        """Each row with its bytes, or with what went wrong, in order. A few more than are being fetched are held at once.
+    def fetch(self, rows: list[Row]) -> Iterator[tuple[Row, bytes | ImageError]]:
+        """Each row with its bytes, or with what went wrong, in order.
 
-        Raises StorageError, which is no image's, where the storage refuses the credentials.
+        In memory are at most 2 x `concurrency` images of their own, AHEAD + 2 SPAN bytes of .tar spans, and what
+        `parquet.Column` says of a table. Raises StorageError, which is no image's, where the storage refuses the credentials.
         """
-        embedded = self._embedded(rows)
         pool = ThreadPoolExecutor(self.concurrency)
+        waiting: deque[tuple[list[Row], Future[Any]]] = deque()
         try:
-            waiting: list[tuple[dict[str, Any], Future[bytes]]] = []
-            queue = iter(rows)
-            while True:
-                for row in queue:
-                    waiting.append((row, pool.submit(self.one, row, embedded)))
-                    if len(waiting) >= 2 * self.concurrency:
-                        break
-                if not waiting:
-                    return
-                row, future = waiting.pop(0)
-                try:
-                    yield row, future.result()
-                except ImageError as error:
-                    yield row, error
+            for piece in pieces(rows, self.max_bytes):
+                waiting.append((piece, pool.submit(self._begin, piece)))
+                while len(waiting) >= 2 * self.concurrency or sum(length(piece) for piece, _ in waiting) >= AHEAD:
+                    yield from self._outcomes(*waiting.popleft(), pool)
+            while waiting:
+                yield from self._outcomes(*waiting.popleft(), pool)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def one(self, row: dict[str, Any], embedded: dict[int, bytes | ImageError | None]) -> bytes:
-        """The bytes of one image. Raises ImageError."""
+    def _begin(self, piece: list[Row]) -> bytes | Column:
+        """The bytes of an image, or of several and what lies between, or a table that is open. Raises ImageError."""
+        if is_table(piece[0]):
+            return self._open(piece[0])
+        if len(piece) > 1:
+            return self._read(*self._connect(piece[0]), span(piece), self.timeout / 2)
+        return self.one(piece[0], self.timeout)
+
+    def _outcomes(self, piece: list[Row], begun: Future[Any], pool: Executor) -> Iterator[tuple[Row, bytes | ImageError]]:
+        found = _outcome(begun)
+        if isinstance(found, Column):
+            yield from zip(piece, self._values(found, piece, pool), strict=True)
+        elif is_table(piece[0]) or len(piece) == 1:
+            for row in piece:
+                yield row, found
+        elif isinstance(found, ImageError):  # perhaps not of all
+            alone = [(row, pool.submit(self.one, row, self.timeout / 2)) for row in piece]
+            for row, future in alone:
+                yield row, _outcome(future)
+        else:
+            start = piece[0]["position"]
+            for row in piece:
+                yield row, found[row["position"] - start : row["position"] - start + row["size"]]
+
+    def one(self, row: Row, seconds: float) -> bytes:
+        """The bytes of one image that is no table's, within so many seconds. Raises ImageError."""
         self.check_size(row["size"])
         if not row["uri"]:
             raise ImageError("missing", "the table's row has no URI")
-        if row["image_id"] in embedded:
-            data = embedded[row["image_id"]]
-            if isinstance(data, ImageError):
-                raise data
-            if not data:
-                raise ImageError("missing" if data is None else "not_an_image", "the table's row has no bytes")
-            self.check_size(len(data))
-            return data
         if row["size"] == 0:
             raise ImageError("not_an_image", "the file is empty")
         if row["size"] is None and (reason := refusal(row["uri"], self.protocols)) is not None:  # what was listed is the store's own word
             raise ImageError("forbidden", reason)
-        try:
-            fs, path = self._connect(row)
-        except (UserError, ValueError, TypeError) as error:  # a URI that its storage can't make sense of
-            raise ImageError("unreadable", self._told(error)) from None
-        return self._read(fs, path, row)
+        return self._read(*self._connect(row), row, seconds)
 
-    def _connect(self, row: dict[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    def _connect(self, row: Row) -> tuple[fsspec.AbstractFileSystem, str]:
         """Where a row's bytes are. The storage options are the source's: any other storage is asked without them."""
         link = row.get("link") or row["uri"]
-        if row["container"] is not None:
-            return connect(self.input, self._own_options)[0], row["container"]
-        names, place = self._own_storage
-        ours = protocol(link) in names and storage_of(link) == place
-        return connect(link, self._own_options if ours else self._options_of(link, {}))
+        try:
+            if row["container"] is not None:
+                return connect(self.input, self._own_options)[0], row["container"]
+            names, place = self._own_storage
+            ours = protocol(link) in names and storage_of(link) == place
+            return connect(link, self._own_options if ours else self._options_of(link, {}))
+        except (UserError, ValueError, TypeError) as error:  # a URI that its storage can't make sense of
+            raise ImageError("unreadable", self._told(error)) from None
 
     @cached_property
     def _own_storage(self) -> tuple[set[str], str]:
@@ -122,46 +133,51 @@ class Fetcher:
             return options | {"get_client": self._web}
         return storage.for_fetching(uri, options, self.concurrency, self.timeout / 6)
 
-    def _embedded(self, rows: list[dict[str, Any]]) -> dict[int, bytes | ImageError | None]:
-        """The bytes of the rows that lie within Parquet tables, by image_id; each row group is read once."""
-        found: dict[int, bytes | ImageError | None] = {}
-        by_file: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            if row["container"] is not None and row["container"].lower().endswith(".parquet"):
-                by_file.setdefault(row["container"], []).append(row)
-        for path, wanted in by_file.items():
-            try:
-                fs, _ = connect(self.input, self.options)
-                info = storage.listed(fs, path, lambda fs=fs, path=path: fs.info(path))  # type: ignore[misc]
-                if storage.is_changed(fs, path, wanted[0]["version"], info):
-                    raise ImageError("changed", CHANGED)
-                with storage.open_file(fs, path, info) as file:
-                    found.update(self._rows(pq.ParquetFile(file), wanted))
-            except StorageError:
-                raise
-            except Exception as error:  # as in _read: whatever the store or the file does, it is these images' failure
-                failure = self._failure(error)
-                found.update({row["image_id"]: failure for row in wanted})
-        return found
+    def _open(self, row: Row) -> Column:
+        """The table that a row lies in. Raises ImageError."""
+        fs, path = self._connect(row)
+        key = (type(fs), fs.storage_options, path, row["version"], self.column)
+        if (column := parquet.kept(key)) is not None:
+            return column
+        etag = storage.etag(fs, row["version"])
+        try:
+            tail, size = storage.ask(
+                fs, path, self._policy(fs, self.timeout), lambda left: storage.tail(fs, path, left, parquet.TAIL, etag)
+            )
+            if storage.is_changed(fs, path, row["version"]):
+                raise ImageError("changed", CHANGED)
+            return Column(Ahead(size, tail, self._parts_of(row)), self.column, key)
+        except StorageError:
+            raise
+        except Exception as error:  # as in _read: whatever the store or the file does, it is these images' failure
+            raise self._failure(error) from None
 
-    def _rows(self, parquet: pq.ParquetFile, wanted: list[dict[str, Any]]) -> Iterator[tuple[int, bytes | None]]:
-        first, at = 0, {row["position"]: row["image_id"] for row in wanted}
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            inside = [position for position in at if first <= position < first + count]
-            if inside:
-                column = parquet.read_row_group(group, [self.column]).column(0).combine_chunks()
-                if pa.types.is_struct(column.type):
-                    column = column.field("bytes")
-                for position in inside:
-                    yield at[position], column[position - first].as_py()
-            first += count
+    def _parts_of(self, row: Row) -> Callable[[int, int], bytes]:
+        """What reads parts of the file that a row lies in."""
+        fs, path = self._connect(row)
+        return lambda start, end: self._read(fs, path, row | {"position": start, "size": end - start}, self.timeout)
+
+    def _values(self, column: Column, piece: list[Row], pool: Executor) -> Iterator[bytes | ImageError]:
+        for value in column.values([row["position"] for row in piece], pool, self._parts_of(piece[0])):
+            if isinstance(value, Exception):
+                yield self._failure(value)
+            elif value is None:
+                yield ImageError("missing", "the table's row has no bytes")
+            elif value.size == 0:
+                yield ImageError("not_an_image", "the table's row has no bytes")
+            else:
+                yield self._too_large(value.size) or value.to_pybytes()
+        parquet.keep(column)
 
     def check_size(self, size: int | None) -> None:
-        if size is not None and size > self.max_bytes:
-            raise ImageError("too_large", f"{size} bytes, more than max_bytes = {self.max_bytes}")
+        if size is not None and (error := self._too_large(size)) is not None:
+            raise error
 
-    def _read(self, fs: fsspec.AbstractFileSystem, path: str, row: dict[str, Any]) -> bytes:
+    def _too_large(self, size: int) -> ImageError | None:
+        return ImageError("too_large", f"{size} bytes, more than max_bytes = {self.max_bytes}") if size > self.max_bytes else None
+
+    def _read(self, fs: fsspec.AbstractFileSystem, path: str, row: Row, seconds: float) -> bytes:
+        """A row's bytes, which may be a part of a file that several images lie in. Raises ImageError."""
         size, whole = row["size"], row["container"] is None
         start = 0 if whole else row["position"]
         # Of a file of its own one byte more is asked for: it tells one that has grown, or without a listing one that is too large.
@@ -177,12 +193,10 @@ class Fetcher:
                 raise ShortError(f"{len(data)} bytes came of {size}")
             return data
 
-        web = isinstance(fs, HTTPFileSystem)
-        policy = Policy(self.timeout, self.first_wait, attempts=WEB_ATTEMPTS if web else None)
         try:
             if isinstance(fs, LocalFileSystem) and not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
                 raise ImageError("not_an_image", "a device or a pipe, no file")
-            data = storage.ask(fs, path, policy, attempt)
+            data = storage.ask(fs, path, self._policy(fs, seconds), attempt)
             if size is None:
                 self.check_size(len(data))
             elif len(data) != size or storage.is_changed(fs, path, row["version"]):
@@ -192,6 +206,9 @@ class Fetcher:
             raise
         except Exception as error:  # storage clients raise kinds of their own; whichever it is, it is this image's failure
             raise self._failure(error, asked) from None
+
+    def _policy(self, fs: fsspec.AbstractFileSystem, seconds: float) -> Policy:
+        return Policy(seconds, self.first_wait, attempts=WEB_ATTEMPTS if isinstance(fs, HTTPFileSystem) else None)
 
     def _failure(self, error: Exception, asked: int = 1) -> ImageError:
         """What an image's row says of an error, the last of so many."""
@@ -219,3 +236,10 @@ class Fetcher:
     def _told(self, error: Exception) -> str:
         """What a storage client says, as it may stand in a row."""
         return one_line(scrubbed(str(error), self.options))
+
+
+def _outcome(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except ImageError as error:
+        return error

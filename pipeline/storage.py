@@ -122,22 +122,38 @@ def get(
     if not fs.async_impl:
         return fs.cat_file(path, start=start, end=end)
     if isinstance(fs, S3FileSystem):
-        return fsspec.asyn.sync(fs.loop, _get_s3, fs, path, start, end, version, timeout=seconds)
+        most = None if end is None else end - start
+        return fsspec.asyn.sync(fs.loop, _get_s3, fs, path, _range(start, end), most, version, timeout=seconds)[0]
     if isinstance(fs, HTTPFileSystem):
         return fsspec.asyn.sync(fs.loop, _get_web, fs, path, start, end, timeout=seconds)
     return fsspec.asyn.sync(fs.loop, fs._cat_file, path, start=start, end=end, timeout=seconds)
+
+
+def tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: int, version: str | None = None) -> tuple[bytes, int]:
+    """The last bytes of a file, `length` or as many as it has, and its size; of an object in S3 by one request."""
+    if isinstance(fs, S3FileSystem):
+        asked = {"Range": f"bytes=-{length}"}
+        data, answer = fsspec.asyn.sync(fs.loop, _get_s3, fs, path, asked, length, version, timeout=seconds)
+        size = int(answer["ContentRange"].rpartition("/")[2])
+    else:
+        fs.invalidate_cache()
+        size = fs.info(path)["size"]
+        data = get(fs, path, seconds, max(size - length, 0), size)
+    if len(data) < min(length, size):
+        raise ShortError(f"{len(data)} bytes came of {min(length, size)}")
+    return data, size
 
 
 def _range(start: int, end: int | None) -> dict[str, str]:
     return {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
 
 
-async def _get_s3(fs: S3FileSystem, path: str, start: int, end: int | None, version: str | None) -> bytes:
-    """Unlike s3fs's own, without a HEAD before and without tries within tries."""
+async def _get_s3(fs: S3FileSystem, path: str, part: dict[str, str], most: int | None, version: str | None) -> tuple[bytes, dict[str, Any]]:
+    """Unlike s3fs's own, without a HEAD before and without tries within tries. Returns what S3 says beside the bytes, too."""
     bucket, key, object_version = fs.split_path(path)
     await fs.set_session()
     client = await fs.get_s3(bucket)
-    asked = {"Bucket": bucket, "Key": key, **_range(start, end)}
+    asked = {"Bucket": bucket, "Key": key, **part}
     asked |= {"IfMatch": f'"{version}"'} if version else {}
     asked |= {"VersionId": object_version} if object_version else {}
     try:
@@ -145,7 +161,7 @@ async def _get_s3(fs: S3FileSystem, path: str, start: int, end: int | None, vers
     except ClientError as error:
         raise translate_boto_error(error) from error
     async with response["Body"] as body:
-        return await _at_most(body, None if end is None else end - start)
+        return await _at_most(body, most), response
 
 
 async def _get_web(fs: HTTPFileSystem, url: str, start: int, end: int | None) -> bytes:

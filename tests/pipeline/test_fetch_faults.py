@@ -4,14 +4,12 @@ import os
 import re
 import time
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import StorageError
 from pipeline.source import Item, items
 from tests.faults import BODIES, READING
-from tests.plugins.fetching import fetched, fetcher
+from tests.plugins.fetching import fetched, fetcher, through
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +18,6 @@ def many(s3, images):
     contents = [images.jpeg(i, 64, 48) for i in range(60)]
     s3.fs.pipe({f"{s3.bucket}/many/{i:02}.jpg": data for i, data in enumerate(contents)})
     return f"s3://{s3.bucket}/many", contents
-
-
-def through(where, server, **settings):
-    """A fetcher that sees S3 through a proxy, and the rows of a source as they are listed without it."""
-    defaults = {"options": server.options, "max_bytes": 10**6, "concurrency": 16, "first_wait": 0.01, "timeout": 9.0}
-    return fetcher(where, **defaults | settings)
 
 
 @pytest.mark.parametrize("kinds", [READING, ("stall",), BODIES], ids=["all", "stalls", "bodies"])
@@ -38,17 +30,12 @@ def test_every_image_comes_through_faults_of_a_fifth_of_the_requests(many, s3, f
     assert proxy.count("GET") >= 60 + proxy.failed.total()
 
 
-def test_an_image_is_one_request_and_nothing_else(many, s3, failing, images, tar, tmp_path):
+def test_an_image_is_one_request_and_nothing_else(many, s3, failing):
     where, contents = many
     with failing() as (proxy, server):
         assert fetched(through(where, server), *items(where, "uri", s3.options)) == contents
         assert set(proxy.requests.values()) == {1}
         assert (proxy.count("GET", "/many/"), proxy.count("HEAD"), proxy.requests.total()) == (60, 0, 60)
-        proxy.requests.clear()
-        tar(tmp_path / "x.tar", {f"{i}.jpg": data for i, data in enumerate(contents[:9])})
-        shard = s3.put("shards/one.tar", (tmp_path / "x.tar").read_bytes())
-        assert fetched(through(shard, server), *items(shard, "uri", s3.options)) == contents[:9]
-        assert (proxy.count("GET"), proxy.requests.total()) == (9, 9)
 
 
 def test_what_keeps_failing_is_named_and_hurts_no_neighbour(many, s3, failing):
@@ -113,19 +100,6 @@ def test_an_object_that_is_not_the_one_that_was_listed_says_so(s3, images):
     assert {message for _, message in outcomes.values()} == {"not the object that was listed any more; the next listing will have it"}
 
 
-def test_shards_and_tables_that_were_written_anew_fail_their_rows(s3, tar, tmp_path):
-    for name, fill in (("old.tar", b"1"), ("new.tar", b"2")):
-        tar(tmp_path / name, {"a.jpg": fill * 500})
-    for name, fill in (("old.parquet", b"1"), ("new.parquet", b"2")):
-        pq.write_table(pa.table({"image": [fill * 500]}), tmp_path / name)
-    for kind, column in (("tar", "uri"), ("parquet", "image")):
-        uri = s3.put(f"anew/x.{kind}", (tmp_path / f"old.{kind}").read_bytes())
-        found = list(items(uri, column, s3.options))
-        assert fetched(through(uri, s3, column=column), *found) == [b"1" * 500]
-        s3.put(f"anew/x.{kind}", (tmp_path / f"new.{kind}").read_bytes())
-        assert [status for status, _ in fetched(through(uri, s3, column=column), *found)] == ["changed"]
-
-
 def test_a_local_file_that_was_written_anew_says_so(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"1" * 500)
     (tmp_path / "link.jpg").symlink_to("a.jpg")
@@ -140,13 +114,3 @@ def test_a_local_file_that_was_written_anew_says_so(tmp_path):
 def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert fetched(fetcher(tmp_path), Item(f"file://{tmp_path}/pipe.jpg")) == [("not_an_image", "a device or a pipe, no file")]
-
-
-def test_the_rows_of_a_parquet_come_through_faults(s3, failing, tmp_path):
-    values = [b"%d" % i * 500 for i in range(200)]
-    pq.write_table(pa.table({"image": values}), tmp_path / "x.parquet", row_group_size=10, compression="none")
-    uri = s3.put("faulty/x.parquet", (tmp_path / "x.parquet").read_bytes())
-    with failing(fraction=0.3, kinds=("slow_down", "internal_error", "reset", "short_length", "body_cut"), most=2) as (proxy, server):
-        found = list(items(uri, "image", server.options))
-        assert fetched(through(uri, server, column="image"), *found) == values
-    assert proxy.failed.total() > 0

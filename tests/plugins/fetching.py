@@ -22,3 +22,9 @@ def fetched(fetch, *found):
 
 def fetch_all(source, column="uri", **settings):
     return fetched(fetcher(source, column=column, **settings), *items(str(source), column, {}))
+
+
+def through(where, server, **settings):
+    """A fetcher that sees S3 through a proxy, and the rows of a source as they are listed without it."""
+    defaults = {"options": server.options, "max_bytes": 10**6, "concurrency": 16, "first_wait": 0.01, "timeout": 9.0}
+    return fetcher(where, **defaults | settings)
