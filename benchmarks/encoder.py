@@ -30,6 +30,7 @@ from ugrie.checkpoint import TowerConfig
 from ugrie.data import Labelled
 from ugrie.encoder import Encoder
 from ugrie.lite0 import lite0
+from ugrie.probe import best_batch_size
 from ugrie.recipe import Recipe
 from ugrie.schemes import load_scheme
 from ugrie.training import new_model, train
@@ -74,7 +75,10 @@ def measure(name: str, batch: int, repeats: int) -> dict:
     if name != "lite0":
         settings["int8"] = lambda e: e.prepare("cpu", "int8")
     encoders = {label: make(copy.deepcopy(base)) for label, make in settings.items()}
-    seconds = medians({label: lambda encoder=encoder: encoder(crops) for label, encoder in encoders.items()}, repeats)
+    for encoder in encoders.values():
+        encoder.batch_size = best_batch_size(encoder)
+    pixels = crops.numpy()
+    seconds = medians({label: lambda encoder=encoder: list(encoder.stream([pixels])) for label, encoder in encoders.items()}, repeats)
     peak = max(peak, peak_flops())  # before and after: what the machine could do at its best
     exact = base(crops)
     return {
@@ -86,6 +90,7 @@ def measure(name: str, batch: int, repeats: int) -> dict:
                 "images_per_second": round(batch / value, 2),
                 "times_fp32": round(seconds["fp32"] / value, 3),
                 "share_of_peak": round(work / value / peak, 3),
+                "at_once": encoders[label].batch_size,
                 "least_cosine": round(float(torch.cosine_similarity(encoders[label](crops), exact).min()), 5),
             }
             for label, value in seconds.items()
@@ -159,7 +164,7 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tower", choices=["lite0", *VISION], action="append")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--photos", type=Path, help="a folder of photos on which to count the labels int8 moves")
     parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")

@@ -1,6 +1,7 @@
 """The second operator: an actor that holds the model and turns crops into the rows that are written."""
 
 import datetime as dt
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from ugrie import checkpoint
 from ugrie.annotation import Prediction
 from ugrie.schemes import Scheme
 
+FILLED_AT_ONCE = 256  # templates
+
 
 @dataclass(frozen=True)
 class AnnotatorSettings:
@@ -29,17 +32,21 @@ class AnnotatorSettings:
     device: str
     precision: Precision
     threads: int | None
-    batch_size: int
+    batch_size: int | None
     board: Board
 
 
 class Annotator:
-    """`Tables.loaded` -> `Tables.annotated`. The model is loaded once, when the actor starts."""
+    """`Tables.loaded` -> `Tables.annotated`. The model is loaded once, when the actor starts.
+
+    Two blocks may be in it at once: while one has the device, the other's tables are read and made.
+    """
 
     def __init__(self, settings: AnnotatorSettings):
         import torch
 
         from ugrie.model import UGRIE
+        from ugrie.probe import best_batch_size
 
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -48,25 +55,30 @@ class Annotator:
         if not settings.tables.model.endswith(f"@{checkpoint.digest(folder)}"):
             raise RuntimeError(f"{settings.model} on this worker is not {settings.tables.model}, with which the run was planned")
         self.model = UGRIE.from_pretrained(folder, settings.device, settings.tower_weights, settings.precision)
+        encoder = self.model.load_encoder()
+        encoder.batch_size = settings.board.settle("batch_size", settings.batch_size or best_batch_size(encoder))
+        self.device = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tables = self.settings.tables
         loaded = expect(table, tables.loaded, "annotate").combine_chunks()
         block = loaded.column("block")[0].as_py()
-        self.settings.board.enter(block, "being annotated")
-        clock = time.perf_counter()
         ok = np.flatnonzero(pc.equal(loaded.column("status"), "ok").to_numpy())
         crops = view(loaded.column("crop"), tables.crop_size)
         probs = {s.name: np.full((len(loaded), len(s.labels)), np.nan, np.float32) for s in tables.schemes}
         choices = {s.name: np.full(len(loaded), -1) for s in tables.schemes}
         sentences: list[str | None] = [None] * len(loaded)
         embeddings = np.zeros((len(loaded), tables.embedding_dim or 0), np.float16)
-        batches = [ok[start : start + self.settings.batch_size] for start in range(0, len(ok), self.settings.batch_size)]
-        for rows, encoded in zip(batches, self.model.encode(pick(crops, rows) for rows in batches), strict=True):
-            prediction = self.model.predict(encoded, self.settings.schemes)
-            self._take(prediction, rows, probs, choices, sentences)
-            if tables.embedding_dim is not None:
-                embeddings[rows] = encoded.cpu().numpy()
+        with self.device:
+            self.settings.board.enter(block, "being annotated")
+            clock = time.perf_counter()
+            parts = [ok[start : start + FILLED_AT_ONCE] for start in range(0, len(ok), FILLED_AT_ONCE)]
+            for rows, encoded in zip(parts, self.model.encode(pick(crops, rows) for rows in parts), strict=True):
+                prediction = self.model.predict(encoded, self.settings.schemes)
+                self._take(prediction, rows, probs, choices, sentences)
+                if tables.embedding_dim is not None:
+                    embeddings[rows] = encoded.cpu().numpy()
+            seconds = (time.perf_counter() - clock) / len(loaded)
         columns: dict[str, pa.Array] = {s.name: scheme_column(s, probs[s.name], choices[s.name]) for s in tables.schemes}
         missing = np.ones(len(loaded), bool)
         missing[ok] = False
@@ -80,7 +92,7 @@ class Annotator:
             "run_id": pa.repeat(self.settings.run_id, count),
             "annotated_at": pa.array([dt.datetime.now(dt.UTC)] * count, pa.timestamp("us", "UTC")),
         }
-        columns["annotate_seconds"] = pa.repeat(pa.scalar((time.perf_counter() - clock) / max(count, 1), pa.float32()), count)
+        columns["annotate_seconds"] = pa.repeat(pa.scalar(seconds, pa.float32()), count)
         self.settings.board.enter(block, "annotated, and not yet written")
         schema = tables.annotated
         return pa.table([columns[n] if n in columns else loaded.column(n) for n in schema.names], schema)

@@ -23,6 +23,7 @@ class Log:
     def __init__(self) -> None:
         self.begun: Counter[int] = Counter()
         self.held: dict[int, tuple[str, str, float]] = {}
+        self.settled: dict[str, int] = {}
 
     def begin(self, block: int, where: str) -> int:
         """Notes that a block is loaded. Returns how often it was before."""
@@ -35,6 +36,13 @@ class Log:
 
     def leave(self, block: int) -> None:
         self.held.pop(block, None)
+
+    def settle(self, setting: str, value: int) -> int:
+        """Takes a setting's value unless it has one. Returns the one it has: all workers' is that of the first."""
+        return self.settled.setdefault(setting, value)
+
+    def settings(self) -> dict[str, int]:
+        return dict(self.settled)
 
     def beginnings(self) -> dict[int, int]:
         return dict(self.begun)
@@ -73,6 +81,14 @@ class Board:
     def leave(self, block: int) -> None:
         if self.log is not None:
             self.log.leave.remote(block)
+
+    def settle(self, setting: str, value: int) -> int:
+        """The value of a setting that workers find by themselves: this one, or another worker's that was first."""
+        return value if self.log is None else ray.get(self.log.settle.remote(setting, value))
+
+    def settings(self) -> dict[str, int]:
+        """The settings that workers have found."""
+        return {} if self.log is None else ray.get(self.log.settings.remote())
 
     def stuck(self) -> str:
         """Where the run is, in a line for each of the blocks that have not moved for longest; and what the cluster has left."""

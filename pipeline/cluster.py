@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -28,6 +29,11 @@ class Shares:
     loaders: int
     load: float
     write: float
+
+    def public(self) -> dict[str, Any]:
+        """The settings, as the log and the run's record state them."""
+        threads = {} if self.threads is None else {"threads": self.threads}
+        return {"device": self.device, "actors": self.actors, **threads, "loaders": self.loaders}
 
 
 def connect_ray() -> None:

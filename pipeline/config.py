@@ -56,7 +56,11 @@ class AnnotateConfig(BaseModel):
     precision: Precision = Field("auto", description="The image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU")
     num_actors: int | None = Field(None, ge=1, description="Copies of the model; by default one per GPU (or share of one), or by the CPUs")
     gpus_per_actor: float = Field(1.0, gt=0, le=1, description="Share of a GPU that one copy takes")
-    batch_size: int = Field(64, ge=1, description="Images that go through the model at once")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Images that go through the image tower together; by default as many as a short trial on the device finds best",
+    )
     block_rows: int | None = Field(
         None, ge=1, le=4096, description="Images that are fetched, annotated and written as one; by default 256, fewer in small runs"
     )

@@ -89,7 +89,7 @@ def _record(plan: Plan) -> dict[str, Any]:
     else:
         logger.info("nothing new: %d images listed, all annotated before by %s", listed, plan.tables.model)
     started = time.perf_counter()
-    work = _work(plan, share_out(plan.config), _reposts(plan)) if plan.todo else {}
+    work, tuning = _work(plan, share_out(plan.config), _reposts(plan)) if plan.todo else ({}, {})
     annotated = time.perf_counter()
     files = _gather(plan) if rows else []
     timings = {
@@ -113,6 +113,7 @@ def _record(plan: Plan) -> dict[str, Any]:
         "counts": {"listed": listed, "known": known, **commit.add(files, plan.tables.schemes)},
         "files": [file["file"] for file in files],
         "timings": {name: value and round(value, 3) for name, value in timings.items()},
+        "tuning": tuning,
         "config": config,
     }
 
@@ -194,7 +195,7 @@ def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
     loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=shares.loaders), num_cpus=shares.load, **whole)
-    actors = ActorPoolStrategy(size=shares.actors)
+    actors = ActorPoolStrategy(size=shares.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True)
     annotated = loaded.map_batches(
         Annotator,
         fn_constructor_args=(settings,),
@@ -206,8 +207,8 @@ def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset
     return annotated.map_batches(writer, num_cpus=shares.write, **whole)
 
 
-def _work(plan: Plan, shares: Shares, reposts: Reposts) -> dict[str, float | None]:
-    """Does the blocks that are left. Returns the seconds all workers together spent in each stage, and the rate."""
+def _work(plan: Plan, shares: Shares, reposts: Reposts) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Does the blocks that are left. Returns the seconds all workers together spent in each stage and the rate, and the settings found."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -219,14 +220,18 @@ def _work(plan: Plan, shares: Shares, reposts: Reposts) -> dict[str, float | Non
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting * block_bytes)
     board = Board.put_up()
     seconds: Counter[str] = Counter()
+    tuning: dict[str, Any] = shares.public()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
     with Progress(plan.manifest.rows, done) as progress:
         written = graph(plan, shares, board, reposts).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for batch in watched(written, plan.config.stall_timeout, board.stuck):
+            if progress.first is None:
+                tuning |= board.settings()
+                logger.info(", ".join(f"{name} {value}" for name, value in tuning.items()))
             for row in pa.table(batch).to_pylist():
                 progress.add(row["rows"], row["ok"])
                 seconds.update({f"all_{stage}_seconds": row[f"{stage}_seconds"] for stage in ("fetch", "decode", "annotate")})
-    return {**seconds, "first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}
+    return {**seconds, "first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}, tuning
 
 
 def _gather(plan: Plan) -> list[dict[str, Any]]:

@@ -5,8 +5,9 @@ described (open_clip's own `vision_cfg`, which may name a timm trunk) with its w
 """
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,7 @@ class Encoder(nn.Module):
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.deviation))
         self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
         self.register_buffer("shift", -mean / deviation, persistent=False)
+        self.batch_size = 8
         self.fixed_batch = False
 
     @classmethod
@@ -78,7 +80,7 @@ class Encoder(nn.Module):
         self.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the crops come: convolutions need no copy
         if on_gpu:
             self.embed = torch.compile(self.embed, mode="max-autotune-no-cudagraphs", dynamic=False)  # type: ignore[method-assign]
-            self.fixed_batch = True
+            self.batch_size, self.fixed_batch = 64, True
         return self
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -92,25 +94,54 @@ class Encoder(nn.Module):
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
         """Embeddings of batches of crops (uint8 [n, size, size, 3], read-only memory will do), float32 on the tower's device.
 
-        On a GPU the next batch is copied through pinned memory, on a stream of its own, while this one is computed, and a
-        smaller batch is filled up to the first one's size, for which the tower was compiled.
+        However many crops come at once, `batch_size` of them go through the tower together.
         """
-        if self.scale.device.type != "cuda":
-            for batch in batches:
-                yield self(torch.from_numpy(batch))
-            return
+        yield from (self._on_gpu if self.scale.device.type == "cuda" else self._on_cores)(batches)
+
+    def _on_cores(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """As many parts of a batch side by side as torch has threads, each on one core alone.
+
+        A core then waits for no other between two layers, which costs most where other processes want the cores as well, and
+        finds what it works on in its own cache.
+        """
+        cores = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for batch in batches:
+                    rounds = max(1, -(-len(batch) // (self.batch_size * cores)))
+                    parts = np.array_split(batch, min(rounds * cores, max(1, len(batch))))
+                    yield torch.cat(list(pool.map(self._part, parts)))
+        finally:
+            torch.set_num_threads(cores)  # what the threads of the pool set holds for those to come, too
+
+    @torch.inference_mode()
+    def _part(self, crops: np.ndarray) -> Tensor:
+        return self(torch.from_numpy(crops))
+
+    def _on_gpu(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """The next part is copied through pinned memory, on a stream of its own, while this one is computed.
+
+        A smaller one is filled up to the first one's size, for which the tower was compiled.
+        """
         copies = torch.cuda.Stream(self.scale.device)
         size = 0
+        counts: deque[int] = deque()  # of parts, by batch
 
-        def upload(batch: np.ndarray) -> tuple[Tensor, Tensor, int]:
-            pinned = torch.zeros(max(size, len(batch)), *batch.shape[1:], dtype=torch.uint8, pin_memory=True)
-            pinned[: len(batch)] = torch.from_numpy(batch)
+        def upload(part: np.ndarray) -> tuple[Tensor, Tensor, int]:
+            pinned = torch.zeros(max(size, len(part)), *part.shape[1:], dtype=torch.uint8, pin_memory=True)
+            pinned[: len(part)] = torch.from_numpy(part)
             with torch.cuda.stream(copies):
-                return pinned.to(self.scale.device, non_blocking=True), pinned, len(batch)
+                return pinned.to(self.scale.device, non_blocking=True), pinned, len(part)
+
+        def parts() -> Iterator[np.ndarray | None]:
+            for batch in batches:
+                counts.append(max(1, -(-len(batch) // self.batch_size)))
+                yield from (batch[start : start + self.batch_size] for start in range(0, max(1, len(batch)), self.batch_size))
+            yield None
 
         waiting: tuple[Tensor, Tensor, int] | None = None
-        queue: Iterator[np.ndarray | None] = chain(batches, [None])
-        for following in queue:
+        done: list[Tensor] = []
+        for following in parts():
             ready = waiting
             if ready is not None:
                 torch.cuda.current_stream().wait_stream(copies)
@@ -120,7 +151,11 @@ class Encoder(nn.Module):
             if ready is not None:
                 crops, _, count = ready
                 crops.record_stream(torch.cuda.current_stream())
-                yield self(crops)[:count]
+                done.append(self(crops)[:count])
+                if len(done) == counts[0]:
+                    counts.popleft()
+                    yield torch.cat(done)
+                    done = []
 
 
 def fetch_weights(config: TowerConfig) -> None:

@@ -131,7 +131,7 @@ def _embed(model: UGRIE, table: Table) -> tuple[np.ndarray, Mapping[int, str]]:
     if isinstance(table.images, np.ndarray):
         return table.images, {}
     try:
-        list(model.encode(()))  # loads the tower, before any image is decoded
+        model.load_encoder()  # before any image is decoded
     except (OSError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{model.config.name} can't embed images (embeddings as .npz need no tower): {error}") from error
     embedded = embed(model.encode, table.images, model.config.tower)

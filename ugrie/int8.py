@@ -23,7 +23,7 @@ class Int8Error(GivenError):
 class Int8Tower(nn.Module):
     """float32 pixels [batch, 3, size, size] -> embeddings [batch, dim], as the tower it was made of, in int8."""
 
-    def __init__(self, tower: nn.Module, crop_size: int, threads: int | None = None):
+    def __init__(self, tower: nn.Module, crop_size: int, threads: int = 1):
         super().__init__()
         if not any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in tower.modules()):
             raise Int8Error("int8 speeds up the matrix products of transformers, and this tower has none: leave the precision at fp32")
@@ -32,7 +32,7 @@ class Int8Tower(nn.Module):
         except ModuleNotFoundError as error:
             raise Int8Error(f"int8 needs the package {error.name}: pip install 'ugrie[int8]'") from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = threads
         # Threads that spin while they wait would take the cores from what comes after the tower, and from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(_quantized(tower, crop_size), options, providers=["CPUExecutionProvider"])

@@ -177,10 +177,14 @@ class UGRIE(nn.Module):
     @torch.inference_mode()
     def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
         """Batches of uint8 crops [n, size, size, 3] -> embeddings of each, float32 [n, embedding_dim] on the model's device."""
+        yield from self.load_encoder().stream(batches)
+
+    def load_encoder(self) -> Encoder:
+        """The image tower. One that is known by name is loaded when it is first asked for; see `Encoder.pretrained` for errors."""
         if self.encoder is None:
             encoder = Encoder.pretrained(self.config.tower, self.tower_weights)
             self.encoder = encoder.prepare(str(self.bart.device), self.precision)
-        yield from self.encoder.stream(batches)
+        return self.encoder
 
     @torch.inference_mode()
     def predict(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> Prediction:
@@ -208,6 +212,7 @@ def _once(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _open(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
     if isinstance(image, Image.Image):
+        image.load()  # whole: cropping would have a JPEG decoded smaller, and the caller's image be that from then on
         return image
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)

@@ -1,10 +1,13 @@
 """The second operator: crops to rows."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.annotator import scheme_column, view
+from pipeline.annotator import Annotator, scheme_column, view
 from pipeline.config import AnnotateConfig
 from pipeline.plan import prepare
 from ugrie.schemes import load_scheme
@@ -32,6 +35,22 @@ def test_a_table_that_is_not_as_declared_is_refused_by_its_column(operators, pla
         operators.annotator(plan)(loaded.rename_columns(["state" if name == "status" else name for name in loaded.column_names]))
     with pytest.raises(TypeError, match="annotate: column crop"):
         operators.annotator(plan)(loaded.drop_columns("crop"))
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(None, 3), (5, 5)])
+def test_the_batch_size_is_the_one_asked_for_or_what_the_device_likes_best(operators, plan, monkeypatch, asked, taken):
+    monkeypatch.setattr("ugrie.probe.best_batch_size", lambda encoder: 3)
+    config = plan.config.model_copy(update={"batch_size": asked})
+    assert Annotator(operators._of(replace(plan, config=config))[1]).model.encoder.batch_size == taken
+
+
+def test_two_blocks_at_once_are_annotated_as_one_after_the_other(operators, plan, loaded, annotated):
+    annotator = operators.annotator(plan)
+    with ThreadPoolExecutor(2) as pool:
+        for twin in pool.map(annotator, [loaded, loaded]):
+            assert twin.drop_columns(["annotated_at", "annotate_seconds"]).equals(
+                annotated.drop_columns(["annotated_at", "annotate_seconds"])
+            )
 
 
 def test_every_row_stays_in_its_place(plan, loaded, annotated):

@@ -25,7 +25,15 @@ def test_the_blocks_that_have_not_moved_for_longest_are_named_with_their_place(m
     assert log.longest(1) == [(2, "being loaded", "b", 25.0)]
 
 
+def test_a_setting_that_workers_find_is_the_first_ones():
+    log = Log()
+    assert [log.settle("batch_size", value) for value in (4, 8)] == [4, 4]
+    assert log.settings() == {"batch_size": 4}
+
+
 def test_without_ray_it_says_nothing():
+    assert Board().settle("batch_size", 8) == 8
+    assert Board().settings() == {}
     assert Board().begin(3) == 0
     Board().enter(3, "being written")
     Board().leave(3)
@@ -43,6 +51,8 @@ def test_workers_and_driver_share_one_through_ray(local_ray):
     assert "block 7 being written for 0 s on" in said
     assert "block 8" not in said
     assert "CPUs" in said
+    assert [shared.settle("batch_size", value) for value in (4, 8)] == [4, 4]
+    assert shared.settings() == {"batch_size": 4}
 
 
 def test_a_block_that_ends_every_worker_ends_the_run(local_ray):

@@ -55,6 +55,43 @@ def test_a_stream_of_batches_is_embedded_in_its_order(tower, pixels):
     assert list(encoder.stream([])) == []
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_a_batch_goes_through_in_parts_on_cores_of_their_own(tower, pixels, monkeypatch, threads, batch_size):
+    encoder = Encoder.bundled(tower)
+    encoder.batch_size = batch_size
+    seen: list[tuple[int, int]] = []
+    embed = encoder.embed
+
+    def watched(crops: torch.Tensor) -> torch.Tensor:
+        seen.append((len(crops), torch.get_num_threads()))
+        return embed(crops)
+
+    monkeypatch.setattr(encoder, "embed", watched)
+    batch = np.stack([pixels(32, 32, i) for i in range(7)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            (embeddings,) = encoder.stream([batch])
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert {cores for _, cores in seen} == {1}
+    assert sum(count for count, _ in seen) == 7
+    assert max(count for count, _ in seen) <= batch_size
+    assert len(seen) == min(7, threads * -(-7 // (batch_size * threads)))
+    with torch.inference_mode():
+        torch.testing.assert_close(embeddings, embed(torch.from_numpy(batch)))
+
+
+def test_an_error_in_a_part_is_the_streams(tower, pixels, monkeypatch):
+    encoder = Encoder.bundled(tower)
+    monkeypatch.setattr(encoder, "embed", lambda crops: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(encoder.stream([pixels(32, 32)[None]]))
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("auto", 1e-6), ("fp32", 1e-6), ("bf16", 0.1)])
 def test_a_tower_says_the_same_in_every_precision(tower, pixels, precision, tolerance):
     torch.manual_seed(6)

@@ -186,6 +186,14 @@ def test_paths_pictures_and_arrays_are_read_alike(model, image_files):
     assert_same(by_path, model.annotate(file for file in image_files))
 
 
+def test_a_large_picture_is_as_it_was_when_it_has_been_annotated(model, pixels, tmp_path):
+    side = 5 * model.config.tower.crop_size
+    Image.fromarray(pixels(side, side)).save(tmp_path / "large.jpg")
+    picture = Image.open(tmp_path / "large.jpg")
+    model.annotate([picture])
+    assert picture.size == (side, side)
+
+
 def test_a_grey_array_is_read_as_the_grey_picture(model, pixels):
     grey = pixels(40, 30, channels=1)
     assert_same(model.annotate([grey]), model.annotate([np.repeat(grey[..., None], 3, 2)]))

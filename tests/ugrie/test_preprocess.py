@@ -124,6 +124,53 @@ def test_an_image_stands_upright_however_the_camera_was_held(pixels, orientation
     np.testing.assert_array_equal(crop(image, 16), crop(Image.fromarray(upright), 16))
 
 
+def photo(width: int, height: int, **options) -> Image.Image:
+    """A JPEG of what a photo is: shapes and shades, no noise. As it comes out of a file."""
+    y, x = np.mgrid[0:height, 0:width]
+    bands = [128 + 90 * np.sin(x * k / width + y * (5 - k) / height) + 30 * (((x - y) * 9 // width) % 2) for k in (1, 7, 23)]
+    return saved(Image.fromarray(np.stack(bands, 2).clip(0, 255).astype(np.uint8)), "JPEG", quality=95, **options)
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(("width", "height"), [(1031, 517), (517, 1031), (520, 520), (2000, 264), (1001, 1000), (1024, 768)])
+def test_a_large_jpeg_is_decoded_smaller_and_cropped_alike(width, height, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    whole = photo(width, height, exif=exif)
+    whole.load()
+    halved = photo(width, height, exif=exif)
+    ours = crop(halved, 64)
+    assert min(halved.size) < 2 * 2 * 64 <= min(width, height), "it was decoded at half its size or less"
+    assert min(halved.size) >= 2 * 64
+    assert psnr(ours, crop(whole, 64)) > (40 if width % 8 == height % 8 == 0 else 30), "a side that can't be halved is rounded up"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_below_four_times_the_crop_is_decoded_whole(pixels, kind):
+    image = saved(Image.fromarray(pixels(300, 255)), kind)
+    crop(image, 64)
+    assert image.size == (300, 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_large_jpeg_of_another_mode_keeps_its_colours(mode):
+    image = saved(photo(600, 600).convert(mode), "JPEG", quality=95)
+    whole = saved(photo(600, 600).convert(mode), "JPEG", quality=95)
+    whole.load()
+    assert psnr(crop(image, 64), crop(whole, 64)) > 40
+
+
+def test_a_large_jpeg_that_is_cut_off_is_still_found_out():
+    buffer = io.BytesIO()
+    photo(1200, 900).save(buffer, "JPEG")
+    with pytest.raises(OSError, match="truncated"):
+        crop(Image.open(io.BytesIO(buffer.getvalue()[: buffer.tell() // 2])), 64)
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
 def test_an_orientation_that_means_nothing_is_passed_over(pixels, orientation):
     exif = Image.Exif()

@@ -1,0 +1,93 @@
+"""Decoding and cropping large photos: ours, which has libjpeg scale while it decodes, against all pixels by Pillow.
+
+    python benchmarks/decode.py --photos DIR
+
+The photos of a folder are enlarged to 12 megapixels and saved as JPEG (quality 90). Every photo is decoded and cropped by both ways,
+in turn, in one process on one core; the crops are compared pixel by pixel (PSNR) and label by label, as the model annotates them.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+from measure import report
+from PIL import Image
+
+from ugrie import UGRIE, preprocess
+
+MEGAPIXELS = 12
+
+
+def enlarged(file: Path, megapixels: float = MEGAPIXELS) -> bytes:
+    """The photo as a JPEG of so many million pixels."""
+    image = preprocess.to_rgb(Image.open(file))
+    factor = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
+    buffer = BytesIO()
+    image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def by_pillow(data: bytes, size: int) -> np.ndarray:
+    image = Image.open(BytesIO(data))
+    image.load()
+    return preprocess.crop(image, size)
+
+
+def by_ours(data: bytes, size: int) -> np.ndarray:
+    return preprocess.crop(Image.open(BytesIO(data)), size)
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB."""
+    return float(10 * np.log10(255**2 / max(np.mean((one.astype(float) - other) ** 2), 1e-9)))
+
+
+def measure(files: list[Path], model: UGRIE, megapixels: float) -> dict:
+    size = model.config.tower.crop_size
+    ways = {"pillow": by_pillow, "ours": by_ours}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    crops: dict[str, list[np.ndarray]] = {name: [] for name in ways}
+    for file in files:
+        data = enlarged(file, megapixels)
+        for name, way in ways.items():
+            clock = time.perf_counter()
+            crops[name].append(way(data, size))
+            seconds[name].append(time.perf_counter() - clock)
+    noise = [psnr(one, other) for one, other in zip(*crops.values(), strict=True)]
+    sentences, moved = {}, Counter[str]()
+    for name in ways:
+        sentences[name] = model.annotate(crops[name])
+    for one, other in zip(*sentences.values(), strict=True):
+        moved.update(scheme for scheme in one.readings if one[scheme].label != other[scheme].label)
+    medians = {name: 1000 * statistics.median(times) for name, times in seconds.items()}
+    return {
+        "photos": len(files),
+        "megapixels": megapixels,
+        "milliseconds": {name: round(value, 2) for name, value in medians.items()},
+        "times_pillow": round(medians["pillow"] / medians["ours"], 2),
+        "psnr_least": round(min(noise), 1),
+        "psnr_median": round(statistics.median(noise), 1),
+        "labels_moved": {scheme: moved[scheme] for scheme in sentences["ours"][0].readings},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of photos")
+    parser.add_argument("--megapixels", type=float, default=MEGAPIXELS)
+    parser.add_argument("--model", default="ugrie-tiny")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    args = parser.parse_args()
+    files = sorted(path for path in args.photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    report("decode", measure(files, UGRIE.from_pretrained(args.model), args.megapixels), args.json)
+
+
+if __name__ == "__main__":
+    main()
