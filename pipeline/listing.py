@@ -24,6 +24,7 @@ from pipeline.storage import ask, listed, version_of
 
 THREADS = 32
 MOST_HELD = 500_000  # files that are listed and not yet passed on: some 200 bytes each
+FEW = 1000  # files of several folders that are passed on together, since looking ahead takes longer the more parts there are
 PAGE = Policy(seconds=600, attempts=6)
 HIDDEN = re.compile(r"/[._]")  # ._name, _name
 
@@ -74,7 +75,7 @@ def files_below(fs: fsspec.AbstractFileSystem, folder: str, levels: int | None =
                 ahead.pop()
                 yield from part
             else:
-                wait([part for part in ahead if isinstance(part, Future)], return_when=FIRST_COMPLETED)
+                wait([part for part in ahead if isinstance(part, Future) and not part.done()], return_when=FIRST_COMPLETED)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -89,6 +90,9 @@ def _look_ahead(ahead: list[_Part | Future[list[_Part]]], begin: Callable[[_Fold
             part = ahead[i] = begin(part)
         if isinstance(part, list):
             held += len(part)
+            if i + 1 < len(ahead) and isinstance(before := ahead[i + 1], list) and len(before) < FEW:
+                before += part
+                del ahead[i]
         elif part.done() and (part.exception() is None or i == len(ahead) - 1):  # one that failed does so when it is its turn
             found = part.result()
             ahead[i : i + 1] = reversed(found)

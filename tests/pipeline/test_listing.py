@@ -109,6 +109,15 @@ def test_no_more_is_listed_than_may_be_held(monkeypatch):
     assert (len(found), found[-1]) == (3000, "/tree/0299/0009.jpg")
 
 
+def test_many_folders_of_few_files_take_no_longer_each_than_few_do():
+    def seconds(folders):
+        clock = time.process_time()
+        assert len(names(Tree(folders, 1, seconds=0), "/tree")) == folders
+        return (time.process_time() - clock) / folders
+
+    assert seconds(6000) < 4 * min(seconds(600) for _ in range(3))
+
+
 def test_an_error_ends_it_at_its_turn():
     tree = Tree(4, 2)
     ls = tree.ls

@@ -4,6 +4,11 @@ import io
 import json
 import os
 import tarfile
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import fsspec
@@ -81,6 +86,28 @@ def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path):
     write(tmp_path, "holidays [2024]/a.jpg", "holidays [2024]/what?.jpg")
     assert names(tmp_path / "holidays [2024]") == ["a.jpg", "what?.jpg"]
     assert names(tmp_path / "holidays [2024]" / "what?.jpg") == ["what?.jpg"]
+
+
+def test_images_come_while_the_listing_goes_on(tmp_path, monkeypatch):
+    endless = (source.File(f"{tmp_path}/{i}.jpg", 1, "v") for i in count())
+    monkeypatch.setattr(source, "files_below", lambda fs, folder: endless)
+    found = source.items(str(tmp_path), "uri", {})
+    assert [next(found) for _ in range(3)] == [source.Item(f"file://{tmp_path}/{i}.jpg", 1, "v") for i in range(3)]
+
+
+def test_a_folder_that_can_not_be_listed_ends_it_and_is_not_left_out(tmp_path, monkeypatch):
+    write(tmp_path, "a.jpg", "locked/b.jpg")
+    local = type(fsspec.filesystem("file"))
+    ls = local.ls
+
+    def refuse(self, path, **options):
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return ls(self, path, **options)
+
+    monkeypatch.setattr(local, "ls", refuse)
+    with pytest.raises(UserError, match=r"can't be listed: .*Permission denied; check the credentials"):
+        items(tmp_path)
 
 
 def test_a_single_file_is_a_source_of_one(tmp_path):
@@ -201,6 +228,39 @@ def test_tar_shards_give_their_images_with_the_bytes_they_lie_at(tmp_path, tar):
     shard = f"file://{tmp_path}/shard-"
     assert [item.uri for item in found] == [f"{shard}0.tar!/0/a.jpg", f"{shard}0.tar!/b.PNG", f"{shard}1.tar!/c.webp"]
     assert [Path(item.container).read_bytes()[item.position :][: item.size] for item in found] == [b"first", b"second image", b"third"]
+
+
+def test_several_shards_are_read_at_once_and_not_too_far_ahead(tmp_path, tar, monkeypatch):
+    for i in range(30):
+        tar(tmp_path / f"{i:02}.tar", {f"{k}.jpg": b"%d" % k for k in range(i % 4 + 1)})
+    lock, at_once = threading.Lock(), Counter()
+
+    @contextmanager
+    def opened(fs, name, info, ahead):
+        with lock:
+            at_once["now"] += 1
+            at_once["most"] = max(at_once["most"], at_once["now"])
+            at_once["ahead"] = max(at_once["ahead"], at_once["now"] * ahead)
+        time.sleep(0.02)
+        with open(name, "rb") as file:
+            yield file
+        with lock:
+            at_once["now"] -= 1
+
+    monkeypatch.setattr(source, "open_file", opened)
+    assert names(tmp_path) == [f"{k}.jpg" for i in range(30) for k in range(i % 4 + 1)]
+    assert 2 < at_once["most"] <= 8
+    assert at_once["ahead"] <= 64 * 2**20
+
+
+def test_a_shard_that_is_broken_is_named_after_those_before_it(tmp_path, tar):
+    for i in range(20):
+        tar(tmp_path / f"{i:02}.tar", {"a.jpg": b"1"})
+    (tmp_path / "07.tar").write_bytes(b"no tar")
+    found = source.items(str(tmp_path), "uri", {})
+    assert [next(found).uri.rpartition("/")[0][-7:-1] for _ in range(7)] == [f"{i:02}.tar" for i in range(7)]
+    with pytest.raises(UserError, match=r"07\.tar is no readable \.tar"):
+        next(found)
 
 
 def test_a_member_whose_name_is_no_utf8_is_an_item_like_any_other(tmp_path, tar):
