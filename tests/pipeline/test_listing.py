@@ -109,13 +109,17 @@ def test_no_more_is_listed_than_may_be_held(monkeypatch):
     assert (len(found), found[-1]) == (3000, "/tree/0299/0009.jpg")
 
 
-def test_many_folders_of_few_files_take_no_longer_each_than_few_do():
-    def seconds(folders):
-        clock = time.process_time()
-        assert len(names(Tree(folders, 1, seconds=0), "/tree")) == folders
-        return (time.process_time() - clock) / folders
+def test_what_is_held_of_many_small_folders_is_in_few_parts(monkeypatch):
+    parts = []
 
-    assert seconds(6000) < 4 * min(seconds(600) for _ in range(3))
+    def watched(ahead, begin, look_ahead=listing._look_ahead):
+        look_ahead(ahead, begin)
+        parts.append(sum(isinstance(part, list) for part in ahead))
+
+    monkeypatch.setattr(listing, "_look_ahead", watched)
+    for _ in files_below(Tree(2000, 1, seconds=0), "/tree"):
+        time.sleep(0.0003)
+    assert max(parts) <= 2 * THREADS
 
 
 def test_an_error_ends_it_at_its_turn():
