@@ -3,8 +3,10 @@
 import datetime as dt
 import hashlib
 import json
+import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -265,6 +267,14 @@ def config_of(source, output, name, **settings):
     return AnnotateConfig(input=source, output=str(output), run_id=name, date="2026-01-02", block_rows=6, keep_embeddings=True, **settings)
 
 
+@pytest.fixture(scope="module")
+def first_night(contents, local_ray, tmp_path_factory):
+    """An output with a committed run over the contents."""
+    folder = tmp_path_factory.mktemp("first")
+    annotate(config_of(folder_of(folder / "in", contents), folder / "out", "first"))
+    return folder / "out"
+
+
 @pytest.fixture
 def encoded(monkeypatch):
     """How many images the annotator was given by the runs whose names are asked for: their blocks are left where they are."""
@@ -295,32 +305,27 @@ def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
     check_output(tmp_path / "out", "--rows", 24)
 
 
-def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, encoded, local_ray, rows, check_output, tmp_path):
-    """Under new names; then again without the earlier night, whose files are gone by the time they are needed."""
-    first = annotate(config_of(folder_of(tmp_path / "first", contents), tmp_path / "out", "first"))
-    source = folder_of(tmp_path / "second", contents)
-    second = annotate(config_of(source, tmp_path / "out", "second"))
+def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_night, encoded, rows, check_output, tmp_path):
+    """Under new names."""
+    output = shutil.copytree(first_night, tmp_path / "out")
+    first = rows.record(output)
+    second = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
     assert second["counts"]["reposts"] == {"run": 0, "earlier": 24}
     assert second["counts"]["labels"] == first["counts"]["labels"]
-    assert encoded(tmp_path / "out", "second") == 0
-    found = rows.of(tmp_path / "out", second)
+    assert encoded(output, "second") == 0
+    found = rows.of(output, second)
     assert rows.differences(found, apart, rows.file_name) == []
     assert {row["run_id"] for row in found} == {"second"}
-    assert all(str(tmp_path / "second") in row["uri"] for row in found)
-    check_output(tmp_path / "out", "--rows", 48)
+    assert all(str(tmp_path / "in") in row["uri"] for row in found)
+    check_output(output, "--rows", 48)
 
 
-def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, encoded, local_ray, rows, monkeypatch, tmp_path):
-    first = annotate(config_of(folder_of(tmp_path / "first", contents), tmp_path / "out", "first"))
-
-    def groups(*arguments, groups=run.commit.groups):
-        for file in first["files"]:
-            (tmp_path / "out" / file).unlink()
-        return groups(*arguments)
-
-    monkeypatch.setattr(run.commit, "groups", groups)
-    record = annotate(config_of(folder_of(tmp_path / "second", contents), tmp_path / "out", "second"))
-    assert rows.differences(rows.of(tmp_path / "out", record), apart, rows.file_name) == []
+def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, first_night, rows, monkeypatch, tmp_path):
+    output = shutil.copytree(first_night, tmp_path / "out")
+    (file,) = rows.record(output)["files"]
+    monkeypatch.setattr(run.commit, "groups", lambda *blocks, groups=run.commit.groups: (output / file).unlink() or groups(*blocks))
+    record = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
+    assert rows.differences(rows.of(output, record), apart, rows.file_name) == []
     assert record["counts"]["reposts"]["earlier"] == 0
 
 
@@ -339,6 +344,15 @@ def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apa
     found = rows.of(tmp_path / "out", annotate(config))
     assert found[0]["status"] == "missing"
     assert rows.differences(found[1:], apart[1:], rows.file_name) == []
+
+
+def test_two_drivers_of_one_run_that_know_different_owners_end_with_one_table(contents, apart, local_ray, rows, check_output, tmp_path):
+    config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "twice")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(annotate, [config, config])
+    assert first == second == rows.record(tmp_path / "out")
+    assert rows.differences(rows.of(tmp_path / "out", first), apart, rows.file_name) == []
+    check_output(tmp_path / "out", "--rows", 24)
 
 
 def test_a_run_that_cannot_be_mended_ends_and_says_why(contents, operators, local_ray, monkeypatch, tmp_path):
