@@ -119,6 +119,10 @@ def get(
 
     With `version`, an ETag, S3 refuses an object that is another by now (412 PreconditionFailed).
     """
+    if isinstance(fs, LocalFileSystem):  # fsspec's own way takes thrice as long, which of small files is most of it
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(-1 if end is None else end - start)
     if not fs.async_impl:
         return fs.cat_file(path, start=start, end=end)
     if isinstance(fs, S3FileSystem):

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import StorageError, UserError
-from pipeline.retry import Policy
+from pipeline.retry import Policy, ShortError
 from tests.faults import WRITING
 
 
@@ -46,6 +46,30 @@ def test_writing_works_on_other_kinds_of_storage():
     fs, path = storage.connect("memory://storage-test/deep/file", {})
     storage.write_atomic(fs, path, b"data")
     assert fsspec.filesystem("memory").cat_file("/storage-test/deep/file") == b"data"
+
+
+@pytest.mark.parametrize("where", ["local", "memory", "s3"])
+def test_the_end_of_a_file_comes_with_its_size(where, s3, tmp_path):
+    base = {"local": str(tmp_path), "memory": "memory://tail", "s3": f"s3://{s3.bucket}/tail"}[where]
+    fs, path = storage.connect(f"{base}/file", s3.options if where == "s3" else {})
+    fs.pipe_file(path, b"0123456789")
+    assert storage.tail(fs, path, 10, 4) == (b"6789", 10)
+    assert storage.tail(fs, path, 10, 10) == storage.tail(fs, path, 10, 11) == (b"0123456789", 10)
+    with pytest.raises(FileNotFoundError):
+        storage.tail(fs, f"{path}-not-there", 10, 4)
+
+
+def test_the_end_of_an_object_is_one_request_for_the_version_that_is_meant(s3, failing):
+    uri = s3.put("tail/one", b"0123456789")
+    etag = s3.fs.info(uri)["ETag"].strip('"')
+    with failing() as (proxy, server):
+        fs, path = storage.connect(uri, server.options)
+        assert storage.tail(fs, path, 10, 4, etag) == (b"6789", 10)
+        assert (proxy.count("GET"), proxy.requests.total()) == (1, 1)
+        with pytest.raises(OSError, match=r"PreconditionFailed|pre-conditions"):
+            storage.tail(fs, path, 10, 4, "0" * 32)
+    with failing(always={"one": "short_length"}) as (_, server), pytest.raises(ShortError, match="2 bytes came of 4"):
+        storage.tail(storage.connect(uri, server.options)[0], path, 10, 4)
 
 
 @pytest.mark.parametrize(
