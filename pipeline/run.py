@@ -244,17 +244,17 @@ def _gather(plan: Plan) -> list[dict[str, Any]]:
     groups = commit.groups(plan.fs, plan.rows_folder, plan.manifest)
     files: dict[str, dict[str, Any]] = {}
     todo = {f"{name}-{i:05d}.parquet": group for i, group in enumerate(groups)}
-    for _ in range(1 + TIMES_AGAIN):
+    for times_left in reversed(range(1 + TIMES_AGAIN)):
         files |= _files(plan, todo)
         again = sorted({number for file in files.values() for number in file.get("again", ())})
-        if not again:
-            return [files[target] for target in sorted(files)]
+        if not again or not times_left:
+            break
         todo = {target: todo[target] for target, file in files.items() if "again" in file}
         logger.info("%d blocks hold images that were posted before, but not what was said of them: they are done again", len(again))
         _work(replace(plan, todo=tuple(again)), share_out(plan.config), Reposts())
-    raise VerificationError(
-        f"{len(again)} blocks hold images that can't be copied from where they were posted before, the first {again[0]}"
-    )
+    if again:
+        raise VerificationError(f"{len(again)} blocks hold images whose rows can't be copied from any other, the first {again[0]}")
+    return [files[target] for target in sorted(files)]
 
 
 def _files(plan: Plan, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:

@@ -363,8 +363,11 @@ def test_a_run_that_cannot_be_mended_ends_and_says_why(contents, operators, loca
     path = blocks.path(plan.rows_folder, 0)
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, table.field(0), [["annotations/gone.parquet"] * 6]), path)
-    monkeypatch.setattr(run, "_work", lambda *_: {})
-    with pytest.raises(RunError, match=r"run r stopped: \d blocks hold images that can't be copied from .*, the first 0\."):
+    times = []
+    monkeypatch.setattr(run, "_work", lambda plan, *_: times.append(plan.todo))
+    with pytest.raises(RunError, match=r"run r stopped: \d blocks hold images whose rows can't be copied from any other, the first 0\."):
         annotate(config)
+    assert len(times) == run.TIMES_AGAIN
+    assert all(0 in todo for todo in times)
     monkeypatch.undo()
     assert annotate(config)["counts"]["rows"] == 24
