@@ -1,5 +1,6 @@
 """Verification of a run's blocks, the table's files, the record."""
 
+import datetime as dt
 import json
 import shutil
 
@@ -12,6 +13,7 @@ from pipeline.commit import Gatherer, VerificationError, groups
 from pipeline.config import AnnotateConfig
 from pipeline.plan import prepare
 from pipeline.storage import connect, write_atomic
+from pipeline.table import SCHEMA_VERSION
 from ugrie.schemes import load_scheme
 
 
@@ -241,6 +243,27 @@ def test_what_an_earlier_run_said_is_copied_from_its_file(copying, alone, posted
     (tmp_path / "annotations" / "earlier.parquet").write_bytes(b"no Parquet")
     assert operators.gather(plan, "annotations/again.parquet", [1]) == {"again": [1]}
     assert not (tmp_path / "annotations" / "again.parquet").exists()
+
+
+def test_in_s3_it_is_copied_from_an_earlier_runs_file_too(posted, alone, operators, s3, rows, monkeypatch):
+    monkeypatch.setattr(commit, "GROUP_ROWS", 4)
+    output = f"s3://{s3.bucket}/reposts"
+    settings = {"input": str(posted), "output": output, "block_rows": 4, "keep_embeddings": True, "storage_options": s3.options}
+    first, second = (prepare(AnnotateConfig(**settings, run_id=name)) for name in ("first", "second"))
+    file = "annotations/dt=2026-01-01/part-first-0123abcd-00000.parquet"
+    with operators.sharing():
+        operators.do(first)
+        result = operators.gather(first, file, [0, 1, 2])
+    record = {"run_id": "first", "schema_version": SCHEMA_VERSION, "model": first.tables.model, "precision": "fp32", "counts": {}}
+    record |= {"date": "2026-01-01", "finished_at": "2026-01-01T00:00:00+00:00", "config": {}, "files": [file]}
+    commit.write_record(first.fs, first.root, record | {"schemes": {scheme.name: scheme.kind for scheme in first.tables.schemes}})
+    since = dt.datetime(2025, 12, 31, tzinfo=dt.UTC)
+    with operators.sharing(reposts.Past(output, s3.options, second.rows_folder, (), second.tables, "fp32", None, since)):
+        operators.do(second)
+        copied = operators.gather(second, "annotations/part.parquet", [0, 1, 2])
+    assert (result["reposts"], copied["reposts"]) == ({"run": 5, "earlier": 0}, {"run": 0, "earlier": 12})
+    with second.fs.open(f"{second.root}/annotations/part.parquet", "rb") as opened:
+        same(pq.read_table(opened).to_pylist(), alone, rows)
 
 
 @pytest.mark.parametrize("lost", ["the row", "the bytes", "the file", "the owner is a repost itself"])
