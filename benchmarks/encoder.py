@@ -4,9 +4,8 @@
     python benchmarks/encoder.py --photos DIR     # also: how many labels int8 moves on real photos
 
 Weights are random but for EfficientNet-Lite0, whose package carries them: speed does not depend on them. Moved labels do. They
-are counted with a mapper and a BART trained on half of the photos, on the random tower's embeddings, and labelling the other half
-by fp32 and by int8 embeddings. A scheme's labels cut one principal component of the embeddings into equally many photos each, so
-that photos near the border between two labels are as common as can be.
+are counted with a model trained on half of the photos (benchmarks/student.py), labelling the other half by fp32 and by int8
+embeddings. The batch is run as UGRIE runs it: in parts whose size a trial finds best for each setting, a core for each.
 """
 
 import argparse
@@ -23,30 +22,13 @@ import numpy as np
 import torch
 from measure import machine, medians, save
 from PIL import Image
+from student import VISION, labelled, student, vit
 from torch.utils.flop_counter import FlopCounterMode
 
 from ugrie import preprocess
-from ugrie.checkpoint import TowerConfig
-from ugrie.data import Labelled
 from ugrie.encoder import Encoder
 from ugrie.lite0 import lite0
 from ugrie.probe import best_batch_size
-from ugrie.recipe import Recipe
-from ugrie.schemes import load_scheme
-from ugrie.training import new_model, train
-
-CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-VISION = {
-    "ViT-B-32": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
-    "ViT-L-14": {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14},
-}
-
-
-def vit(name: str) -> Encoder:
-    """A CLIP tower of random weights."""
-    torch.manual_seed(0)
-    dim = {"ViT-B-32": 512, "ViT-L-14": 768}[name]
-    return Encoder.bundled(TowerConfig(embedding_dim=dim, mean=CLIP_MEAN, deviation=CLIP_DEVIATION, vision_cfg=VISION[name]))
 
 
 def peak_flops(size: int = 2048) -> float:
@@ -103,12 +85,6 @@ def compiled(encoder: Encoder) -> Encoder:
     return encoder
 
 
-def evenly(scores: np.ndarray, labels: int) -> np.ndarray:
-    """float32 [n, labels]: the lowest scores have the first label, the highest the last, each label as many as any other."""
-    ranks = scores.argsort().argsort()
-    return np.eye(labels, dtype=np.float32)[ranks * labels // len(scores)]
-
-
 def moved_labels(folder: Path) -> dict:
     """How many labels int8 moves against fp32, by scheme, on the photos of a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -117,21 +93,14 @@ def moved_labels(folder: Path) -> dict:
     with torch.inference_mode():
         exact, quantized = vit("ViT-B-32"), vit("ViT-B-32").prepare("cpu", "int8")
         one, other = (torch.cat(list(encoder.stream(batches))) for encoder in (exact, quantized))
-    schemes = [load_scheme(name) for name in ("polarity2", "polarity3", "ekman6", "valence", "arousal")]
-    unit = torch.nn.functional.normalize(one, dim=1)
-    components = torch.pca_lowrank(unit, len(schemes))[0].numpy()
-    targets = {scheme.name: evenly(scores, len(scheme.labels)) for scheme, scores in zip(schemes, components.T, strict=True)}
+    data = labelled(one.numpy())
     rows = np.arange(len(files))
-    data = Labelled(one.numpy(), targets, rows.astype(str), np.ones_like(rows))
-    recipe = Recipe(name="student", schemes=(), tower="lite0", data=(), epochs=30, batch_size=16, learning_rate=2e-3)
     moved = Counter[str]()
-    first = {name: np.zeros(len(files), np.int64) for name in targets}
+    first = {name: np.zeros(len(files), np.int64) for name in data.targets}
     for half in (0, 1):
-        torch.manual_seed(half)
-        student = new_model(recipe, schemes, exact.config)
-        train(student, data.take(rows[rows % 2 != half]), recipe)
+        model = student(data.take(rows[rows % 2 != half]), exact.config, seed=half)
         held_out = rows[rows % 2 == half]
-        by_exact, by_quantized = (student.predict(embeddings[held_out]).choices for embeddings in (one, other))
+        by_exact, by_quantized = (model.predict(embeddings[held_out]).choices for embeddings in (one, other))
         for name in first:
             first[name][held_out] = by_exact[name]
             moved[name] += int((by_exact[name] != by_quantized[name]).sum())

@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from encoder import CLIP_DEVIATION, CLIP_MEAN, VISION, flops
+from encoder import flops
 from measure import report
+from student import CLIP_DEVIATION, CLIP_MEAN, SCHEMES, VISION
 
 from ugrie.checkpoint import TowerConfig
 from ugrie.encoder import Encoder
@@ -26,7 +27,6 @@ from ugrie.recipe import Recipe
 from ugrie.schemes import load_scheme
 from ugrie.training import new_model
 
-SCHEMES = ("polarity2", "polarity3", "ekman6", "valence", "arousal")
 TOY = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}
 
 

@@ -1,0 +1,49 @@
+"""What the contenders share: arguments, a listing, bytes from disk or S3, and the output's columns."""
+
+import argparse
+import os
+
+import fsspec
+import pyarrow as pa
+
+from pipeline.annotator import scheme_column
+from ugrie.annotation import Prediction
+
+BATCH = 64
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--input", required=True, help="a folder or an s3:// prefix of images")
+    parser.add_argument("--output", required=True, help="a local file or folder for the Parquet")
+    parser.add_argument("--model", default="ugrie-tiny")
+    return parser
+
+
+def files(folder: str) -> list[str]:
+    fs, path = fsspec.core.url_to_fs(folder)
+    found = sorted(fs.find(path))
+    return [fs.unstrip_protocol(name) for name in found] if "://" in folder else found
+
+
+def open_storage(uri: str) -> bytes:
+    if "://" not in uri:
+        with open(uri, "rb") as file:
+            return file.read()
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs.cat_file(path)
+
+
+def endpoint() -> dict[str, str]:
+    """Where S3 is, and who asks, as the environment says."""
+    names = {"endpoint": "AWS_ENDPOINT_URL", "key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
+    return {name: os.environ[variable] for name, variable in names.items()}
+
+
+def rows(known: list[dict], prediction: Prediction) -> pa.Table:
+    """The output's columns, but for those that name a run."""
+    columns = {name: [row[name] for row in known] for name in known[0]}
+    columns["sentence"] = prediction.sentences()
+    for scheme in prediction.template.schemes:
+        columns[scheme.name] = scheme_column(scheme, prediction.probs[scheme.name], prediction.choices[scheme.name])
+    return pa.table(columns)

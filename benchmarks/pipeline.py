@@ -1,0 +1,191 @@
+"""The whole way from image files to a table of emotions, by UGRIE and by what would be used instead, on the same photos.
+
+    python benchmarks/pipeline.py --photos DIR                      # ugrie-tiny, photos as they are, from the local disk
+    python benchmarks/pipeline.py --photos DIR --s3                 # the same from SeaweedFS, a real S3 server on this machine
+    python benchmarks/pipeline.py --photos DIR --megapixels 12      # photos enlarged
+    python benchmarks/pipeline.py --photos DIR --tower ViT-B-32     # a tower as large as CLIP's smallest (benchmarks/student.py)
+
+The contenders are programs of their own (benchmarks/contenders): a bare loop over a DataLoader, Daft with the model in a batch UDF, Daft
+with the tower run as UGRIE runs it, and Ray Data as its documentation shows it, where BART generates. Each annotates a smaller and
+a larger folder, and the next one has its turn, round after round. What an image more costs is the difference in seconds, from the
+start of the program to its end, by the difference in images; the start is the rest. Ratios are of one round; medians are given.
+
+Photos are copied until there are enough, with a comment in each JPEG so that no two have the same bytes: UGRIE would annotate those once.
+Needs UGRIE's `bench` extra, in an environment of its own: Daft wants an older pyarrow than UGRIE's newest.
+"""
+
+import argparse
+import os
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import pyarrow.dataset as ds
+import torch
+from decode import enlarged
+from measure import report
+from PIL import Image
+from student import labelled, student, vit
+
+from tests.plugins.s3 import seaweed
+from ugrie import preprocess
+
+ROOT = Path(__file__).parents[1]
+CONTENDERS = ROOT / "benchmarks" / "contenders"
+PROGRAMS = {
+    "ugrie": [str(ROOT / "jobs" / "annotate.py")],
+    "bare loop": [str(CONTENDERS / "bare.py")],
+    "daft": [str(CONTENDERS / "with_daft.py")],
+    "daft, tower as ugrie's": [str(CONTENDERS / "with_daft.py"), "--tuned"],
+    "ray data by hand": [str(CONTENDERS / "by_hand.py")],
+}
+
+
+def jpegs(photos: Path, megapixels: float | None) -> list[bytes]:
+    """The folder's photos as JPEG files, in the size they have or enlarged."""
+    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    if megapixels is None:
+        return [file.read_bytes() for file in files]
+    return [enlarged(file, megapixels) for file in files[:64]]
+
+
+def told_apart(jpeg: bytes, number: int) -> bytes:
+    """The JPEG with a comment: other bytes, the same pixels."""
+    comment = f"{number:08d}".encode()
+    return jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:]
+
+
+def corpus(sources: list[bytes], images: int, folder: Path) -> None:
+    folder.mkdir()
+    for number in range(images):
+        (folder / f"{number:06d}.jpg").write_bytes(told_apart(sources[number % len(sources)], number))
+
+
+@contextmanager
+def stored(folder: Path, in_s3: bool) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where the folder's folders lie, and the environment's variables to reach them."""
+    if not in_s3:
+        yield str(folder), {}
+        return
+    with tempfile.TemporaryDirectory() as server, seaweed(Path(server)) as s3:
+        for place in folder.iterdir():
+            s3.fs.put(str(place), f"{s3.bucket}/{place.name}", recursive=True)
+        known = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_ENDPOINT_URL": s3.endpoint}
+        yield f"s3://{s3.bucket}", known | {"AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@torch.inference_mode(False)
+def checkpoint_of(tower: str, photos: Path, folder: Path) -> None:
+    """Writes a checkpoint with a tower of random weights that tells these photos apart."""
+    encoder = vit(tower)
+    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    crops = np.stack([preprocess.crop(Image.open(file), encoder.config.crop_size) for file in files])
+    (embeddings,) = encoder.stream([crops])
+    model = student(labelled(embeddings.numpy()), encoder.config)
+    model.encoder = encoder
+    model.save_pretrained(folder, "# A tower of random weights, for measuring\n")
+
+
+def run(program: list[str], source: str, output: Path, model: str, environment: dict[str, str]) -> float:
+    """The program's seconds from start to end. Raises CalledProcessError."""
+    clock = time.perf_counter()
+    command = [sys.executable, *program, "--input", source, "--output", str(output), "--model", model]
+    done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        print(done.stdout[-4000:], file=sys.stderr)
+        done.check_returncode()
+    return time.perf_counter() - clock
+
+
+def rows(output: Path) -> dict[str, dict]:
+    """What was written, by the images' names."""
+    folder = output / "annotations"
+    table = ds.dataset(folder if folder.is_dir() else output, format="parquet", partitioning=None).to_table()
+    return {Path(row["uri"]).name: row for row in table.to_pylist()}
+
+
+def unlike(ours: dict[str, dict], theirs: dict[str, dict]) -> int:
+    """How many images have another sentence; or, where BART was free to end it early, one that ours does not begin with."""
+    assert ours.keys() == theirs.keys()
+    return sum(not ours[name]["sentence"].startswith(theirs[name]["sentence"].rstrip(".")) for name in ours)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict:
+    model = "ugrie-tiny"
+    if args.tower:
+        model = str(folder / "checkpoint")
+        checkpoint_of(args.tower, args.photos, folder / "checkpoint")
+    (folder / "corpora").mkdir()
+    sources = jpegs(args.photos, args.megapixels)
+    sizes = {"smaller": args.smaller, "larger": args.larger}
+    for name, images in sizes.items():
+        corpus(sources, images, folder / "corpora" / name)
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in args.contender or PROGRAMS}
+    written: dict[str, dict[str, dict]] = {}
+    with stored(folder / "corpora", args.s3) as (place, environment):
+        for turn in range(args.repeats):
+            for name in seconds:
+                took = {}
+                for size in sizes:
+                    output = folder / f"{name}-{turn}-{size}"
+                    took[size] = run(PROGRAMS[name], f"{place}/{size}", output, model, environment)
+                print(f"{turn + 1}. {name}: {took}", file=sys.stderr, flush=True)
+                seconds[name].append(took)
+                written.setdefault(name, rows(output))
+    more = args.larger - args.smaller
+    cost = {name: [1000 * (took["larger"] - took["smaller"]) / more for took in turns] for name, turns in seconds.items()}
+    start = {
+        name: [took["smaller"] - args.smaller * each / 1000 for took, each in zip(seconds[name], cost[name], strict=True)] for name in cost
+    }
+    return {
+        "model": args.tower or "ugrie-tiny",
+        "from": "SeaweedFS" if args.s3 else "local disk",
+        "megapixels": args.megapixels or "as published",
+        "images": sizes,
+        "repeats": args.repeats,
+        "versions": {name: version(name) for name in ("ray", "daft", "torch", "pyarrow", "transformers", "open_clip_torch", "pillow")},
+        "contenders": {
+            name: {
+                "milliseconds_an_image": round(statistics.median(cost[name]), 2),
+                "all_milliseconds": [round(each, 2) for each in cost[name]],
+                "start_seconds": round(statistics.median(start[name]), 1),
+                "ugrie_is_times": round(statistics.median(a / b for a, b in zip(cost["ugrie"], cost[name], strict=True)), 3),
+                "images_unlike_ugries": unlike(written["ugrie"], written[name]),
+            }
+            for name in seconds
+        },
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--photos", type=Path, required=True, help="a folder of JPEG photos")
+    arguments.add_argument("--tower", choices=["ViT-B-32", "ViT-L-14"], help="instead of ugrie-tiny, a tower of random weights")
+    arguments.add_argument("--megapixels", type=float, help="enlarge the photos to so many million pixels")
+    arguments.add_argument("--s3", action="store_true", help="read from SeaweedFS")
+    arguments.add_argument("--smaller", type=int, default=256, help="images of the smaller folder")
+    arguments.add_argument("--larger", type=int, default=2048, help="images of the larger folder")
+    arguments.add_argument(
+        "--contender", choices=list(PROGRAMS), action="append", help="one of them, for several give it again; ugrie first"
+    )
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    args = arguments.parse_args()
+    with ExitStack() as stack:
+        results = measure(args, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ugrie-bench-"))))
+    parts = [(args.tower or "ugrie-tiny").lower(), *(["s3"] if args.s3 else []), *([f"{args.megapixels:g}mp"] if args.megapixels else [])]
+    report("-".join(["pipeline", *parts]), results, args.json)
+
+
+if __name__ == "__main__":
+    main()
