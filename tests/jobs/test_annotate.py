@@ -90,7 +90,7 @@ def test_storage_options_that_are_wrong_are_not_shown(refused):
         ('output = "out"\nbatchsize = 3\n', r'Unknown option: "\[batchsize\]" from .*job.toml. Did you mean --batch-size\?'),
         ("limit = " + "[" * 5000, "--config job.toml is not valid TOML: maximum recursion depth .*"),
         ('output = "out"\nschemes = [[2026-01-02]]\n', "--config job.toml can't be used: Object of type date is not JSON serializable"),
-        (f'output = "out"\nlimit = "{"x" * 5000}"\n', r"--limit 'xxx.* … .*first N images of the input\)"),
+        (f'output = "out"\nlimit = "{"x" * 5000}"\n', r"--limit 'xxx.* … .*first N images of the input that are new\)"),
         ('output = "out\n', r"--config job.toml is not valid TOML: .*line 1.*"),
         ('output = "out"\nlimit = "many"\n', "--limit 'many': should be a valid integer.*"),
         ('output = "out"\ndate = "soon"\n', "--date 'soon': .*"),
