@@ -127,7 +127,7 @@ class Ahead(RawIOBase):
 class Column:
     """The image bytes of a file's rows, read on from where the last block ended. `key` says what it is a column of.
 
-    In memory are a page, compressed and not, at most 64 rows, and what `Ahead` says.
+    In memory are two pages, compressed and not, at most 64 rows, and what `Ahead` says; between blocks too.
     """
 
     def __init__(self, file: Ahead, name: str, key: tuple[Any, ...] = ()):
