@@ -169,18 +169,18 @@ def test_what_is_listed_is_what_the_storage_says_of_each(s3):
 @pytest.fixture(scope="module")
 def many(s3):
     """2,500 objects in one folder, and 300 in a hundred folders of another."""
-    s3.fs.pipe({f"{s3.bucket}/many/{i:04}.jpg": b"1" for i in range(2500)})
+    s3.fs.pipe({f"{s3.bucket}/large/{i:04}.jpg": b"1" for i in range(2500)})
     s3.fs.pipe({f"{s3.bucket}/folders/{i:02}/{k}/x.jpg": b"1" for i in range(50) for k in range(2)})
     return s3
 
 
 def test_a_large_folder_is_listed_page_by_page(many, pages):
-    assert names(many.fs, f"{many.bucket}/many") == [f"{i:04}.jpg" for i in range(2500)]
+    assert names(many.fs, f"{many.bucket}/large") == [f"{i:04}.jpg" for i in range(2500)]
     assert len(pages) == 3
 
 
 def test_pages_are_asked_for_as_they_are_needed(many, pages):
-    files = files_below(many.fs, f"{many.bucket}/many")
+    files = files_below(many.fs, f"{many.bucket}/large")
     next(files)
     files.close()
     assert len(pages) <= 2
@@ -203,6 +203,6 @@ def test_few_folders_are_gone_down_so_that_there_are_more_to_list_at_once(many, 
 
 def test_pages_that_fail_are_asked_for_again(many, failing):
     with failing(fraction=0.5, kinds=("slow_down", "internal_error", "reset", "body_cut"), most=2) as (proxy, through):
-        fs, folder = connect(f"s3://{many.bucket}/many", through.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}})
+        fs, folder = connect(f"s3://{many.bucket}/large", through.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}})
         assert len(names(fs, folder)) == 2500
     assert proxy.failed.total() > 0

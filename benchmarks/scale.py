@@ -1,0 +1,215 @@
+"""Whether a run's memory and the cost of a row stay as they are from ten thousand images to a million; and what planning ten million takes.
+
+    python benchmarks/scale.py                    # about half an hour, and some 10 GB of disk
+    python benchmarks/scale.py --rows 1000 2000   # other sizes
+
+Runs are whole ones, from a table of URIs to the committed record, each in a Ray of its own; only the images and the model are
+stood in for (benchmarks/stubs.py), so that what is left is UGRIE's own work, and Ray's. Twice a second the memory of each process is
+read, as what is its alone (USS), and how much of Ray's object store is used; the highest of each is given.
+
+Planning is that of a night whose output has as many images annotated already as its input lists: once the same, once all others.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from measure import report
+
+MIB = 2**20
+STORE = 2**30  # bytes of Ray's object store
+GROUP = 2**18  # rows of a table that are made, or of a file that an earlier night wrote
+
+
+def uris(first: int, rows: int) -> pa.Array:
+    return pa.array([f"s3://bucket/2026/11/{number:012d}.jpg" for number in range(first, first + rows)])
+
+
+def write_table(path: Path, rows: int, first: int = 0) -> None:
+    """A table of URIs."""
+    with pq.ParquetWriter(path, pa.schema([("uri", pa.string())])) as writer:
+        for start in range(first, first + rows, GROUP):
+            writer.write_table(pa.table({"uri": uris(start, min(GROUP, first + rows - start))}))
+
+
+def run(folder: Path) -> None:
+    """In a process of its own: annotates the folder's table. Prints the record, and the most of the object store that was used."""
+    import ray
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+    from stubs import put_in
+
+    import pipeline.run
+    from pipeline.config import AnnotateConfig
+
+    put_in()
+    # As `connect_ray` does it, but with the memory of a store that does not depend on the machine's.
+    os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
+    settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=max(4, os.cpu_count() or 1), object_store_memory=STORE, **settings)
+    used: list[int] = [0]
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)
+
+    def watch() -> None:
+        while True:
+            used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used)
+            time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True).start()
+    config = AnnotateConfig(input=str(folder / "input.parquet"), output=str(folder / "output"), run_id="scale", column="uri")
+    record = pipeline.run.annotate(config)
+    print(json.dumps({"record": record, "store": max(used)}))
+
+
+def kind_of(process: psutil.Process, driver: int) -> str:
+    if process.pid == driver:
+        return "driver"
+    words = process.cmdline() or [""]
+    return "worker" if words[0].startswith("ray::") else "ray"
+
+
+def most_memory(process: psutil.Process) -> dict[str, float]:
+    """MiB, until the process ends: the driver's, the largest worker's, all workers' together, and Ray's own processes'."""
+    most: Counter[str] = Counter()
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        now: Counter[str] = Counter()
+        for each in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                kind, size = kind_of(each, process.pid), each.memory_full_info().uss / MIB
+                now[f"{kind}s" if kind == "worker" else kind] += size
+                if kind == "worker":
+                    now["worker"] = max(now["worker"], size)
+        most |= now
+        time.sleep(0.5)
+    return {name: round(size, 1) for name, size in sorted(most.items())}
+
+
+def annotated(rows: int, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    write_table(folder / "input.parquet", rows)
+    began = time.perf_counter()
+    process = psutil.Popen([sys.executable, __file__, "--run", str(folder)], stdout=subprocess.PIPE, text=True)
+    memory = most_memory(process)
+    out, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the run of {rows} rows ended with {process.returncode}")
+    found = json.loads(out.splitlines()[-1])
+    record, timings = found["record"], found["record"]["timings"]
+    assert record["counts"]["status"] == {"ok": rows}
+    sizes = [round((folder / "output" / file).stat().st_size / MIB, 1) for file in record["files"]]
+    return {
+        "memory_mib": memory | {"object_store": round(found["store"] / MIB, 1)},
+        "seconds": round(time.perf_counter() - began, 1),
+        "milliseconds_a_row": {
+            "plan": round(1000 * timings["plan_seconds"] / rows, 4),
+            "annotate": round(1000 / timings["images_per_second"], 4),
+            "commit": round(1000 * timings["commit_seconds"] / rows, 4),
+        },
+        "files": {"count": len(sizes), "mib": sizes, "bytes_a_row": round(sum(sizes) * MIB / rows, 1)},
+    }
+
+
+def plan(folder: Path) -> None:
+    """In a process of its own: plans a night. Prints what it took."""
+    from pipeline.config import AnnotateConfig
+    from pipeline.plan import prepare
+
+    prepared = prepare(AnnotateConfig(input=str(folder / "input.parquet"), output=str(folder / "output"), run_id="plan", column="uri"))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    found = {
+        "listed": prepared.manifest.listed,
+        "new": prepared.manifest.rows,
+        "seconds": round(prepared.seconds, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mib": round(usage.ru_maxrss / 1024),
+    }
+    print(json.dumps(found))
+
+
+def earlier_night(output: Path, rows: int) -> None:
+    """A committed run that annotated the first `rows` URIs; of its table there is what planning reads, and the URIs."""
+    from pipeline.manifest import image_id
+    from pipeline.source import Item
+    from ugrie import checkpoint
+
+    files = [f"annotations/dt=2026-11-24/part-earlier-00000000-{number:05d}.parquet" for number in range(-(-rows // GROUP))]
+    (output / files[0]).parent.mkdir(parents=True)
+    for number, file in enumerate(files):
+        names = uris(number * GROUP, min(GROUP, rows - number * GROUP))
+        pq.write_table(pa.table({"image_id": [image_id(Item(name)) for name in names.to_pylist()], "uri": names}), output / file)
+    folder = checkpoint.find("ugrie-tiny")
+    config = checkpoint.read_config(folder)
+    record = {
+        "run_id": "earlier",
+        "schema_version": 1,
+        "model": f"{config.name}@{checkpoint.digest(folder)}",
+        "date": "2026-11-24",
+        "finished_at": "2026-11-24T03:00:00+00:00",
+        "schemes": {scheme.name: scheme.kind for scheme in config.template().schemes},
+        "counts": {},
+        "files": files,
+        "config": {},
+    }
+    (output / "runs").mkdir()
+    (output / "runs" / "earlier.json").write_text(json.dumps(record))
+
+
+def planned(rows: int, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    earlier_night(folder / "output", rows)
+    found = {}
+    for case, first in (("all known", 0), ("all new", rows)):
+        write_table(folder / "input.parquet", rows, first)
+        done = subprocess.run([sys.executable, __file__, "--plan", str(folder)], stdout=subprocess.PIPE, text=True, check=True)
+        found[case] = json.loads(done.stdout.splitlines()[-1])
+        assert found[case]["new"] == (0 if case == "all known" else rows)
+        subprocess.run(["rm", "-rf", str(folder / "output" / "_work")], check=True)
+    return found
+
+
+def growth(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The largest run's numbers by those of the one before."""
+    before, last = list(runs.values())[-2:]
+    return {
+        part: {name: round(value / before[part][name], 3) for name, value in last[part].items()}
+        for part in ("memory_mib", "milliseconds_a_row")
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes of the runs")
+    parser.add_argument("--planned", type=int, default=10_000_000, help="images that a planned night lists, and knows")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        return run(args.run)
+    if args.plan:
+        return plan(args.plan)
+    with tempfile.TemporaryDirectory(prefix="ugrie-scale-") as folder:
+        runs = {}
+        for rows in args.rows:
+            runs[str(rows)] = annotated(rows, Path(folder) / str(rows))
+            print(f"{rows}: {runs[str(rows)]}", file=sys.stderr, flush=True)
+        results = {"runs": runs, "growth": growth(runs), "planning": planned(args.planned, Path(folder) / "plan")}
+    report("scale", results, args.json)
+
+
+if __name__ == "__main__":
+    main()
