@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 
 from pipeline.board import Board
 from pipeline.storage import Options, connect, listed, write_atomic
-from pipeline.table import REPOST, Tables, expect
+from pipeline.table import REPOST, STAGES, Tables, expect
 
 WRITTEN = pa.schema(
     [
         pa.field("block", pa.int32()),
         pa.field("rows", pa.int64()),
         pa.field("ok", pa.int64()),  # or posted before: the commit knows how those went
-        *(pa.field(f"{stage}_seconds", pa.float64()) for stage in ("fetch", "decode", "annotate")),
+        *(pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES),
     ]
 )
 
@@ -65,7 +65,7 @@ class BlockWriter:
             pq.write_table(whole, buffer, compression="zstd", use_dictionary=self.tables.repeating)
             write_atomic(fs, path(self.folder, block), buffer.getvalue())
             self.board.leave(block)
-            seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in ("fetch", "decode", "annotate")}
+            seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in STAGES}
             ok = pc.sum(pc.is_in(rows.column("status"), pa.array(["ok", REPOST]))).as_py()
             written.append({"block": block, "rows": len(rows), "ok": ok, **seconds})
         return pa.Table.from_pylist(written, WRITTEN)

@@ -61,11 +61,14 @@ def share_out(config: AnnotateConfig) -> Shares:
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     if config.device == "cuda" and not gpus:
         raise UserError("device is cuda, but Ray has no GPU: start Ray where there is one, or leave device at auto")
-    load, write = min(1.0, cpus / 4), min(0.25, cpus / 8)
-    if gpus and config.device != "cpu":
-        actors = config.num_actors or max(1, int(gpus / config.gpus_per_actor))
-        if actors * config.gpus_per_actor > gpus:
-            raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {gpus:g} GPUs Ray has")
-        return Shares("cuda", actors, 0.0, config.gpus_per_actor, None, max(1, int(cpus / load)), load, write)
-    actors = config.num_actors or max(1, int(cpus // 4))
-    return Shares("cpu", actors, min(1.0, cpus / 4 / actors), 0.0, min(4, os.cpu_count() or 1), max(1, int(cpus / 2 / load)), load, write)
+    on_gpus = bool(gpus) and config.device != "cpu"
+    actors = config.num_actors or max(1, int(gpus / config.gpus_per_actor if on_gpus else cpus // 4))
+    if on_gpus and actors * config.gpus_per_actor > gpus:
+        raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {gpus:g} GPUs Ray has")
+    for_loaders = cpus if on_gpus else cpus / 2
+    load = min(1.0, cpus / 4, for_loaders / (config.num_loaders or 1))
+    loaders = config.num_loaders or max(1, int(for_loaders / load))
+    write = min(0.25, cpus / 8)
+    if on_gpus:
+        return Shares("cuda", actors, 0.0, config.gpus_per_actor, None, loaders, load, write)
+    return Shares("cpu", actors, min(1.0, cpus / 4 / actors), 0.0, min(4, os.cpu_count() or 1), loaders, load, write)

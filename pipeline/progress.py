@@ -45,7 +45,11 @@ class Progress:
         """Images per second since the first block, so that start-up does not count. None before the second."""
         if self.first is None or self.done == self.first[1]:
             return None
-        return (self.done - self.first[1]) / max(time.monotonic() - self.first[0], 1e-9)
+        return (self.done - self.first[1]) / self.seconds_since_first
+
+    @property
+    def seconds_since_first(self) -> float:
+        return max(time.monotonic() - self.first[0], 1e-9) if self.first else 0.0
 
     def line(self) -> str:
         rate = f", {self.rate:,.1f} images/s, {duration((self.total - self.done) / self.rate)} left" if self.rate else ""

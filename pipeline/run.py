@@ -29,7 +29,7 @@ from pipeline.reposts import Past, Reposts
 from pipeline.source import allowed_protocols
 from pipeline.stall import StalledError, watched
 from pipeline.storage import connect
-from pipeline.table import SCHEMA_VERSION
+from pipeline.table import SCHEMA_VERSION, STAGES
 from ugrie.errors import one_line
 
 logger = logging.getLogger(__name__)
@@ -208,7 +208,8 @@ def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset
 
 
 def _work(plan: Plan, shares: Shares, reposts: Reposts) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Does the blocks that are left. Returns the seconds all workers together spent in each stage and the rate, and the settings found."""
+    """Does the blocks that are left. Returns the seconds all workers together spent in each stage, the rate and how busy they were; and
+    the settings found."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -220,18 +221,28 @@ def _work(plan: Plan, shares: Shares, reposts: Reposts) -> tuple[dict[str, float
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting * block_bytes)
     board = Board.put_up()
     seconds: Counter[str] = Counter()
+    since_first: Counter[str] = Counter()
     tuning: dict[str, Any] = shares.public()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
     with Progress(plan.manifest.rows, done) as progress:
         written = graph(plan, shares, board, reposts).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for batch in watched(written, plan.config.stall_timeout, board.stuck):
-            if progress.first is None:
-                tuning |= board.settings()
-                logger.info(", ".join(f"{name} {value}" for name, value in tuning.items()))
             for row in pa.table(batch).to_pylist():
+                took = {stage: row[f"{stage}_seconds"] for stage in STAGES}
+                seconds.update(took)
+                if progress.first is None:
+                    tuning |= board.settings()
+                    logger.info(", ".join(f"{name} {value}" for name, value in tuning.items()))
+                else:
+                    since_first.update(took)
                 progress.add(row["rows"], row["ok"])
-                seconds.update({f"all_{stage}_seconds": row[f"{stage}_seconds"] for stage in ("fetch", "decode", "annotate")})
-    return {**seconds, "first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}, tuning
+    timings: dict[str, float | None] = {f"all_{stage}_seconds": seconds[stage] for stage in STAGES}
+    timings |= {"first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}
+    if progress.rate:
+        had = progress.seconds_since_first
+        timings["annotators_busy"] = min(1.0, since_first["annotate"] / (had * shares.actors))
+        timings["loaders_busy"] = min(1.0, (since_first["fetch"] + since_first["decode"]) / (had * shares.loaders))
+    return timings, tuning
 
 
 def _gather(plan: Plan) -> list[dict[str, Any]]:

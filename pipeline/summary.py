@@ -31,7 +31,8 @@ def summary(record: dict[str, Any], output: str) -> str:
         commonest = sorted(labels.items(), key=lambda entry: -entry[1])[:4]
         lines.append(f"  {scheme:<{width}}  " + ", ".join(f"{label} {count / total:.0%}" for label, count in commonest if count))
     rate = timings.get("images_per_second")  # not known where all blocks were there already
-    speed = f"{rate:.1f} images/s while annotating; " if rate else ""
+    busy = ", ".join(f"{who} busy {timings[f'{who}_busy']:.0%}" for who in ("annotators", "loaders") if f"{who}_busy" in timings)
+    speed = f"{rate:.1f} images/s while annotating{busy and f' ({busy})'}; " if rate else ""
     took = duration(sum(timings[f"{part}_seconds"] for part in ("plan", "ray", "annotate", "commit")))
     table = f"{output.rstrip('/')}/{record['files'][0].removesuffix('00000.parquet')}*.parquet"
     first = next(iter(counts["labels"]))

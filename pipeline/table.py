@@ -23,7 +23,8 @@ IMAGE = [  # what fetch and decode give, before `crop`
     pa.field("status", pa.string(), nullable=False),
     pa.field("error", pa.string()),
 ]
-TIMES = [pa.field(f"{stage}_seconds", pa.float32(), nullable=False) for stage in ("fetch", "decode", "annotate")]
+STAGES = ("fetch", "decode", "annotate")
+TIMES = [pa.field(f"{stage}_seconds", pa.float32(), nullable=False) for stage in STAGES]
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ def test_every_gpu_is_used_where_there_are_some(monkeypatch, gpus, share, actors
     assert (shares.device, shares.actors, shares.actor_gpus, shares.actor_cpus) == ("cuda", actors, share, 0)
 
 
+@pytest.mark.parametrize("resources", [{"CPU": 4.0}, {"CPU": 16.0, "GPU": 1.0}])
+@pytest.mark.parametrize("num_loaders", [1, 3, 40])
+def test_as_many_blocks_as_asked_are_loaded_at_once(monkeypatch, resources, num_loaders):
+    shares = share_out(monkeypatch, resources, num_loaders=num_loaders)
+    assert shares.loaders == num_loaders
+    assert shares.loaders * shares.load <= resources["CPU"] / (1 if "GPU" in resources else 2)
+
+
 def test_gpus_are_left_alone_where_the_device_is_cpu(monkeypatch):
     shares = share_out(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, device="cpu")
     assert (shares.device, shares.actor_gpus) == ("cpu", 0)

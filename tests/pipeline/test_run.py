@@ -63,6 +63,8 @@ def test_the_record_says_what_was_done(finished, corpus, rows):
     assert record["config"]["block_rows"] == 8
     assert "storage_options" not in record["config"]
     assert {"plan_seconds", "ray_seconds", "annotate_seconds", "commit_seconds", "all_decode_seconds"} <= record["timings"].keys()
+    assert 0 < record["timings"]["annotators_busy"] <= 1
+    assert 0 < record["timings"]["loaders_busy"] <= 1
     assert record["tuning"].keys() == {"device", "actors", "threads", "loaders", "batch_size"}
     assert {row["model"] for row in rows.of(finished.output, record)} == {record["model"]}
 

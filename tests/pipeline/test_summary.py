@@ -33,6 +33,11 @@ def test_it_says_what_came_out_and_where_it_is():
     assert "record  s3://bucket/out/runs/r.json\n" in text
 
 
+def test_it_says_how_busy_the_workers_were_where_that_is_known():
+    timings = record()["timings"] | {"annotators_busy": 0.973, "loaders_busy": 0.4}
+    assert "2.5 images/s while annotating (annotators busy 97%, loaders busy 40%); " in summary(record(timings=timings), "out")
+
+
 def test_images_that_were_posted_before_are_counted_where_there_are_any():
     assert "bytes of another" not in summary(record(), "out")
     for reposts, said in (
