@@ -52,6 +52,12 @@ def test_sizes_that_would_take_longer_than_there_is_time_are_not_tried(costing):
     assert max(sizes) == 4, "0.2, 0.4 and 0.8 s, and 1.6 s more would be too long"
 
 
+def test_larger_sizes_are_not_tried_once_two_have_cost_more(costing):
+    encoder, sizes = costing(lambda n: 0.01 * n * (1 + abs(n - 2)))
+    assert best_batch_size(encoder, seconds=100) == 2
+    assert max(sizes) == 8
+
+
 def test_a_size_that_the_device_has_no_memory_for_ends_the_trial(costing):
     def cost(size: int) -> float:
         if size > 8:
