@@ -1,0 +1,247 @@
+"""What a hundred million and ten billion images take, from what was measured of fewer.
+
+    python benchmarks/projection.py docs/scale.md
+
+Reads the committed results of pipeline.py, decode.py, storage_requests.py and scale.py, and writes the page. Nothing is measured here. What
+is assumed and was not measured stands in ASSUMED, and in the page.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = {"100 million": 10**8, "10 billion": 10**10}
+NIGHT_HOURS = 8
+VCPUS = 16  # of a machine without GPUs
+ASSUMED = {  # list prices of AWS in us-east-1, in dollars
+    "1,000 GET requests": 0.0004,
+    "1,000 PUT or LIST requests": 0.005,
+    "a GB in S3 for a month": 0.023,
+    "an hour of a c7i.4xlarge (16 vCPUs, 32 GB)": 0.714,
+}
+GET, PUT, STORED, MACHINE = ASSUMED.values()
+REQUESTS_A_SECOND = 5500  # GETs that S3 takes for one prefix before it asks to slow down (its documentation)
+CLAIM_SECONDS = 36e-6  # that the actor which knows reposts takes for an image
+
+
+def newest(benchmark: str) -> dict[str, Any]:
+    """The results of a benchmark on the last of the machines, by name, that it was run on."""
+    return json.loads(sorted(RESULTS.glob(f"{benchmark}-intel*.json"))[-1].read_text())
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one image takes: seconds of a core, requests, bytes."""
+
+    small_tower: float
+    vit: float
+    decode: float
+    decode_large: float
+    job: float
+    plan_seconds: float
+    plan_bytes: float
+    driver_bytes_a_block: float
+    gets: dict[str, float]
+    puts: dict[str, float]
+    row_bytes: float
+
+    @classmethod
+    def measured(cls, cores: int = 2) -> "Costs":
+        tiny, vit = (newest(f"pipeline-{tower}")["contenders"]["ugrie"]["milliseconds_an_image"] for tower in ("ugrie-tiny", "vit-b-32"))
+        decode, scale, requests = newest("decode"), newest("scale"), newest("storage-requests")
+        (_, fewer), (_, more) = sorted(scale["runs"].items(), key=lambda run: int(run[0]))[-2:]
+        rows = sorted(map(int, scale["runs"]))[-2:]
+        driver = [run["memory_mib"]["driver"] for run in (fewer, more)]
+        planning = scale["planning"]["all new"]
+        gets, puts = {}, {}
+        for kind in ("objects", "shards"):
+            counts = requests[kind]["of_1000_images_more"]
+            read = sum(count for name, count in counts.items() if name.startswith(("GET ", "HEAD ")) and not name.endswith(" listing"))
+            gets[kind], puts[kind] = read / 1000, (sum(counts.values()) - read) / 1000
+        return cls(
+            small_tower=tiny * cores / 1000,
+            vit=vit * cores / 1000,
+            decode=decode["as published"]["milliseconds"]["ours"] / 1000,
+            decode_large=decode["12 megapixels"]["milliseconds"]["ours"] / 1000,
+            job=sum(more["milliseconds_a_row"].values()) * cores / 1000,
+            plan_seconds=planning["cpu_seconds"] / planning["listed"],
+            plan_bytes=(planning["peak_mib"] - driver[0]) * 2**20 / planning["listed"],
+            driver_bytes_a_block=(driver[1] - driver[0]) * 2**20 / ((rows[1] - rows[0]) / 256),
+            gets=gets,
+            puts=puts,
+            row_bytes=more["files"]["bytes_a_row"],
+        )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(value: float) -> str:
+    """Two digits that count."""
+    if value >= 100:
+        digits = len(str(int(value))) - 2
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def hours(core_seconds: float) -> str:
+    return number(core_seconds / 3600)
+
+
+def machines(core_seconds: float) -> str:
+    return number(max(1, -(-core_seconds // (3600 * NIGHT_HOURS * VCPUS))))
+
+
+def dollars(core_seconds: float) -> str:
+    return f"${number(core_seconds / 3600 / VCPUS * MACHINE)}"
+
+
+def row(name: str, value: Any, *units: Any) -> list[str]:
+    """A line of a table: what it is for each of SIZES."""
+    return [name, *(value(size, *units) for size in SIZES.values())]
+
+
+def of_towers(costs: Costs) -> str:
+    lines = []
+    for name, seconds in (("`ugrie-tiny`", costs.small_tower), ("ViT-B/32 in fp32", costs.vit)):
+        lines += [
+            row(f"{name}: core hours", lambda n, s: hours(n * s), seconds),
+            row(f"{name}: machines of {VCPUS} vCPUs that do it in {NIGHT_HOURS} h", lambda n, s: machines(n * s), seconds),
+            row(f"{name}: dollars", lambda n, s: dollars(n * s), seconds),
+        ]
+    return table(["without GPUs", *SIZES], lines)
+
+
+def of_feeding(costs: Costs) -> str:
+    lines = []
+    for name, seconds in (("photos of web size", costs.decode), ("photos of 12 megapixels", costs.decode_large)):
+        lines += [
+            row(f"{name}: core hours to decode and crop", lambda n, s: hours(n * s), seconds),
+            [f"{name}: cores for every 1,000 images/s of a GPU", *[number(1000 * seconds)] * len(SIZES)],
+        ]
+    lines.append(row("UGRIE's and Ray's own work: core hours", lambda n: hours(n * costs.job)))
+    lines.append(["the same: cores for every 1,000 images/s", *[number(1000 * costs.job)] * len(SIZES)])
+    return table(["around the model", *SIZES], lines)
+
+
+def of_storage(costs: Costs) -> str:
+    lines = []
+    for kind, name in (("objects", "images that are objects of their own"), ("shards", "images in `.tar` shards of 1,024")):
+        gets, puts = costs.gets[kind], costs.puts[kind]
+        lines += [
+            row(f"{name}: GET and HEAD", lambda n, g: number(n * g), gets),
+            row(f"{name}: PUT, POST, LIST, DELETE", lambda n, p: number(n * p), puts),
+            row(f"{name}: dollars", lambda n, g, p: f"${number(n * (g * GET + p * PUT) / 1000)}", gets, puts),
+        ]
+    lines.append(row("the table: GB", lambda n: number(n * costs.row_bytes / 1e9)))
+    lines.append(row("the table: dollars a month", lambda n: f"${number(n * costs.row_bytes / 1e9 * STORED)}"))
+    return table(["in S3", *SIZES], lines)
+
+
+def of_planning(costs: Costs) -> str:
+    lines = [
+        row("planning, in one run: hours of a core", lambda n: number(n * costs.plan_seconds / 3600)),
+        row("planning, in one run: memory of the driver, GB", lambda n: number(n * costs.plan_bytes / 1e9)),
+        row("blocks of 256", lambda n: number(n / 256)),
+        row("blocks, in one run: memory of the driver, GB", lambda n: number(n / 256 * costs.driver_bytes_a_block / 1e9)),
+        row("files of the table of a million rows", lambda n: number(n / 2**20)),
+    ]
+    return table(["in the driver", *SIZES], lines)
+
+
+def of_runs(scale: dict[str, Any]) -> str:
+    runs, growth = scale["runs"], scale["growth"]
+    lines = [
+        [f"{what}, MiB", *(f"{run['memory_mib'][key]:,.0f}" for run in runs.values()), f"{growth['memory_mib'][key]:.2f}"]
+        for what, key in {
+            "the driver": "driver",
+            "the largest worker": "worker",
+            "all workers": "workers",
+            "Ray's own processes": "ray",
+            "object store": "object_store",
+        }.items()
+    ]
+    lines += [
+        [
+            f"{what}, ms a row",
+            *(f"{run['milliseconds_a_row'][key]:.3f}" for run in runs.values()),
+            f"{growth['milliseconds_a_row'][key]:.2f}",
+        ]
+        for what, key in {"planning": "plan", "load, annotate, write": "annotate", "verify and commit": "commit"}.items()
+    ]
+    lines.append(["files of the table", *(str(run["files"]["count"]) for run in runs.values()), ""])
+    lines.append(["the largest, MiB", *(f"{max(run['files']['mib']):.0f}" for run in runs.values()), ""])
+    header = ["rows", *(f"{int(rows):,}" for rows in runs), "times the one before"]
+    return table(header, lines)
+
+
+def page() -> str:
+    costs, scale = Costs.measured(), newest("scale")
+    known, new = scale["planning"]["all known"], scale["planning"]["all new"]
+    assumed = "\n".join(f"- {what}: ${price:g}" for what, price in ASSUMED.items())
+    largest = 16e9 / (costs.plan_bytes + costs.driver_bytes_a_block / 256)
+    return f"""# Scale
+
+This page is written by `benchmarks/projection.py` from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py` and
+`scale.py` on a machine of two cores without a GPU (`benchmarks/results/`). Larger numbers are those times how many: nobody has run
+UGRIE over ten billion images, and a result of a GPU has not been recorded yet.
+
+## What stays as it is
+
+Whole runs, from a table of URIs to the committed record, with everything real but images and model, so that what is left is UGRIE's
+own work and Ray's (`python benchmarks/scale.py`; two cores, memory is what is each process's alone, the highest of two readings a
+second):
+
+{of_runs(scale)}
+
+A night whose input lists {new["listed"]:,} images and whose output has as many annotated already is planned
+
+- in {known["peak_mib"]:,} MiB and {known["cpu_seconds"]:.0f} s of a core where all of them are known,
+- in {new["peak_mib"]:,} MiB and {new["cpu_seconds"]:.0f} s where all are new.
+
+## What 100 million and 10 billion images take
+
+{of_towers(costs)}
+
+The whole job is in these: fetching, decoding, tower, BART, writing, on the cores that were measured. With GPUs the tower
+is theirs, and what the CPUs beside them do is:
+
+{of_feeding(costs)}
+
+{of_storage(costs)}
+
+{of_planning(costs)}
+
+Assumed, not measured:
+
+{assumed}
+
+## Where the limits are
+
+- **Planning a run** is one process: {number(costs.plan_bytes)} bytes and {number(1e6 * costs.plan_seconds)} µs for an image,
+  listed or known. A driver of 16 GB plans {number(largest)} images with what it holds of their blocks; ten billion are nights or prefixes
+  of their own, `--input` by `--input`. That is also what lets them be done again one by one.
+- **S3** takes some {REQUESTS_A_SECOND:,} GETs a second for a prefix. Objects of their own below one prefix can't be annotated
+  faster than that; in shards it is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
+- **Reposts** are known by one actor, {CLAIM_SECONDS * 1e6:.0f} µs an image: {number(1 / CLAIM_SECONDS)} images/s for one run.
+  Beyond, give runs inputs of their own.
+- **Listing** one flat folder is one request after the other, a thousand keys each. Folders are listed 32 at once.
+- **Memory of a worker** does not depend on the number of images. A loader holds a block of crops (38 MB) and the bytes of some tens of
+  images; what waits in the object store is bounded (see [tuning](tuning.md)).
+- **The commit** reads every block once and writes every file once, as many files at a time as there are pairs of CPUs.
+"""
+
+
+def main() -> None:
+    (target,) = sys.argv[1:]
+    Path(target).write_text(page())
+
+
+if __name__ == "__main__":
+    main()
