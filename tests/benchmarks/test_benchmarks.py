@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,29 +16,46 @@ from ugrie.schemes import load_scheme
 ROOT = Path(__file__).parents[2]
 
 
-def run(script: str, *flags: str) -> dict:
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / script, "--json", *flags], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["results"]
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A script's results. It runs in this process, which has imported already what the script imports."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+    def results(script: str, *flags: str) -> dict:
+        monkeypatch.setattr(sys, "argv", [script, "--json", *flags])
+        runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+        return json.loads(capsys.readouterr().out)["results"]
+
+    return results
 
 
-def test_slots():
+def test_slots(run):
     results = run("slots.py", "--geometry", "bundled", "--batch", "2", "--repeats", "1")
     assert set(results["bundled"]["2"]["milliseconds"]) >= {"ours, phrases", "generate, greedy", "every sentence scored"}
     assert results["bundled"]["labels"] == {"compared": 10, "differing": 0}
 
 
-def test_gpu_on_a_cpu_at_toy_size():
+def test_gpu_on_a_cpu_at_toy_size(run):
     results = run("gpu.py", "--device", "cpu", "--toy", "--batch", "4", "--batches", "2")
     assert results["toy"]["annotator_images_per_second"] > 0
 
 
-def test_annotate(tmp_path):
+def test_annotate(run, tmp_path):
     for seed in range(3):
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(tmp_path / f"{seed}.jpg")
     results = run("annotate.py", "--photos", str(tmp_path), "--repeats", "1")
     assert results["images"] == 3
     assert results["images_per_second"] > 0
+
+
+def test_decode(run, images, tmp_path):
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(images.jpeg(i))
+    results = run("decode.py", "--photos", str(tmp_path), "--megapixels", "1")
+    assert results.keys() == {"as published", "1 megapixels"}
+    assert results["1 megapixels"]["photos"] == 2
+    assert results["1 megapixels"]["psnr_least"] > 40
+    assert results["1 megapixels"]["milliseconds"].keys() == {"pillow", "ours"}
 
 
 @pytest.fixture
@@ -59,14 +77,14 @@ def flags(tmp_path) -> list[str]:
     return ["--recipe", str(tmp_path / "recipe.toml"), "--data", str(tmp_path)]
 
 
-def test_probes(flags):
+def test_probes(run, flags):
     results = run("probes.py", *flags)
     assert results["ekman6 on emotion6/train.npz"]["accuracy"] > 0.8
     assert results["polarity2 on emotion6/train.npz"]["accuracy"] > 0.9
     assert results["valence on emotion6/train.npz"]["pearson_r"] > 0.7
 
 
-def test_kshot(flags):
+def test_kshot(run, flags):
     results = run("kshot.py", *flags, "--scheme", "ekman6", "--shots", "4", "--draws", "1")
     for contender in ("UGRIE", "logistic regression"):
         assert results[contender]["4"]["accuracy"] > 0.8
@@ -79,7 +97,7 @@ def test_the_plot_of_learning_is_drawn_from_the_committed_results(tmp_path):
     assert (tmp_path / "learning.svg").read_text().startswith("<?xml")
 
 
-def test_unified(flags):
+def test_unified(run, flags):
     results = run("unified.py", *flags, "--folds", "2", "--seeds", "2")
     found = results["measures"]["polarity2 on emotion6/train.npz"]["accuracy"]
     assert found["unified"]["mean"] > 0.9
