@@ -32,11 +32,20 @@ lint: .venv/dev  ## check format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-bench: .venv/dev  ## run the benchmarks and write benchmarks/results/ (PHOTOS=DIR counts the labels int8 moves, too)
+bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/results/, about two hours (PHOTOS=DIR: JPEG photos)
+	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder of JPEG photos"; exit 2; }
 	@$(BIN)/python benchmarks/slots.py
-	@$(BIN)/python benchmarks/encoder.py $(if $(PHOTOS),--photos $(PHOTOS))
+	@$(BIN)/python benchmarks/encoder.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/gpu.py || test $$? -eq 2
+	@$(BIN)/python benchmarks/decode.py --photos $(PHOTOS)
+	@$(BIN)/python benchmarks/storage_requests.py
+	@$(BIN)/python benchmarks/scale.py
+	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS)
+	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS) --s3
+	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS) --megapixels 12 --smaller 64 --larger 384
+	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS) --tower ViT-B-32 --smaller 128 --larger 512
 	@$(BIN)/python benchmarks/plot.py docs/speed.svg
+	@$(BIN)/python benchmarks/projection.py docs/scale.md
 
 chaos: .venv/dev  ## kill runs at random moments and compare what comes out (PHOTOS=DIR, N=40, IMAGES=1000)
 	@test -n "$(PHOTOS)" || { echo "make chaos PHOTOS=DIR: a folder of photos"; exit 2; }
@@ -47,12 +56,13 @@ train-tiny train-l14: train-%: .venv/dev  ## train a bundled checkpoint again, w
 	@$(BIN)/python jobs/train.py --recipe ugrie/checkpoints/ugrie-$*/recipe.toml --data $(DATA) --output checkpoints/ugrie-$* --folds 5
 
 clean:  ## remove the virtual environment, the demo and caches
-	rm -rf .venv demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.venv/%: pyproject.toml
+# Daft wants another pyarrow than UGRIE: the benchmarks that compare with it have an environment of their own.
+.venv/% .venv-bench/%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("UGRIE needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.x …" if sys.version_info < (3, 11) else 0)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
-	@echo "installing UGRIE ($*) into .venv"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[$*]"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@test -x $(@D)/bin/uv || $(@D)/bin/pip install --quiet --disable-pip-version-check uv
+	@echo "installing UGRIE ($*) into $(@D)"
+	@$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python -e ".[$*]"
 	@touch $@
