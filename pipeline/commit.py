@@ -46,6 +46,10 @@ class VerificationError(RuntimeError):
     """What was written is not what the manifest asks for. Nothing was committed; what is wrong is gone, and done again on resuming."""
 
 
+class FailuresError(RuntimeError):
+    """More images failed than the run may commit with. All of it is written, and stays."""
+
+
 @dataclass(frozen=True)
 class Gatherer:
     """Makes one of the table's files out of consecutive blocks."""
@@ -254,6 +258,16 @@ def add(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> dict[st
         reposts.update(result["reposts"])
     labels = {s.name: {label: sum(r["labels"][s.name][label] for r in results) for label in s.label_names} for s in schemes}
     return {"rows": sum(r["rows"] for r in results), "status": dict(status.most_common()), "reposts": dict(reposts), "labels": labels}
+
+
+def check_failures(counts: dict[str, Any], most: float) -> None:
+    """Raises FailuresError where a larger share of the images than `most` failed."""
+    rows, ok = counts["rows"], counts["status"].get("ok", 0)
+    if rows and (rows - ok) / rows > most:
+        kinds = ", ".join(f"{count:,} {status}" for status, count in counts["status"].items() if status != "ok")
+        raise FailuresError(
+            f"{rows - ok:,} of {rows:,} images failed ({kinds}), more than max_failed_ratio = {most:g}: look at why before you raise it"
+        )
 
 
 def write_record(fs: fsspec.AbstractFileSystem, root: str, record: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class AnnotateConfig(BaseModel):
     )
     limit: int | None = Field(None, ge=1, description="Annotate only the first N images of the input that are new")
     reannotate: bool = Field(False, description="Annotate images that this model has annotated before, too")
+    retry_failed: bool = Field(
+        False, description="Try images again that could not be read before (missing, forbidden, timeout, unreadable, truncated, changed)"
+    )
     column: str = Field("uri", description="A table's column with the URIs, or with the image bytes")
     allow_protocols: Names = Field((), description="Storage a table's URIs may point to beside the table's own, comma-separated: s3,https")
     storage_options: dict[str, Any] = Field(
@@ -74,6 +77,9 @@ class AnnotateConfig(BaseModel):
     decode_timeout: float = Field(60.0, gt=0, le=86_400, description="Seconds after which the decoding of one image is given up (timeout)")
     decode_memory: int = Field(
         4_000_000_000, ge=500_000_000, description="Bytes that decoding one image may take, where a block has killed its worker (too_large)"
+    )
+    max_failed_ratio: float = Field(
+        1.0, ge=0, le=1, description="A run of whose images a larger share failed is not committed, and exits with 1"
     )
     reuse_days: int = Field(
         30, ge=0, le=36_500, description="Nights back whose rows are taken for images with the same bytes; 0 takes none"

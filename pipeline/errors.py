@@ -37,3 +37,6 @@ STATUSES = {
     "corrupt": "an image that its decoder can't finish",
     "decoder_crashed": "its decoder crashed, even in a process of its own",
 }
+
+PASSING = ("missing", "forbidden", "timeout", "unreadable", "truncated", "changed")
+"""The statuses that another night may not find: what they say is of the storage, not of the image's bytes."""

@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
@@ -33,12 +34,13 @@ def past_runs(fs: fsspec.AbstractFileSystem, root: str, model: str) -> list[dict
     return sorted(found, key=lambda record: (record["date"], record["finished_at"]), reverse=True)
 
 
-def image_ids(fs: fsspec.AbstractFileSystem, root: str, files: Sequence[str]) -> np.ndarray:
+def image_ids(fs: fsspec.AbstractFileSystem, root: str, files: Sequence[str], but: Sequence[str] = ()) -> np.ndarray:
     """The ids of the images in these files of the table, which are paths within the output: int64, sorted, each once.
 
-    Only that column is read. However often the files repeat an image, no more memory is taken than for a few times the result.
+    Rows whose status is one of `but` are left out. Only the columns that this takes are read. However often the files repeat an
+    image, no more memory is taken than for a few times the result.
     """
-    return union(mapped(lambda file: _ids(fs, f"{root}/{file}"), files, THREADS))
+    return union(mapped(lambda file: _ids(fs, f"{root}/{file}", but), files, THREADS))
 
 
 def union(arrays: Iterable[np.ndarray]) -> np.ndarray:
@@ -76,10 +78,14 @@ def _record(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
     return record
 
 
-def _ids(fs: fsspec.AbstractFileSystem, path: str) -> np.ndarray:
+def _ids(fs: fsspec.AbstractFileSystem, path: str, but: Sequence[str]) -> np.ndarray:
+    columns = ["image_id", "status"] if but else ["image_id"]
     try:
         with open_file(fs, path) as file:
-            return pq.ParquetFile(file, pre_buffer=True).read(columns=["image_id"], use_threads=False).column("image_id").to_numpy()
+            rows = pq.ParquetFile(file, pre_buffer=True).read(columns=columns, use_threads=False)
+        if but:
+            rows = rows.filter(pc.invert(pc.is_in(rows["status"], pa.array(but, pa.string()))))
+        return rows["image_id"].to_numpy()
     except (OSError, KeyError, pa.ArrowException) as error:
         problem = one_line(str(error)) or type(error).__name__
         raise UserError(f"{path} can't be read ({problem}), and a run's record lists it: restore it, or remove the record") from None

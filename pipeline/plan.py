@@ -16,7 +16,7 @@ import pydantic
 
 from pipeline import blocks
 from pipeline.config import AnnotateConfig
-from pipeline.errors import UserError
+from pipeline.errors import PASSING, UserError
 from pipeline.history import image_ids, past_runs
 from pipeline.manifest import Manifest, write_manifest
 from pipeline.source import items
@@ -59,7 +59,7 @@ def committed(config: AnnotateConfig) -> dict[str, Any] | None:
     record = _read_json(fs, f"{root.rstrip('/')}/runs/{config.run_id}.json")
     if record is not None:
         settings = config.public()
-        keys = ("input", "model", "schemes", "column", "limit", "reannotate", "keep_embeddings")
+        keys = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_failed", "keep_embeddings")
         _check_same(config.run_id, record["config"], {key: settings[key] for key in keys})
     return record
 
@@ -80,6 +80,7 @@ def prepare(config: AnnotateConfig) -> Plan:
         "column": config.column,
         "limit": config.limit,
         "reannotate": config.reannotate,
+        "retry_failed": config.retry_failed,
         "keep_embeddings": config.keep_embeddings,
         "precision": config.precision,
     }
@@ -146,7 +147,7 @@ def _annotated(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) 
         for run in past_runs(fs, root, asked["model"])
         if set(asked["schemes"]) <= set(run["schemes"]) and (run["config"].get("keep_embeddings") or not asked["keep_embeddings"])
     ]
-    return image_ids(fs, root, [file for run in runs for file in run["files"]])
+    return image_ids(fs, root, [file for run in runs for file in run["files"]], PASSING if asked["retry_failed"] else ())
 
 
 def _unfinished(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> str | None:
@@ -190,7 +191,7 @@ def _tables(config: AnnotateConfig) -> Tables:
 
 def _check_same(run_id: str, before: dict[str, Any], asked: dict[str, Any]) -> None:
     for key, value in asked.items():
-        if (then := before.get(key)) != value:
+        if (then := before.get(key, value)) != value:  # a setting that came later is not there
             raise UserError(f"run {run_id} was begun with {key} = {then}, not {value}: give that again, or another --run-id")
 
 

@@ -17,7 +17,7 @@ from pipeline.annotator import Annotator, AnnotatorSettings
 from pipeline.blocks import BlockWriter
 from pipeline.board import Board
 from pipeline.cluster import Shares, connect_ray, share_out
-from pipeline.commit import VerificationError
+from pipeline.commit import FailuresError, VerificationError
 from pipeline.config import AnnotateConfig
 from pipeline.decode import Limits
 from pipeline.errors import StorageError, UserError
@@ -33,7 +33,7 @@ from pipeline.table import SCHEMA_VERSION, STAGES
 from ugrie.errors import one_line
 
 logger = logging.getLogger(__name__)
-KNOWN = (StorageError, StalledError, VerificationError)
+KNOWN = (StorageError, StalledError, VerificationError, FailuresError)
 TIMES_AGAIN = 3
 
 
@@ -92,6 +92,8 @@ def _record(plan: Plan) -> dict[str, Any]:
     work, tuning = _work(plan, share_out(plan.config), _reposts(plan)) if plan.todo else ({}, {})
     annotated = time.perf_counter()
     files = _gather(plan) if rows else []
+    counts = commit.add(files, plan.tables.schemes)
+    commit.check_failures(counts, plan.config.max_failed_ratio)
     timings = {
         "plan_seconds": plan.seconds,
         "ray_seconds": started - clock,
@@ -110,7 +112,7 @@ def _record(plan: Plan) -> dict[str, Any]:
         "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "input": config["input"],
         "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes},
-        "counts": {"listed": listed, "known": known, **commit.add(files, plan.tables.schemes)},
+        "counts": {"listed": listed, "known": known, **counts},
         "files": [file["file"] for file in files],
         "timings": {name: value and round(value, 3) for name, value in timings.items()},
         "tuning": tuning,

@@ -104,6 +104,12 @@ def test_the_ids_of_many_files_are_sorted_and_each_in_once(output):
     assert found.tolist() == sorted({int(number) for some in ids for number in some})
 
 
+def test_rows_of_some_statuses_are_left_out_unless_another_row_has_the_image(output):
+    for name, ids, status in (("a", [1, 2, 3, 4], ["ok", "timeout", "missing", "corrupt"]), ("b", [3, 5], ["ok", "timeout"])):
+        pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64()), "status": status}), f"{output.root}/{name}.parquet")
+    assert image_ids(output.fs, output.root, ["a.parquet", "b.parquet"], but=["timeout", "missing"]).tolist() == [1, 3, 4]
+
+
 def test_no_files_hold_no_ids(output):
     assert image_ids(output.fs, output.root, []).tolist() == []
     assert image_ids(output.fs, output.root, [output.table("empty.parquet", [])]).tolist() == []

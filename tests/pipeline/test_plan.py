@@ -29,7 +29,7 @@ def config(corpus, tmp_path):
 def commit(tmp_path):
     """Records a run as committed, whose table has these ids."""
 
-    def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), **settings):
+    def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), status="ok", **settings):
         file = f"annotations/dt=2026-01-02/part-{run_id}-00000000-00000.parquet"
         record = {
             "run_id": run_id,
@@ -41,7 +41,7 @@ def commit(tmp_path):
         record |= {"schemes": dict.fromkeys(schemes, "ordinal"), "counts": {"rows": len(ids)}, "files": [file], "config": settings}
         for name in (file, f"runs/{run_id}.json"):
             (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64())}), tmp_path / "out" / file)
+        pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64()), "status": [status] * len(ids)}), tmp_path / "out" / file)
         (tmp_path / "out" / "runs" / f"{run_id}.json").write_text(json.dumps(record))
 
     return write
@@ -206,6 +206,20 @@ def test_annotated_before_is_what_has_all_that_is_asked_for_by_the_same_model(co
     first = prepare(config(run_id="first"))
     commit("first", manifest(first).column("image_id").to_pylist(), **{"model": first.tables.model} | had)
     assert prepare(config(**asked)).manifest.known == (40 if known else 0)
+
+
+def test_images_that_could_not_be_read_are_tried_again_where_that_is_asked_for(config, commit):
+    first = prepare(config(run_id="first"))
+    ids, model = manifest(first).column("image_id").to_pylist(), first.tables.model
+    commit("first", ids[:10], model)
+    commit("late", ids[10:20], model, status="timeout")
+    commit("broken", ids[20:30], model, status="corrupt")
+    commit("later", ids[10:12], model)
+    assert prepare(config()).manifest.known == 30
+    plan = prepare(config(run_id="again", retry_failed=True))
+    assert manifest(plan).column("image_id").to_pylist() == [*ids[12:20], *ids[30:]]
+    with pytest.raises(UserError, match="run again was begun with retry_failed = True, not False"):
+        prepare(config(run_id="again"))
 
 
 def test_an_image_that_changed_is_new(config, commit, images, tmp_path):

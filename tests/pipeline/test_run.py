@@ -177,6 +177,18 @@ def test_a_run_that_died_before_it_was_committed_is_only_committed(finished, ope
     assert summary(record, str(tmp_path)).startswith("34 of 40 images annotated")
 
 
+def test_a_run_of_which_too_much_failed_is_not_committed_until_it_may(finished, operators, rows, tmp_path, local_ray):
+    config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "failed", "max_failed_ratio": 0.1})
+    operators.do(prepare(config))
+    with pytest.raises(
+        RunError, match=r"run failed stopped: 6 of 40 images failed \(.*1 corrupt.*\), more than max_failed_ratio = 0.1: .*"
+    ):
+        annotate(config)
+    assert not (tmp_path / "runs").exists()
+    record = annotate(config.model_copy(update={"max_failed_ratio": 0.15}))
+    assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
+
+
 def test_a_run_that_died_while_it_was_committed_leaves_no_second_file(finished, operators, rows, tmp_path, local_ray, check_output):
     config = finished.config.model_copy(update={"output": str(tmp_path)})
     plan = prepare(config)
