@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(monkeypatch, capsys):
     """A script's results. It runs in this process, which has imported already what the script imports."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
 
     def results(script: str, *flags: str) -> dict:
         monkeypatch.setattr(sys, "argv", [script, "--json", *flags])

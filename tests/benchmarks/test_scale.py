@@ -1,0 +1,58 @@
+"""What stands in for images and model, a run and a plan of the benchmark of scale, and the page that is computed of its results."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ugrie import checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A module of benchmarks/."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
+    return importlib.import_module
+
+
+def test_chance_gives_every_scheme_probabilities_that_come_to_one(benchmark):
+    model = benchmark("stubs").Chance(checkpoint.read_config(checkpoint.find("ugrie-tiny")))
+    (embeddings,) = model.encode([np.zeros((3, 8, 8, 3), np.uint8)])
+    prediction = model.predict(embeddings, ("valence", "polarity2"))
+    assert len(prediction.sentences()) == 3
+    assert prediction.probs.keys() == {"valence", "polarity2"}
+    for probs in prediction.probs.values():
+        np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
+
+
+def test_a_run_is_whole_and_its_memory_is_seen(benchmark, tmp_path):
+    found = benchmark("scale").annotated(100, tmp_path / "run")
+    assert found["memory_mib"].keys() == {"driver", "worker", "workers", "ray", "object_store"}
+    assert found["memory_mib"]["driver"] > 50
+    assert found["memory_mib"]["workers"] >= found["memory_mib"]["worker"] > 10
+    assert found["files"]["count"] == 1
+    assert min(found["milliseconds_a_row"].values()) > 0
+
+
+def test_a_night_is_planned_whose_images_are_all_known_and_all_new(benchmark, tmp_path):
+    found = benchmark("scale").planned(1000, tmp_path / "plan")
+    assert {case: (plan["listed"], plan["new"]) for case, plan in found.items()} == {"all known": (1000, 0), "all new": (1000, 1000)}
+
+
+def test_requests_are_told_apart_by_what_they_are_for(benchmark):
+    place = benchmark("storage_requests").place
+    found = [place(f"/images{path}") for path in ("", "/in-objects-8/1.jpg", "/out-shards-8/_work/r/rows/x", "/out-shards-8/runs/r.json")]
+    assert found == ["listing", "images", "work", "output"]
+
+
+def test_the_page_of_scale_is_what_the_committed_results_come_to(benchmark):
+    assert (ROOT / "docs" / "scale.md").read_text() == benchmark("projection").page(), "python benchmarks/projection.py docs/scale.md"
+
+
+def test_numbers_have_two_digits(benchmark):
+    number = benchmark("projection").number
+    assert [number(value) for value in (0.0123, 1.26, 12.6, 126.4, 1264, 9.96e6)] == ["0.012", "1.3", "13", "130", "1,300", "10,000,000"]
