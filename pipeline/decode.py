@@ -5,12 +5,16 @@ import sys
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ImageError
 from ugrie import preprocess
+
+if TYPE_CHECKING:  # the process that decodes apart is to start fast
+    from pipeline.config import AnnotateConfig
 
 OUT_OF_MEMORY = "decoding it needs more memory than there is, or than decode_memory"
 # What photographs come in. Not Pillow's whole list: some of its formats run other programs (EPS) or hold no pixels (WMF).
@@ -26,6 +30,11 @@ class Limits:
     max_pixels: int
     seconds: float
     memory: int
+
+    @classmethod
+    def of(cls, config: "AnnotateConfig", crop_size: int) -> "Limits":
+        """As a run's settings have it."""
+        return cls(crop_size, config.max_pixels, config.decode_timeout, config.decode_memory)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import parquet, retry, storage
 from pipeline.addresses import RefusedAddressError, WebClient, addresses_of
+from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError, StorageError, UserError
 from pipeline.parquet import Ahead, Column
 from pipeline.retry import Policy, ShortError
+from pipeline.source import allowed_protocols
 from pipeline.spans import AHEAD, Row, is_table, length, pieces, span
 from pipeline.storage import Options, connect
 from pipeline.uris import WEB, protocol, refusal, scrubbed, storage_of
@@ -49,6 +51,19 @@ class Fetcher:
     timeout: float
     concurrency: int
     first_wait: float = 0.2
+
+    @classmethod
+    def of(cls, config: AnnotateConfig) -> "Fetcher":
+        """As a run's settings have it."""
+        return cls(
+            input=config.input,
+            column=config.column,
+            options=config.storage_options,
+            protocols=allowed_protocols(config.input, config.allow_protocols),
+            max_bytes=config.max_bytes,
+            timeout=config.fetch_timeout,
+            concurrency=config.fetch_concurrency,
+        )
 
     def fetch(self, rows: list[Row]) -> Iterator[tuple[Row, bytes | ImageError]]:
         """Each row with its bytes, or with what went wrong, in order.

@@ -94,7 +94,7 @@ def write_manifest(
     a table names twice is in once. Raises UserError where two different images share an id, which one of them would have to pay for.
     """
     counts: Counter[str] = Counter()
-    pieces = _pieces(_new(items, known, limit, counts), MAX_BLOCK_ROWS * 16)
+    pieces = _pieces(new_images(items, known, limit, counts), MAX_BLOCK_ROWS * 16)
     first = next(pieces, SCHEMA.empty_table())
     if block_rows is None:
         block_rows = min(MAX_BLOCK_ROWS, max(16, -(-len(first) // 16)))
@@ -117,7 +117,7 @@ def _pieces(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         yield waiting
 
 
-def _new(items: Iterable[Item], known: np.ndarray, limit: int | None, counts: Counter[str]) -> Iterator[pa.Table]:
+def new_images(items: Iterable[Item], known: np.ndarray, limit: int | None, counts: Counter[str]) -> Iterator[pa.Table]:
     """The images that are not known, each once. Counts how many different ones were `listed`, and how many of them are `known`."""
     items, seen, left = iter(items), Seen(), limit
     while left != 0 and (batch := list(islice(items, BATCH if left is None else min(BATCH, max(left, 1024))))):

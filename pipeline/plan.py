@@ -5,6 +5,7 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain
@@ -70,19 +71,14 @@ def prepare(config: AnnotateConfig) -> Plan:
     A run of the same id that died is found by what it left, and goes on; it must be asked for the same thing.
     """
     clock = time.perf_counter()
-    tables = _tables(config)
+    tables = tables_of(config)
     fs, root = connect(config.output, config.storage_options)
     root = root.rstrip("/")
     asked = {
         "input": config.public()["input"],
         "model": tables.model,
         "schemes": [scheme.name for scheme in tables.schemes],
-        "column": config.column,
-        "limit": config.limit,
-        "reannotate": config.reannotate,
-        "retry_failed": config.retry_failed,
-        "keep_embeddings": config.keep_embeddings,
-        "precision": config.precision,
+        **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_failed", "keep_embeddings", "precision")},
     }
     if config.resume and "run_id" not in config.model_fields_set:
         config = config.model_copy(update={"run_id": _unfinished(fs, root, asked) or config.run_id})
@@ -111,7 +107,7 @@ def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, ask
     work = f"{root}/_work/{config.run_id}"
     source = items(config.input, config.column, config.storage_options)
     source = chain([next(source)], source)  # an input that is wrong is found before anything is read of earlier runs
-    known = _annotated(fs, root, asked)
+    known = annotated(fs, root, config, asked["model"], asked["schemes"])
     try:
         manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows, known, config.limit)
         settled = {
@@ -138,16 +134,16 @@ def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, ask
     return settled_by_another
 
 
-def _annotated(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> np.ndarray:
-    """The ids of the images of which there is all that is asked for, by the same model, in committed runs."""
-    if asked["reannotate"]:
+def annotated(fs: fsspec.AbstractFileSystem, root: str, config: AnnotateConfig, model: str, schemes: Sequence[str]) -> np.ndarray:
+    """The ids of the images of which there is all that is asked for, by the same model, in committed runs: int64, sorted."""
+    if config.reannotate:
         return np.empty(0, np.int64)
     runs = [
         run
-        for run in past_runs(fs, root, asked["model"])
-        if set(asked["schemes"]) <= set(run["schemes"]) and (run["config"].get("keep_embeddings") or not asked["keep_embeddings"])
+        for run in past_runs(fs, root, model)
+        if set(schemes) <= set(run["schemes"]) and (run["config"].get("keep_embeddings") or not config.keep_embeddings)
     ]
-    return image_ids(fs, root, [file for run in runs for file in run["files"]], PASSING if asked["retry_failed"] else ())
+    return image_ids(fs, root, [file for run in runs for file in run["files"]], PASSING if config.retry_failed else ())
 
 
 def _unfinished(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> str | None:
@@ -165,7 +161,8 @@ def _unfinished(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any])
     return max(found)[1]
 
 
-def _tables(config: AnnotateConfig) -> Tables:
+def tables_of(config: AnnotateConfig) -> Tables:
+    """The schemas of what a run writes. Raises UserError where the model, its schemes, its tower or the precision can't be."""
     folder = local_folder(config.model, config.storage_options)
     try:
         model = checkpoint.read_config(folder)

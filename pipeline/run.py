@@ -26,7 +26,6 @@ from pipeline.load import Loader
 from pipeline.plan import Plan, committed, prepare
 from pipeline.progress import Progress
 from pipeline.reposts import Past, Reposts
-from pipeline.source import allowed_protocols
 from pipeline.stall import StalledError, watched
 from pipeline.storage import connect
 from pipeline.table import SCHEMA_VERSION, STAGES
@@ -163,17 +162,8 @@ def _reposts(plan: Plan) -> Reposts:
 def operators(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
     """A run's three operators; of the annotator, what an actor makes it of."""
     config = plan.config
-    fetcher = Fetcher(
-        input=config.input,
-        column=config.column,
-        options=config.storage_options,
-        protocols=allowed_protocols(config.input, config.allow_protocols),
-        max_bytes=config.max_bytes,
-        timeout=config.fetch_timeout,
-        concurrency=config.fetch_concurrency,
-    )
-    limits = Limits(plan.tables.crop_size, config.max_pixels, config.decode_timeout, config.decode_memory)
-    loader = Loader(config.output, config.storage_options, plan.manifest, fetcher, plan.tables, limits, board, reposts)
+    limits = Limits.of(config, plan.tables.crop_size)
+    loader = Loader(config.output, config.storage_options, plan.manifest, Fetcher.of(config), plan.tables, limits, board, reposts)
     settings = AnnotatorSettings(
         model=config.model,
         options=config.storage_options,
