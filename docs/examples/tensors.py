@@ -1,0 +1,49 @@
+"""The table as tensors: batches of probabilities for training on, read a row group at a time, without pandas in between.
+
+python docs/examples/tensors.py OUTPUT --scheme polarity2
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+
+class Annotations(IterableDataset):
+    """{image_id int64, probs float32 [labels]} of each annotated image. Workers share the files' fragments among them."""
+
+    def __init__(self, output: Path, scheme: str):
+        records = [json.loads(path.read_text()) for path in sorted((output / "runs").glob("*.json"))]
+        self.files = [str(output / file) for record in records for file in record["files"]]
+        self.scheme = scheme
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        files = self.files[worker.id :: worker.num_workers] if worker else self.files
+        if not files:
+            return
+        columns = {"image_id": ds.field("image_id"), "probs": ds.field(self.scheme, "probs")}
+        for batch in ds.dataset(files).to_batches(columns=columns, filter=ds.field("status") == "ok"):
+            if not len(batch):
+                continue
+            probs = batch["probs"].values.to_numpy().reshape(len(batch), -1) if batch["probs"].offset == 0 else np.stack(batch["probs"])
+            for image_id, row in zip(batch["image_id"].to_numpy(), probs, strict=True):
+                yield {"image_id": torch.tensor(image_id), "probs": torch.tensor(row)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--scheme", default="polarity2")
+    args = parser.parse_args()
+    for batch in DataLoader(Annotations(args.output, args.scheme), batch_size=32):
+        print({name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()})
+
+
+if __name__ == "__main__":
+    main()
