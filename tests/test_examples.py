@@ -38,7 +38,7 @@ def rows_ok(finished):
 def test_the_mood_of_topics(example, rows_ok, tmp_path):
     posts = [{"uri": row["uri"], "topic": "all", "day": "2026-01-02"} for row in rows_ok]
     pl.DataFrame(posts).write_parquet(tmp_path / "posts.parquet")
-    module, said = example("mood_of_topics", "--posts", tmp_path / "posts.parquet")
+    _, said = example("mood_of_topics", "--posts", tmp_path / "posts.parquet")
     positive = np.mean([row["polarity2"]["label"] == "positive" for row in rows_ok])
     assert f" {len(rows_ok)} " in said
     assert f" {round(positive, 3)} " in said
