@@ -11,7 +11,7 @@ import duckdb
 
 MADE_UP = """
 CREATE TABLE posts AS
-SELECT uri, ['travel', 'food', 'news'][1 + hash(uri) % 3] AS topic, DATE '2026-11-01' + (hash(uri, 1) % 4)::INTEGER AS day
+SELECT uri, ['travel', 'food', 'news'][(1 + hash(uri) % 3)::BIGINT] AS topic, DATE '2026-11-01' + (hash(uri, 1) % 4)::INTEGER AS day
 FROM annotations
 """
 

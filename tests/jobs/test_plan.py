@@ -22,7 +22,7 @@ def test_it_says_what_a_night_would_be_and_writes_nothing(planned, tmp_path):
     assert "40 images are listed; 0 were annotated before, 40 are new" in said
     assert re.search(r"  ok +34  annotated\n", said)
     assert re.search(r"  corrupt +1  an image that its decoder can't finish\n", said)
-    assert re.search(r"time +\d+ s \(\d+ s to \d+ s\|?.*\); limited by", said)
+    assert re.search(r"time +\d+ s \(\d+ s to .*\); limited by the model\n", said)
     assert re.search(r"machines +\$0\.\d\d \(", said)
     assert not (tmp_path / "out").exists()
 
