@@ -38,7 +38,7 @@ def plan(
     from pipeline.prospect import page, prospect
 
     found = prospect(config, sample, Cluster(cpus or os.cpu_count() or 1, gpus, dollars_an_hour))
-    print(json.dumps(found, indent=1) if as_json else page(found))
+    print(json.dumps(found.public(), indent=1) if as_json else page(found))
 
 
 @app.meta.default

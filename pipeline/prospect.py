@@ -1,7 +1,7 @@
 """What a night would be, as data and as a page of text: every problem of the settings, or survey, trial and forecast."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config import AnnotateConfig
@@ -13,28 +13,46 @@ from pipeline.progress import duration
 from pipeline.source import items
 from pipeline.storage import connect
 from pipeline.survey import Survey, survey
+from pipeline.table import Tables
 from pipeline.trial import Trial, try_out
 
 MOST_FAILURES = 5  # that the page shows
 
 
-def prospect(config: AnnotateConfig, sample: int, cluster: Cluster) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Prospect:
+    """What a night would be. Without new images there is no trial and no forecast."""
+
+    config: AnnotateConfig
+    tables: Tables
+    cluster: Cluster
+    survey: Survey
+    trial: Trial | None
+    forecast: Forecast | None
+
+    def public(self) -> dict[str, Any]:
+        """As it may be shown, as JSON."""
+        settings = self.config.public()
+        return {
+            **{name: settings[name] for name in ("input", "output")},
+            "model": self.tables.model,
+            "schemes": [scheme.name for scheme in self.tables.schemes],
+            "cluster": asdict(self.cluster),
+            "survey": {name: value for name, value in asdict(self.survey).items() if name != "sample"},
+            "trial": self.trial and _public(self.trial),
+            "forecast": self.forecast and self.forecast.public(),
+        }
+
+
+def prospect(config: AnnotateConfig, sample: int, cluster: Cluster) -> Prospect:
     """What a night with these settings would do. Raises an ExceptionGroup of UserErrors, one for every setting that is wrong."""
     check(config)
     tables = tables_of(config)
     found = survey(config, tables, sample)
-    about: dict[str, Any] = {
-        "input": config.public()["input"],
-        "output": config.public()["output"],
-        "model": tables.model,
-        "schemes": [scheme.name for scheme in tables.schemes],
-        "cluster": asdict(cluster),
-        "survey": {name: value for name, value in asdict(found).items() if name != "sample"},
-    }
     if not found.new:
-        return about
+        return Prospect(config, tables, cluster, found, None, None)
     trial = try_out(config, tables, found.sample)
-    return about | {"trial": _public(trial), "forecast": forecast(found, trial, cluster, config.block_rows).public()}
+    return Prospect(config, tables, cluster, found, trial, forecast(found, trial, cluster, config.block_rows))
 
 
 def check(config: AnnotateConfig) -> None:
@@ -76,25 +94,26 @@ def _public(trial: Trial) -> dict[str, Any]:
     }
 
 
-def page(found: dict[str, Any]) -> str:
+def page(found: Prospect) -> str:
     """As text for the terminal."""
-    about = Survey(**found["survey"], sample=[])
-    lines = [f"{found['input']} -> {found['output']}, by {found['model']}: {', '.join(found['schemes'])}", ""]
+    settings, about = found.config.public(), found.survey
+    schemes = ", ".join(scheme.name for scheme in found.tables.schemes)
+    lines = [f"{settings['input']} -> {settings['output']}, by {found.tables.model}: {schemes}", ""]
     lines.append(f"{about.listed:,} images are listed; {about.known:,} were annotated before, {about.new:,} are new")
-    if not about.new:
+    if found.trial is None or found.forecast is None:
         return "\n".join([*lines, "a night would commit a run of no rows"])
-    lines += _copies(about)
-    trial, to_come = found["trial"], found["forecast"]
-    tried = sum(trial["status"].values())
-    lines += ["", f"of {tried} new images, drawn at random and annotated here ({trial['device']}, {trial['cores']} cores):"]
-    lines += [f"  {status:<16}{count:>4}  {STATUSES[status]}" for status, count in trial["status"].items()]
-    lines += [f"    {failure}" for failure in trial["failures"][:MOST_FAILURES]]
-    took = trial["milliseconds_an_image"]
-    lines.append(
-        f"  ms an image: {took['fetch_core']:.1f} of a core to fetch, {took['decode_core']['likely']:.1f} to decode, "
-        f"{took['annotate_device']:.1f} on the {'GPU' if trial['device'] == 'cuda' else 'whole machine'} to annotate"
-    )
-    return "\n".join([*lines, "", *_to_come(to_come, found["cluster"])])
+    return "\n".join([*lines, *_copies(about), "", *_tried(found.trial), "", *_to_come(found.forecast, found.cluster)])
+
+
+def _tried(trial: Trial) -> list[str]:
+    count = sum(trial.status.values())
+    lines = [f"of {count} new images, drawn at random and annotated here ({trial.device}, {trial.cores} cores):"]
+    lines += [f"  {status:<16}{count:>4}  {STATUSES[status]}" for status, count in trial.status.items()]
+    lines += [f"    {failure}" for failure in trial.failures[:MOST_FAILURES]]
+    decode = mean_of(trial.decode).likely
+    where = "GPU" if trial.device == "cuda" else "whole machine"
+    took = f"{1000 * trial.fetch_core:.1f} of a core to fetch, {1000 * decode:.1f} to decode, {1000 * trial.annotate:.1f} on the {where}"
+    return [*lines, f"  ms an image: {took} to annotate"]
 
 
 def _copies(about: Survey) -> list[str]:
@@ -106,12 +125,11 @@ def _copies(about: Survey) -> list[str]:
     return lines
 
 
-def _to_come(to_come: dict[str, Any], cluster: dict[str, Any]) -> list[str]:
-    about = Forecast(**{name: Range(**value) if isinstance(value, dict) else value for name, value in to_come.items()})
-    gpus = f" and {cluster['gpus']} GPUs" if cluster["gpus"] else ""
-    lines = [f"on {cluster['cpus']} CPUs{gpus}, likely (at least to at most):"]
+def _to_come(about: Forecast, cluster: Cluster) -> list[str]:
+    gpus = f" and {cluster.gpus} GPUs" if cluster.gpus else ""
+    lines = [f"on {cluster.cpus} CPUs{gpus}, likely (at least to at most):"]
     if about.seconds is None:
-        where = "a GPU" if cluster["gpus"] else "no GPU"
+        where = "a GPU" if cluster.gpus else "no GPU"
         lines.append(f"  time      not known: that takes a sample on a machine with {where}, as the cluster has")
     else:
         lines.append(f"  time      {_three(about.seconds, duration)}; limited by {about.limited_by}")
