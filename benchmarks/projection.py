@@ -28,9 +28,10 @@ REQUESTS_A_SECOND = 5500  # GETs that S3 takes for one prefix before it asks to 
 CLAIM_SECONDS = 36e-6  # that the actor which knows reposts takes for an image
 
 
-def newest(benchmark: str) -> dict[str, Any]:
-    """The results of a benchmark on the last of the machines, by name, that it was run on."""
-    return json.loads(sorted(RESULTS.glob(f"{benchmark}-intel*.json"))[-1].read_text())
+def results(benchmark: str) -> dict[str, Any]:
+    """Those of the machine that scale.py was run on; of the last by name, where there are several."""
+    machine = sorted(RESULTS.glob("scale-*.json"))[-1].name.removeprefix("scale-")
+    return json.loads((RESULTS / f"{benchmark}-{machine}").read_text())
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Costs:
 
     @classmethod
     def measured(cls, cores: int = 2) -> "Costs":
-        tiny, vit = (newest(f"pipeline-{tower}")["contenders"]["ugrie"]["milliseconds_an_image"] for tower in ("ugrie-tiny", "vit-b-32"))
-        decode, scale, requests = newest("decode"), newest("scale"), newest("storage-requests")
+        tiny, vit = (results(f"pipeline-{tower}")["contenders"]["ugrie"]["milliseconds_an_image"] for tower in ("ugrie-tiny", "vit-b-32"))
+        decode, scale, requests = results("decode"), results("scale"), results("storage-requests")
         (_, fewer), (_, more) = sorted(scale["runs"].items(), key=lambda run: int(run[0]))[-2:]
         rows = sorted(map(int, scale["runs"]))[-2:]
         driver = [run["memory_mib"]["driver"] for run in (fewer, more)]
@@ -182,7 +183,7 @@ def of_runs(scale: dict[str, Any]) -> str:
 
 
 def page() -> str:
-    costs, scale = Costs.measured(), newest("scale")
+    costs, scale = Costs.measured(), results("scale")
     known, new = scale["planning"]["all known"], scale["planning"]["all new"]
     assumed = "\n".join(f"- {what}: ${price:g}" for what, price in ASSUMED.items())
     largest = 16e9 / (costs.plan_bytes + costs.driver_bytes_a_block / 256)
