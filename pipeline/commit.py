@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 PART = re.compile(r"\.?part-(?P<run>.+)-[0-9a-f]{8}-\d{5}\.parquet(\.[0-9a-f]{32})?")
 FILE_BYTES = 256 * 2**20  # of the blocks that go into one file
-FILE_ROWS = 2**18  # where most rows are to be copied, and blocks hold little yet
+FILE_ROWS = 2**20  # which are 150 MB of four schemes; and where most rows are to be copied, blocks hold little yet
 GROUP_ROWS = 2**14  # of a file, that are read as one: few enough that some rows can be copied without reading them all
 PIECE = 8 * 2**20
 THREADS = 16  # which wait for storage, most of the time
