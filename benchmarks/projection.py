@@ -186,6 +186,7 @@ def page() -> str:
     costs, scale = Costs.measured(), results("scale")
     known, new = scale["planning"]["all known"], scale["planning"]["all new"]
     assumed = "\n".join(f"- {what}: ${price:g}" for what, price in ASSUMED.items())
+    per_block = number(costs.driver_bytes_a_block / 1e3)
     largest = 16e9 / (costs.plan_bytes + costs.driver_bytes_a_block / 256)
     return f"""# Scale
 
@@ -225,8 +226,8 @@ Assumed, not measured:
 
 ## Where the limits are
 
-- **Planning a run** is one process: {number(costs.plan_bytes)} bytes and {number(1e6 * costs.plan_seconds)} µs for an image,
-  listed or known. A driver of 16 GB plans {number(largest)} images with what it holds of their blocks; ten billion are nights or prefixes
+- **Planning a run** is one process: {number(costs.plan_bytes)} bytes and {number(1e6 * costs.plan_seconds)} µs for an image
+  that is listed, where as many are known. A driver of 16 GB plans {number(largest)} images with what it holds of their blocks; ten billion are nights or prefixes
   of their own, `--input` by `--input`. That is also what lets them be done again one by one.
 - **S3** takes some {REQUESTS_A_SECOND:,} GETs a second for a prefix. Objects of their own below one prefix can't be annotated
   faster than that; in shards it is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
@@ -234,7 +235,10 @@ Assumed, not measured:
   Beyond, give runs inputs of their own.
 - **Listing** one flat folder is one request after the other, a thousand keys each. Folders are listed 32 at once.
 - **Memory of a worker** does not depend on the number of images. A loader holds a block of crops (38 MB) and the bytes of some tens of
-  images; what waits in the object store is bounded (see [tuning](tuning.md)).
+  images; what waits in the object store is bounded (see [tuning](tuning.md)). The largest worker is one that gathers a file of the
+  table, of at most a million rows or 256 MiB; so it grows up to a million rows, and not beyond.
+- **Memory of the driver and of Ray's own processes** grows with the number of blocks, by what Ray keeps of each task: {per_block} kB
+  of the driver's for a block. Larger blocks (`--block-rows`) make fewer of them, and take more memory each.
 - **The commit** reads every block once and writes every file once, as many files at a time as there are pairs of CPUs.
 """
 

@@ -261,7 +261,7 @@ def _gather(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _files(plan: Plan, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
-    """What the gatherer says of each file. So many are made at once as there are pairs of CPUs, since each takes 0.5 GB of memory."""
+    """What the gatherer says of each file. So many are made at once as there are pairs of CPUs, since each takes some 0.7 GB of memory."""
     gatherer = commit.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
     task: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(lambda target, numbers: gatherer(target, numbers))
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))

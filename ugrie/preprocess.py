@@ -9,7 +9,7 @@ crop's: most of its pixels are never made. benchmarks/decode.py measures what th
 """
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 STRIP_PIXELS = 2**20
 MARGIN = 2  # times the crop's size that are left to the resizing; with one, libjpeg's coarser scaling would show
@@ -33,18 +33,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def crop(image: Image.Image, size: int) -> np.ndarray:
     """The CLIP crop of an image: uint8 [size, size, 3], RGB."""
+    whole = image.size
     image.draft(None, (MARGIN * size, MARGIN * size))  # does nothing to an image that is no JPEG, or that is loaded
+    decoded, orientation = image.size, _orientation(image)
     image = to_rgb(image)
-    width, height = image.size
+    # What is cut out is settled by the whole image's size: a reduced one is rounded up, and a pixel of the crop is many of its pixels.
+    reduced = round(whole[0] / decoded[0])
+    width, height = image.size if reduced == 1 else whole if image.size == decoded else whole[::-1]
     resized = (size, max(size, int(size * height / width))) if width <= height else (max(size, int(size * width / height)), size)
-    scale = (width / resized[0], height / resized[1])
     left, top = round((resized[0] - size) / 2.0), round((resized[1] - size) / 2.0)
-    if max(resized) > 8 * size:  # a very long image: resize only what the crop needs
-        box = (left * scale[0], top * scale[1], (left + size) * scale[0], (top + size) * scale[1])
+    # What it was rounded up by lies on the right and at the bottom, as it was stored.
+    beyond = (image.width - width / reduced, image.height - height / reduced)
+    x, y = (beyond[0] if orientation in (2, 3, 6, 7) else 0.0), (beyond[1] if orientation in (3, 4, 7, 8) else 0.0)
+    scale = (width / reduced / resized[0], height / reduced / resized[1])
+    long = max(resized) > 8 * size  # resize only what the crop needs
+    across, down = ((left, left + size), (top, top + size)) if long else ((0, resized[0]), (0, resized[1]))
+    right, bottom = min(image.width, x + across[1] * scale[0]), min(image.height, y + down[1] * scale[1])
+    box = (x + across[0] * scale[0], y + down[0] * scale[1], right, bottom)
+    if long:
         return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
     if resized != image.size:
-        image = image.resize(resized, Image.Resampling.BICUBIC)
+        image = image.resize(resized, Image.Resampling.BICUBIC, box=box)
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, by which `to_rgb` turns the image: 1 where there is none that could be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as there
+        return 1
 
 
 def _sixteen_bit(image: Image.Image) -> Image.Image:

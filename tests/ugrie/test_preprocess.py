@@ -136,7 +136,9 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-@pytest.mark.parametrize(("width", "height"), [(1031, 517), (517, 1031), (520, 520), (2000, 264), (1001, 1000), (1024, 768)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(1031, 517), (517, 1031), (520, 520), (2000, 264), (1001, 1000), (1024, 768), (1203, 819), (1049, 715)]
+)
 def test_a_large_jpeg_is_decoded_smaller_and_cropped_alike(width, height, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -146,7 +148,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_cropped_alike(width, height, orient
     ours = crop(halved, 64)
     assert min(halved.size) < 2 * 2 * 64 <= min(width, height), "it was decoded at half its size or less"
     assert min(halved.size) >= 2 * 64
-    assert psnr(ours, crop(whole, 64)) > (40 if width % 8 == height % 8 == 0 else 30), "a side that can't be halved is rounded up"
+    assert psnr(ours, crop(whole, 64)) > 40, "also where a side that can't be halved was rounded up"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
