@@ -35,7 +35,8 @@ def crop(image: Image.Image, size: int) -> np.ndarray:
     """The CLIP crop of an image: uint8 [size, size, 3], RGB."""
     whole = image.size
     image.draft(None, (MARGIN * size, MARGIN * size))  # does nothing to an image that is no JPEG, or that is loaded
-    decoded, orientation = image.size, _orientation(image)
+    decoded = image.size
+    orientation = 1 if decoded == whole else _orientation(image)  # to ask a PNG for it would decode it
     image = to_rgb(image)
     # What is cut out is settled by the whole image's size: a reduced one is rounded up, and a pixel of the crop is many of its pixels.
     reduced = round(whole[0] / decoded[0])
