@@ -227,8 +227,8 @@ Assumed, not measured:
 ## Where the limits are
 
 - **Planning a run** is one process: {number(costs.plan_bytes)} bytes and {number(1e6 * costs.plan_seconds)} µs for an image
-  that is listed, where as many are known. A driver of 16 GB plans {number(largest)} images with what it holds of their blocks; ten billion are nights or prefixes
-  of their own, `--input` by `--input`. That is also what lets them be done again one by one.
+  that is listed, where as many are known. A driver of 16 GB plans {number(largest)} images with what it holds of their blocks;
+  ten billion are nights or prefixes of their own, `--input` by `--input`. That is also what lets them be done again one by one.
 - **S3** takes some {REQUESTS_A_SECOND:,} GETs a second for a prefix. Objects of their own below one prefix can't be annotated
   faster than that; in shards it is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
 - **Reposts** are known by one actor, {CLAIM_SECONDS * 1e6:.0f} µs an image: {number(1 / CLAIM_SECONDS)} images/s for one run.

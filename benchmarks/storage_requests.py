@@ -1,6 +1,6 @@
 """How many requests to S3 a run makes: for an image of its own, for one in a .tar shard, and for what the run writes.
 
-    python benchmarks/storage_requests.py      # about three minutes
+    python benchmarks/storage_requests.py      # about four minutes
 
 Runs of a smaller and a larger number of images go to SeaweedFS through a proxy that counts; the difference is what an image more costs.
 What is asked of a key is told apart by where it lies: the images, the run's work (manifest and blocks), or the table and the record.
@@ -57,7 +57,7 @@ def counted(s3: S3, source: str, output: str) -> Counter[str]:
     """The requests of a run, by method and what they are for."""
     with Proxy(s3.endpoint) as proxy:
         known = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_DEFAULT_REGION": "us-east-1"}
-        command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", source, "--output", output]
+        command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", source, "--output", output, "--block-rows", "256"]
         subprocess.run(command, env=os.environ | known | {"AWS_ENDPOINT_URL": proxy.endpoint}, stdout=subprocess.DEVNULL, check=True)
         requests: Counter[str] = Counter()
         for (method, path), count in proxy.requests.items():
@@ -88,8 +88,8 @@ def measure(smaller: int, larger: int, folder: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smaller", type=int, default=4096, help="images of the smaller runs")
-    parser.add_argument("--larger", type=int, default=8192, help="images of the larger runs")
+    parser.add_argument("--smaller", type=int, default=1024, help="images of the smaller runs")
+    parser.add_argument("--larger", type=int, default=2048, help="images of the larger runs")
     parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ugrie-requests-") as folder:

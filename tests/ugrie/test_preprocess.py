@@ -18,6 +18,12 @@ from ugrie.preprocess import crop, to_rgb
 SIDES = st.integers(1, 150)
 
 
+@pytest.fixture(autouse=True)
+def no_limit(monkeypatch):
+    """Pillow's limit is the process's, and the pipeline's decoder sets it."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+
+
 def open_clips_crop(image: Image.Image, size: int) -> np.ndarray:
     """open_clip's own pipeline up to the tensor."""
     steps = open_clip.transform.image_transform(size, is_train=False).transforms
