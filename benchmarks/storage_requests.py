@@ -88,8 +88,8 @@ def measure(smaller: int, larger: int, folder: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smaller", type=int, default=1024, help="images of the smaller runs")
-    parser.add_argument("--larger", type=int, default=2048, help="images of the larger runs")
+    parser.add_argument("--smaller", type=int, default=512, help="images of the smaller runs")
+    parser.add_argument("--larger", type=int, default=1536, help="images of the larger runs")
     parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ugrie-requests-") as folder:
