@@ -12,8 +12,8 @@ from pipeline.spans import SPAN
 from pipeline.survey import Survey
 from pipeline.trial import Trial
 
-# What a block of its own and a run take of requests, as benchmarks/storage_requests.py counts them.
-GETS_A_BLOCK, PUTS_A_BLOCK = 3, 1
+# What a block takes of requests, as benchmarks/storage_requests.py counts them: three GETs and two HEADs, and a PUT.
+GETS_A_BLOCK, PUTS_A_BLOCK = 5, 1
 KEYS_A_PAGE = 1000
 GET_DOLLARS, PUT_DOLLARS = 0.4e-6, 5e-6  # S3's list prices, us-east-1
 START_SECONDS = (15.0, 60.0)  # of Ray, the imports and the model's weights

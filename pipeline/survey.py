@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from pipeline.config import AnnotateConfig
-from pipeline.history import past_runs
+from pipeline.history import past_runs, union
 from pipeline.manifest import new_images
 from pipeline.plan import annotated
 from pipeline.source import items
@@ -46,20 +46,22 @@ def survey(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> 
     counts: Counter[str] = Counter()
     draw, drawn = np.random.default_rng(seed), list[tuple[float, int, dict[str, Any]]]()
     hashes: list[np.ndarray] = []
+    place = 0
     for table in new_images(source, known, config.limit, counts):
         sizes = table["size"].drop_null()
         counts.update(bytes=int(np.sum(sizes.to_numpy())), sized=len(sizes))
         counts.update(in_files=len(table) - table["container"].null_count)
         hashes.append(_hashes(table))
-        drawn = _drawn(drawn, table, draw.random(len(table)), size)
-    contents = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
+        drawn = _drawn(drawn, table, draw.random(len(table)), place, size)
+        place += len(table)
+    told = sum(map(len, hashes))
     return Survey(
         listed=counts["listed"],
         known=counts["known"],
         new=counts["listed"] - counts["known"],
         bytes=counts["bytes"],
         sized=counts["sized"],
-        copies=len(contents) - len(np.unique(contents)) if len(contents) else None,
+        copies=told - len(union(hashes)) if told else None,
         in_files=counts["in_files"],
         repost_share=_repost_share([run["counts"] for run in past_runs(fs, root, tables.model)[:NIGHTS]]),
         sample=[row for _, _, row in sorted(drawn, key=lambda entry: entry[1])],
@@ -67,15 +69,14 @@ def survey(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> 
 
 
 def _hashes(table: pa.Table) -> np.ndarray:
-    """uint64: a hash of size and content for each image of its own whose version is its content's hash."""
+    """int64: a hash of size and content for each image of its own whose version is its content's hash."""
     rows = zip(table["size"].to_pylist(), table["version"].to_pylist(), table["container"].to_pylist(), strict=True)
     told = (f"{size}\0{version}" for size, version, container in rows if container is None and MD5.fullmatch(version))
-    return np.fromiter((xxhash.xxh64_intdigest(text.encode()) for text in told), np.uint64)
+    return np.fromiter((xxhash.xxh64_intdigest(text.encode()) for text in told), np.uint64).view(np.int64)
 
 
-def _drawn(drawn: list, table: pa.Table, lots: np.ndarray, size: int) -> list:
-    """Those with the lowest lots so far: (lot, place in the listing, row)."""
-    place = drawn[-1][1] + 1 if drawn else 0
+def _drawn(drawn: list, table: pa.Table, lots: np.ndarray, place: int, size: int) -> list:
+    """Those with the lowest lots so far: (lot, place among the new images, row). The table's first is at `place`."""
     lowest = np.argsort(lots)[:size]
     rows = table.take(pa.array(lowest)).to_pylist()
     return heapq.nsmallest(size, [*drawn, *((lots[i], place + int(i), row) for i, row in zip(lowest, rows, strict=True))])

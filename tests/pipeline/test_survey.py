@@ -50,8 +50,9 @@ def test_every_image_is_as_likely_as_any_other_to_be_drawn():
         for start in range(0, 30, 7):
             ids = np.arange(start, min(start + 7, 30))
             table = pa.table({"image_id": ids})
-            drawn = _drawn(drawn, table, draw.random(len(ids)), 3)
+            drawn = _drawn(drawn, table, draw.random(len(ids)), start, 3)
         assert len(drawn) == 3
+        assert all(place == row["image_id"] for _, place, row in drawn)
         times[[row["image_id"] for _, _, row in drawn]] += 1
     assert times.sum() == 900
     assert 10 < times.min() <= times.max() < 55, "30 on average"
