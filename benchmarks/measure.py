@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -74,3 +76,14 @@ def report(benchmark: str, results: Mapping[str, Any], as_json: bool) -> None:
     else:
         print(json.dumps(results, indent=1))
         print(f"\nwritten to {save(benchmark, results).name}")
+
+
+def seconds_of(program: list[str], source: str, output: Path, model: str, environment: dict[str, str]) -> float:
+    """The program's seconds from start to end. Raises CalledProcessError."""
+    clock = time.perf_counter()
+    command = [sys.executable, *program, "--input", source, "--output", str(output), "--model", model]
+    done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        print(done.stdout[-4000:], file=sys.stderr)
+        done.check_returncode()
+    return time.perf_counter() - clock

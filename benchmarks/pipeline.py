@@ -15,13 +15,9 @@ Needs UGRIE's `bench` extra, in an environment of its own: Daft wants an older p
 """
 
 import argparse
-import os
 import statistics
-import struct
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -29,16 +25,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import numpy as np
 import pyarrow.dataset as ds
-import torch
-from decode import enlarged
-from measure import report
-from PIL import Image
-from student import labelled, student, vit
+from measure import report, seconds_of
+from photos import corpus, jpegs
+from student import checkpoint_of
 
 from tests.plugins.s3 import seaweed
-from ugrie import preprocess
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = ROOT / "benchmarks" / "contenders"
@@ -49,26 +41,6 @@ PROGRAMS = {
     "daft, tower as ugrie's": [str(CONTENDERS / "with_daft.py"), "--tuned"],
     "ray data by hand": [str(CONTENDERS / "by_hand.py")],
 }
-
-
-def jpegs(photos: Path, megapixels: float | None) -> list[bytes]:
-    """The folder's photos as JPEG files, in the size they have or enlarged."""
-    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
-    if megapixels is None:
-        return [file.read_bytes() for file in files]
-    return [enlarged(file, megapixels) for file in files[:64]]
-
-
-def told_apart(jpeg: bytes, number: int) -> bytes:
-    """The JPEG with a comment: other bytes, the same pixels."""
-    comment = f"{number:08d}".encode()
-    return jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:]
-
-
-def corpus(sources: list[bytes], images: int, folder: Path) -> None:
-    folder.mkdir()
-    for number in range(images):
-        (folder / f"{number:06d}.jpg").write_bytes(told_apart(sources[number % len(sources)], number))
 
 
 @contextmanager
@@ -82,29 +54,6 @@ def stored(folder: Path, in_s3: bool) -> Iterator[tuple[str, dict[str, str]]]:
             s3.fs.put(str(place), f"{s3.bucket}/{place.name}", recursive=True)
         known = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_ENDPOINT_URL": s3.endpoint}
         yield f"s3://{s3.bucket}", known | {"AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@torch.inference_mode(False)
-def checkpoint_of(tower: str, photos: Path, folder: Path) -> None:
-    """Writes a checkpoint with a tower of random weights that tells these photos apart."""
-    encoder = vit(tower)
-    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
-    crops = np.stack([preprocess.crop(Image.open(file), encoder.config.crop_size) for file in files])
-    (embeddings,) = encoder.stream([crops])
-    model = student(labelled(embeddings.numpy()), encoder.config)
-    model.encoder = encoder
-    model.save_pretrained(folder, "# A tower of random weights, for measuring\n")
-
-
-def run(program: list[str], source: str, output: Path, model: str, environment: dict[str, str]) -> float:
-    """The program's seconds from start to end. Raises CalledProcessError."""
-    clock = time.perf_counter()
-    command = [sys.executable, *program, "--input", source, "--output", str(output), "--model", model]
-    done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode != 0:
-        print(done.stdout[-4000:], file=sys.stderr)
-        done.check_returncode()
-    return time.perf_counter() - clock
 
 
 def rows(output: Path) -> dict[str, dict]:
@@ -138,7 +87,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
                 took = {}
                 for size in sizes:
                     output = folder / f"{name}-{turn}-{size}"
-                    took[size] = run(PROGRAMS[name], f"{place}/{size}", output, model, environment)
+                    took[size] = seconds_of(PROGRAMS[name], f"{place}/{size}", output, model, environment)
                 print(f"{turn + 1}. {name}: {took}", file=sys.stderr, flush=True)
                 seconds[name].append(took)
                 written.setdefault(name, rows(output))

@@ -5,9 +5,13 @@ labels cut one principal component of them for each scheme into equally many pho
 two labels are as common as can be.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 
+from ugrie import preprocess
 from ugrie.checkpoint import TowerConfig
 from ugrie.data import Labelled
 from ugrie.encoder import Encoder
@@ -53,3 +57,15 @@ def student(data: Labelled, tower: TowerConfig, seed: int = 0) -> UGRIE:
     model = new_model(recipe, [load_scheme(name) for name in SCHEMES], tower)
     train(model, data, recipe)
     return model
+
+
+@torch.inference_mode(False)
+def checkpoint_of(tower: str, photos: Path, folder: Path) -> None:
+    """Writes a checkpoint with a tower of random weights that tells these photos apart."""
+    encoder = vit(tower)
+    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    crops = np.stack([preprocess.crop(Image.open(file), encoder.config.crop_size) for file in files])
+    (embeddings,) = encoder.stream([crops])
+    model = student(labelled(embeddings.numpy()), encoder.config)
+    model.encoder = encoder
+    model.save_pretrained(folder, "# A tower of random weights, for measuring\n")

@@ -31,6 +31,10 @@ class AnnotateConfig(BaseModel):
     model: str = Field("ugrie-tiny", description="A bundled checkpoint's name, a folder, or the URL of one")
     tower_weights: str | None = Field(None, description="File of CLIP weights, for a model that does not bundle its own")
     schemes: Names | None = Field(None, description="Emotion models to annotate, comma-separated; all that the model knows by default")
+    from_embeddings: bool = Field(
+        False,
+        description="The input is an output of UGRIE, whose embeddings another run kept: annotate its images from those, and read no image",
+    )
     date: dt.date = Field(
         default_factory=lambda: dt.datetime.now(dt.UTC).date(),
         description="The night's date: the partition dt=YYYY-MM-DD; today (UTC) by default",

@@ -21,8 +21,9 @@ THREADS = 16  # which wait for storage, most of the time
 PARTS = {"run_id": str, "model": str, "date": str, "finished_at": str, "schemes": dict, "counts": dict, "files": list, "config": dict}
 
 
-def past_runs(fs: fsspec.AbstractFileSystem, root: str, model: str) -> list[dict[str, Any]]:
-    """The records of the output's committed runs of a model ("name@digest"), the newest first: by date, then by when they finished.
+def past_runs(fs: fsspec.AbstractFileSystem, root: str, model: str | None = None) -> list[dict[str, Any]]:
+    """The records of the output's committed runs, or of those of a model ("name@digest"), the newest first: by date, then by when they
+    finished.
 
     Raises UserError where a file in OUTPUT/runs is no record, or one that another version of UGRIE wrote, of whatever model.
     """
@@ -30,7 +31,7 @@ def past_runs(fs: fsspec.AbstractFileSystem, root: str, model: str) -> list[dict
     with _readable():
         paths = listed(fs, folder, lambda: fs.ls(folder, detail=False) if fs.exists(folder) else [])
     records = mapped(lambda path: _record(fs, path), (path for path in paths if path.endswith(".json")), THREADS)
-    found = [record for record in records if record["model"] == model]
+    found = [record for record in records if model in (None, record["model"])]
     return sorted(found, key=lambda record: (record["date"], record["finished_at"]), reverse=True)
 
 

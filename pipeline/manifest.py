@@ -72,6 +72,8 @@ def image_id(item: Item) -> int:
 
 
 def _ids(items: Sequence[Item]) -> np.ndarray:
+    if items and items[0].image_id is not None:
+        return np.fromiter((item.image_id for item in items), np.int64, len(items))
     digests = (xxhash.xxh64_intdigest(f"{item.uri}\0{item.version}".encode()) for item in items)
     return np.fromiter(digests, np.uint64, len(items)).view(np.int64)
 
@@ -87,17 +89,18 @@ def write_manifest(
     block_rows: int | None = None,
     known: np.ndarray = NONE,
     limit: int | None = None,
+    most_block_rows: int = MAX_BLOCK_ROWS,
 ) -> Manifest:
-    """Writes the images in blocks of `block_rows`, by default 256, or fewer so that a small run has some blocks too.
+    """Writes the images in blocks of `block_rows`, by default `most_block_rows`, or fewer so that a small run has some blocks too.
 
     Those whose ids are `known` (int64, sorted) are left out, and so is what comes after the first `limit` of the others. An image that
     a table names twice is in once. Raises UserError where two different images share an id, which one of them would have to pay for.
     """
     counts: Counter[str] = Counter()
-    pieces = _pieces(new_images(items, known, limit, counts), MAX_BLOCK_ROWS * 16)
+    pieces = _pieces(new_images(items, known, limit, counts), most_block_rows * 16)
     first = next(pieces, SCHEMA.empty_table())
     if block_rows is None:
-        block_rows = min(MAX_BLOCK_ROWS, max(16, -(-len(first) // 16)))
+        block_rows = min(most_block_rows, max(16, -(-len(first) // 16)))
     for number, table in enumerate(_pieces(chain([first], pieces), block_rows * BLOCKS_PER_FILE)):
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")
@@ -131,7 +134,7 @@ def new_images(items: Iterable[Item], known: np.ndarray, limit: int | None, coun
                 first, before, new = first[:last], before[:last], new[:left]
             left -= len(new)
         counts.update(listed=int(first.sum()), known=int(before.sum()))
-        columns = zip(*(batch[i] for i in new), strict=True)
+        columns = zip(*(batch[i][:-1] for i in new), strict=True)
         if len(new):
             yield pa.table([pa.array(ids[new]), *map(pa.array, columns, SCHEMA.types[1:])], SCHEMA)
 

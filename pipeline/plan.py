@@ -17,9 +17,11 @@ import pydantic
 
 from pipeline import blocks
 from pipeline.config import AnnotateConfig
+from pipeline.embedded import embedded_items
 from pipeline.errors import PASSING, UserError
+from pipeline.gather import GROUP_ROWS
 from pipeline.history import image_ids, past_runs
-from pipeline.manifest import Manifest, write_manifest
+from pipeline.manifest import MAX_BLOCK_ROWS, Manifest, write_manifest
 from pipeline.source import items
 from pipeline.storage import connect, create_atomic, listed, read
 from pipeline.table import Tables
@@ -60,7 +62,7 @@ def committed(config: AnnotateConfig) -> dict[str, Any] | None:
     record = _read_json(fs, f"{root.rstrip('/')}/runs/{config.run_id}.json")
     if record is not None:
         settings = config.public()
-        keys = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_failed", "keep_embeddings")
+        keys = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_failed", "keep_embeddings", "from_embeddings")
         _check_same(config.run_id, record["config"], {key: settings[key] for key in keys})
     return record
 
@@ -79,11 +81,12 @@ def prepare(config: AnnotateConfig) -> Plan:
         "model": tables.model,
         "schemes": [scheme.name for scheme in tables.schemes],
         **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_failed", "keep_embeddings", "precision")},
+        **({"from_embeddings": True} if config.from_embeddings else {}),
     }
     if config.resume and "run_id" not in config.model_fields_set:
         config = config.model_copy(update={"run_id": _unfinished(fs, root, asked) or config.run_id})
     work = f"{root}/_work/{config.run_id}"
-    settled = _read_json(fs, f"{work}/plan.json") or _begin(config, fs, root, asked)
+    settled = _read_json(fs, f"{work}/plan.json") or _begin(config, fs, root, asked, tables)
     _check_same(config.run_id, settled["asked"], asked)
     sizes = {name: settled[name] for name in ("rows", "block_rows", "listed", "known")}
     manifest = Manifest(f"{work}/{settled['manifest']}", **sizes)
@@ -101,15 +104,18 @@ def prepare(config: AnnotateConfig) -> Plan:
     )
 
 
-def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> dict[str, Any]:
+def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any], tables: Tables) -> dict[str, Any]:
     """Lists the input and settles what the run is. Two drivers that begin the same run at once settle on one's list."""
     name = f"manifest-{uuid.uuid4().hex[:8]}"
     work = f"{root}/_work/{config.run_id}"
-    source = items(config.input, config.column, config.storage_options)
+    if config.from_embeddings:
+        source, most_block_rows = embedded_items(config.input, tables.tower, config.storage_options), GROUP_ROWS
+    else:
+        source, most_block_rows = items(config.input, config.column, config.storage_options), MAX_BLOCK_ROWS
     source = chain([next(source)], source)  # an input that is wrong is found before anything is read of earlier runs
     known = annotated(fs, root, config, asked["model"], asked["schemes"])
     try:
-        manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows, known, config.limit)
+        manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows, known, config.limit, most_block_rows)
         settled = {
             "asked": asked,
             "started_at": dt.datetime.now(dt.UTC).isoformat(),
@@ -177,12 +183,14 @@ def tables_of(config: AnnotateConfig) -> Tables:
         raise UserError(f"precision = int8 is for transformers, and the image tower of {model.name} is none: leave it at auto")
     if config.precision == "int8" and find_spec("onnxruntime") is None:
         raise UserError("precision = int8 needs ONNX Runtime: pip install 'ugrie[int8]', here and on every worker")
-    check_tower(model, config.tower_weights)
+    if not config.from_embeddings or config.tower_weights is not None:
+        check_tower(model, config.tower_weights)
     return Tables(
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
         embedding_dim=model.tower.embedding_dim if config.keep_embeddings else None,
         model=f"{model.name}@{checkpoint.digest(folder)}",
+        tower=checkpoint.tower_digest(folder, model, config.tower_weights),
     )
 
 

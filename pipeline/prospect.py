@@ -46,6 +46,10 @@ class Prospect:
 
 def prospect(config: AnnotateConfig, sample: int, cluster: Cluster) -> Prospect:
     """What a night with these settings would do. Raises an ExceptionGroup of UserErrors, one for every setting that is wrong."""
+    if config.from_embeddings:
+        raise UserError(
+            "from_embeddings = True: what is told here is what reading images takes, and none is read: try --limit 1000 instead"
+        )
     check(config)
     tables = tables_of(config)
     found = survey(config, tables, sample)

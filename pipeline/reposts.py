@@ -3,7 +3,7 @@
 One actor, which takes no CPU. It knows of every content hash so far which file of rows will have, or has, the row that the others are
 copied from: this run's block that claimed it first, or a file that an earlier run of the same model wrote. Workers ask it for some
 tens of images at once. What it holds may be lost, with its node or because it does not answer: then images are annotated again that
-need not have been, and no more than that. The copying, and what happens where there is nothing to copy, is `pipeline.commit`'s.
+need not have been, and no more than that. The copying, and what happens where there is nothing to copy, is `pipeline.gather`'s.
 """
 
 import datetime as dt

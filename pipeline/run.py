@@ -12,19 +12,21 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 
-from pipeline import commit
+from pipeline import commit, gather
 from pipeline.annotator import Annotator, AnnotatorSettings
 from pipeline.blocks import BlockWriter
 from pipeline.board import Board
 from pipeline.cluster import Shares, connect_ray, share_out
-from pipeline.commit import FailuresError, VerificationError
 from pipeline.config import AnnotateConfig
+from pipeline.counts import FailuresError, add, check_failures
 from pipeline.decode import Limits
 from pipeline.errors import StorageError, UserError
 from pipeline.fetch import Fetcher
+from pipeline.gather import VerificationError
 from pipeline.load import Loader
 from pipeline.plan import Plan, committed, prepare
 from pipeline.progress import Progress
+from pipeline.reannotator import Reannotator
 from pipeline.reposts import Past, Reposts
 from pipeline.stall import StalledError, watched
 from pipeline.storage import connect
@@ -91,8 +93,8 @@ def _record(plan: Plan) -> dict[str, Any]:
     work, tuning = _work(plan, share_out(plan.config), _reposts(plan)) if plan.todo else ({}, {})
     annotated = time.perf_counter()
     files = _gather(plan) if rows else []
-    counts = commit.add(files, plan.tables.schemes)
-    commit.check_failures(counts, plan.config.max_failed_ratio)
+    counts = add(files, plan.tables.schemes)
+    check_failures(counts, plan.config.max_failed_ratio)
     timings = {
         "plan_seconds": plan.seconds,
         "ray_seconds": started - clock,
@@ -105,7 +107,8 @@ def _record(plan: Plan) -> dict[str, Any]:
         "run_id": plan.config.run_id,
         "schema_version": SCHEMA_VERSION,
         "model": plan.tables.model,
-        "precision": _precision(plan.config) if rows else plan.config.precision,
+        "tower": plan.tables.tower,
+        "precision": None if plan.config.from_embeddings else _precision(plan.config) if rows else plan.config.precision,
         "date": config["date"],
         "started_at": plan.started_at.isoformat(timespec="seconds"),
         "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -144,6 +147,8 @@ def _precision(config: AnnotateConfig) -> str:
 def _reposts(plan: Plan) -> Reposts:
     """Knows whose each image's bytes are, also of the blocks that are done and, unless all is to be annotated anew, of earlier nights."""
     config = plan.config
+    if config.from_embeddings:
+        return Reposts()  # it costs more to ask than to annotate it
     days = 0 if config.reannotate else config.reuse_days
     return Reposts.open(
         Past(
@@ -181,21 +186,23 @@ def operators(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> tup
 
 
 def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset:
-    """The three operators over the blocks that are left. A row of the result is a block that was written."""
+    """The three operators over the blocks that are left; two, from embeddings. A row of the result is a block that was written."""
     loader, settings, writer = operators(plan, shares, board, reposts)
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
-    loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=shares.loaders), num_cpus=shares.load, **whole)
-    actors = ActorPoolStrategy(size=shares.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True)
-    annotated = loaded.map_batches(
-        Annotator,
-        fn_constructor_args=(settings,),
-        compute=actors,
-        num_cpus=shares.actor_cpus,
-        num_gpus=shares.actor_gpus,
+    in_actors: dict[str, Any] = {
+        "compute": ActorPoolStrategy(size=shares.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True),
+        "num_cpus": shares.actor_cpus,
+        "num_gpus": shares.actor_gpus,
         **whole,
-    )
+    }
+    if plan.config.from_embeddings:
+        arguments = (settings, plan.config.input, plan.config.output, plan.manifest)
+        annotated = numbers.map_batches(Reannotator, fn_constructor_args=arguments, **in_actors)
+    else:
+        loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=shares.loaders), num_cpus=shares.load, **whole)
+        annotated = loaded.map_batches(Annotator, fn_constructor_args=(settings,), **in_actors)
     return annotated.map_batches(writer, num_cpus=shares.write, **whole)
 
 
@@ -233,7 +240,8 @@ def _work(plan: Plan, shares: Shares, reposts: Reposts) -> tuple[dict[str, float
     if progress.rate:
         had = progress.seconds_since_first
         timings["annotators_busy"] = min(1.0, since_first["annotate"] / (had * shares.actors))
-        timings["loaders_busy"] = min(1.0, (since_first["fetch"] + since_first["decode"]) / (had * shares.loaders))
+        if not plan.config.from_embeddings:  # which has none
+            timings["loaders_busy"] = min(1.0, (since_first["fetch"] + since_first["decode"]) / (had * shares.loaders))
     return timings, tuning
 
 
@@ -244,7 +252,7 @@ def _gather(plan: Plan) -> list[dict[str, Any]]:
     one of its rows then, since an image can't be read as it was; no block does twice.
     """
     name = f"annotations/dt={plan.config.date.isoformat()}/part-{plan.config.run_id}-{plan.attempt}"
-    groups = commit.groups(plan.fs, plan.rows_folder, plan.manifest)
+    groups = gather.groups(plan.fs, plan.rows_folder, plan.manifest)
     files: dict[str, dict[str, Any]] = {}
     todo = {f"{name}-{i:05d}.parquet": group for i, group in enumerate(groups)}
     for times_left in reversed(range(1 + TIMES_AGAIN)):
@@ -261,8 +269,8 @@ def _gather(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _files(plan: Plan, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
-    """What the gatherer says of each file. So many are made at once as there are pairs of CPUs, since each takes some 0.7 GB of memory."""
-    gatherer = commit.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
+    """What the gatherer says of each file. So many are made at once as there are pairs of CPUs, since each takes some 0.4 GB of memory."""
+    gatherer = gather.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
     task: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(lambda target, numbers: gatherer(target, numbers))
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
     made: dict[str, dict[str, Any]] = {}

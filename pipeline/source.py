@@ -43,6 +43,7 @@ class Item(NamedTuple):
 
     Images within a file have the file's path as `container`, and as `position` the byte in a .tar or the row in a Parquet.
     The URI has no secrets: where it takes some to fetch the image, such as a link's signature, they are in `link`.
+    `image_id` is that of an image which a table of ours lists already; any other's follows from URI and version.
     """
 
     uri: str
@@ -51,6 +52,7 @@ class Item(NamedTuple):
     container: str | None = None
     position: int | None = None
     link: str | None = None
+    image_id: int | None = None
 
 
 def items(uri: str, column: str, options: Options) -> Iterator[Item]:

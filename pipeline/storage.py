@@ -5,10 +5,12 @@ refused are read anew before the next attempt, and are a `StorageError` if that 
 """
 
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from typing import IO, Any, TypeVar
 
 import fsspec
@@ -32,6 +34,7 @@ Options = dict[str, Any]
 T = TypeVar("T")
 RENEWING = threading.Lock()
 LOCAL = ("file", "local")
+UPLOADED = 8 * 2**20  # bytes at once, of a larger file
 
 
 def connect(uri: str, options: Options) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -236,7 +239,24 @@ def write_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
     Object stores show an object once its upload is complete. On a local disk the bytes go to a hidden neighbour that
     takes the file's name when it is complete.
     """
-    ask(fs, path, _writing(data), lambda seconds: _put(fs, path, data, seconds))
+    ask(fs, path, _writing(len(data)), lambda seconds: _put(fs, path, data, seconds))
+
+
+def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
+    """As `write_atomic`, of a local file's bytes, which are never in memory as a whole."""
+
+    def attempt(seconds: float) -> None:
+        if isinstance(fs, LocalFileSystem):
+            with open(file, "rb") as data, _draft(path, data) as draft:
+                os.replace(draft, path)
+        elif isinstance(fs, S3FileSystem):
+            fsspec.asyn.sync(fs.loop, fs._put_file, file, path, chunksize=UPLOADED, max_concurrency=4, timeout=seconds)
+        elif fs.async_impl:
+            fsspec.asyn.sync(fs.loop, fs._put_file, file, path, timeout=seconds)
+        else:
+            fs.put_file(file, path)
+
+    ask(fs, path, _writing(os.path.getsize(file)), attempt)
 
 
 def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
@@ -249,7 +269,7 @@ def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
     where the name is taken. fsspec's other storages look first and then write, unless they know better.
     """
     try:
-        ask(fs, path, _writing(data), lambda seconds: _put(fs, path, data, seconds, new=True))
+        ask(fs, path, _writing(len(data)), lambda seconds: _put(fs, path, data, seconds, new=True))
     except OSError as error:
         if not isinstance(error, FileExistsError) and retry.http_status(error) != 412:
             raise
@@ -258,13 +278,13 @@ def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
     return read(fs, path) == data
 
 
-def _writing(data: bytes) -> Policy:
-    return Policy(seconds=120 + len(data) / 1e6)  # at least a megabyte a second
+def _writing(size: int) -> Policy:
+    return Policy(seconds=120 + size / 1e6)  # at least a megabyte a second
 
 
 def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, seconds: float, new: bool = False) -> None:
     if isinstance(fs, LocalFileSystem):
-        with _draft(path, data) as draft:
+        with _draft(path, BytesIO(data)) as draft:
             (os.link if new else os.replace)(draft, path)
         return
     mode = {"mode": "create"} if new else {}
@@ -275,14 +295,14 @@ def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, seconds: float, 
 
 
 @contextmanager
-def _draft(path: str, data: bytes) -> Iterator[str]:
+def _draft(path: str, data: IO[bytes]) -> Iterator[str]:
     """A complete hidden neighbour of a file, which is gone in the end."""
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     draft = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
     try:
         with open(draft, "wb") as file:
-            file.write(data)
+            shutil.copyfileobj(data, file)
             file.flush()
             os.fsync(file.fileno())
         yield draft

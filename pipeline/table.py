@@ -35,6 +35,7 @@ class Tables:
     crop_size: int
     embedding_dim: int | None  # None: embeddings are not kept
     model: str
+    tower: str  # whose embeddings they are: `ugrie.checkpoint.tower_digest`
 
     @property
     def crop_bytes(self) -> int:
@@ -83,7 +84,7 @@ class Tables:
             s.name: {"kind": s.kind, "labels": s.label_names} | ({"values": s.values, "range": s.range} if s.kind == "ordinal" else {})
             for s in self.schemes
         }
-        about = {"schema_version": SCHEMA_VERSION, "model": self.model, "schemes": schemes}
+        about = {"schema_version": SCHEMA_VERSION, "model": self.model, "tower": self.tower, "schemes": schemes}
         return pa.schema(fields, metadata={"ugrie": json.dumps(about)})
 
 

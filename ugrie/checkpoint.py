@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, field_validator
+from safetensors import SafetensorError, deserialize
 
 from ugrie.errors import GivenError
 from ugrie.schemes import Scheme, SchemeError, did_you_mean
@@ -140,4 +141,25 @@ def digest(folder: Path) -> str:
     state = hashlib.sha256()
     for file in FILES:
         state.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    return state.hexdigest()[:12]
+
+
+def tower_digest(folder: Path, config: Config, weights: str | None = None) -> str:
+    """Twelve hexadecimal digits that tell the image tower from any other: checkpoints that share them read each other's embeddings.
+
+    They are of its description, and of its weights where those lie in the checkpoint or in the file `weights`. Raises CheckpointError.
+    """
+    state = hashlib.sha256(config.tower.model_dump_json().encode())
+    if weights is not None:
+        with open(weights, "rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    elif config.tower.name is None:
+        try:
+            tensors = sorted(deserialize((folder / "model.safetensors").read_bytes()))
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder / 'model.safetensors'} can't be read: {error}") from None
+        for name, tensor in tensors:
+            if name.startswith("encoder."):
+                state.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
+                state.update(tensor["data"])
     return state.hexdigest()[:12]

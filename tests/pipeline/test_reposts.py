@@ -108,7 +108,7 @@ def test_a_past_that_cannot_be_known_stops_nothing(caplog):
 # --- what earlier runs said
 
 
-TABLES = Tables((load_scheme("polarity2"), load_scheme("valence")), crop_size=8, embedding_dim=None, model="m@1")
+TABLES = Tables((load_scheme("polarity2"), load_scheme("valence")), crop_size=8, embedding_dim=None, model="m@1", tower="t")
 
 
 def past(output, **settings):
@@ -278,7 +278,7 @@ def first_night(contents, local_ray, tmp_path_factory):
 @pytest.fixture
 def encoded(monkeypatch):
     """How many images the annotator was given by the runs whose names are asked for: their blocks are left where they are."""
-    monkeypatch.setattr(run.commit, "tidy", lambda *_: None)
+    monkeypatch.setattr(run.gather, "tidy", lambda *_: None)
 
     def count(output, name):
         files = (output / "_work" / name / "rows").glob("*.parquet")
@@ -323,7 +323,7 @@ def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_ni
 def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, first_night, rows, monkeypatch, tmp_path):
     output = shutil.copytree(first_night, tmp_path / "out")
     (file,) = rows.record(output)["files"]
-    monkeypatch.setattr(run.commit, "groups", lambda *blocks, groups=run.commit.groups: (output / file).unlink() or groups(*blocks))
+    monkeypatch.setattr(run.gather, "groups", lambda *blocks, groups=run.gather.groups: (output / file).unlink() or groups(*blocks))
     record = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
     assert rows.differences(rows.of(output, record), apart, rows.file_name) == []
     assert record["counts"]["reposts"]["earlier"] == 0

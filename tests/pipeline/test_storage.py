@@ -1,5 +1,6 @@
 """Files anywhere fsspec reaches."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -164,6 +165,17 @@ def test_a_new_file_is_written_once(folder):
     assert [name.rpartition("/")[2] for name in fs.find(f"{path}/deep")] == ["a"]
     storage.write_atomic(fs, f"{path}/deep/a", b"third")
     assert fs.cat_file(f"{path}/deep/a") == b"third"
+
+
+@pytest.mark.parametrize("size", [0, 1000, 3 * 5 * 2**20 + 1], ids=["empty", "small", "in parts"])
+def test_a_local_file_is_uploaded_whole(folder, tmp_path_factory, monkeypatch, size):
+    fs, path = folder
+    monkeypatch.setattr(storage, "UPLOADED", 5 * 2**20)
+    file = tmp_path_factory.mktemp("uploaded") / "file"
+    file.write_bytes(os.urandom(size))
+    storage.upload_atomic(fs, str(file), f"{path}/deep/file")
+    assert fs.cat_file(f"{path}/deep/file") == file.read_bytes()
+    assert [name.rpartition("/")[2] for name in fs.find(f"{path}/deep")] == ["file"]
 
 
 def test_of_several_writers_at_once_one_succeeds(folder):

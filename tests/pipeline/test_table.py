@@ -12,7 +12,7 @@ SCHEMES = (load_scheme("ekman6"), load_scheme("valence"))
 
 
 def tables(embedding_dim=None):
-    return Tables(SCHEMES, crop_size=8, embedding_dim=embedding_dim, model="m@123")
+    return Tables(SCHEMES, crop_size=8, embedding_dim=embedding_dim, model="m@123", tower="t123")
 
 
 def test_the_output_has_the_columns_that_are_promised():
@@ -39,7 +39,7 @@ def test_what_identifies_a_row_is_never_null():
 
 def test_the_metadata_states_each_schemes_labels_in_order():
     about = json.loads(tables().output.metadata[b"ugrie"])
-    assert (about["schema_version"], about["model"]) == (SCHEMA_VERSION, "m@123")
+    assert (about["schema_version"], about["model"], about["tower"]) == (SCHEMA_VERSION, "m@123", "t123")
     ekman6, valence = about["schemes"]["ekman6"], about["schemes"]["valence"]
     assert ekman6 == {"kind": "categorical", "labels": ["anger", "disgust", "fear", "joy", "sadness", "surprise"]}
     assert (valence["kind"], valence["range"], valence["values"]) == ("ordinal", [1, 9], list(range(1, 10)))

@@ -73,13 +73,27 @@ class Operators:
 
     def gather(self, plan: Any, name: str, numbers: Sequence[int]) -> dict[str, Any]:
         """Writes these blocks as a file of the table, by its path within the output. Returns what the gatherer says of it."""
-        from pipeline.commit import Gatherer
+        from pipeline.gather import Gatherer
 
         return Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)(name, numbers)
 
+    def commit(self, plan: Any) -> dict[str, Any]:
+        """Does all blocks, gathers them into one file and commits the run. Returns its record."""
+        from pipeline.commit import write_record
+        from pipeline.table import SCHEMA_VERSION
+
+        self.do(plan)
+        date = plan.config.date.isoformat()
+        file = f"annotations/dt={date}/part-{plan.config.run_id}-{plan.attempt}-00000.parquet"
+        self.gather(plan, file, range(plan.manifest.blocks))
+        record = {"run_id": plan.config.run_id, "schema_version": SCHEMA_VERSION, "model": plan.tables.model, "tower": plan.tables.tower}
+        record |= {"precision": "fp32", "date": date, "finished_at": f"{date}T00:00:00+00:00", "counts": {}, "files": [file]}
+        record |= {"config": plan.config.public(), "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes}}
+        return write_record(plan.fs, plan.root, record)
+
     def rows(self, plan: Any) -> list[dict[str, Any]]:
         """Does all blocks and gathers them. Returns the table's rows, in order."""
-        from pipeline.commit import groups
+        from pipeline.gather import groups
 
         self.do(plan)
         rows = []

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ugrie import checkpoint
 from ugrie.checkpoint import CheckpointError
@@ -124,6 +125,38 @@ def test_bytes_do_not_wander_between_files_unnoticed(folder):
     (folder / "config.json").write_bytes(tokenizer)
     (folder / "tokenizer.json").write_bytes(config)
     assert checkpoint.digest(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("part", "differs"), [("bart.", False), ("mapper.", False), ("encoder.", True)], ids=["BART", "the mapper", "the tower"]
+)
+def test_a_towers_digest_is_that_of_its_own_weights(tmp_path, part, differs):
+    folder = shutil.copytree(checkpoint.find("ugrie-tiny"), tmp_path / "mine")
+    config = checkpoint.read_config(folder)
+    before = checkpoint.tower_digest(folder, config)
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.startswith(part))
+    weights[name] = weights[name] + 1
+    save_file(weights, folder / "model.safetensors")
+    assert (checkpoint.tower_digest(folder, config) != before) == differs
+
+
+def test_a_towers_digest_is_that_of_its_description(tmp_path):
+    folder = checkpoint.find("ugrie-l14")
+    config = checkpoint.read_config(folder)
+    before = checkpoint.tower_digest(folder, config)
+    (tmp_path / "weights.safetensors").write_bytes(b"weights")
+    other = config.model_copy(update={"tower": config.tower.model_copy(update={"pretrained": "laion2b"})})
+    found = {before, checkpoint.tower_digest(folder, other), checkpoint.tower_digest(folder, config, str(tmp_path / "weights.safetensors"))}
+    assert len(found) == 3
+    assert checkpoint.tower_digest(folder, config.model_copy(update={"name": "another"})) == before
+
+
+def test_a_tower_in_a_broken_file_has_no_digest(tmp_path):
+    folder = shutil.copytree(checkpoint.find("ugrie-tiny"), tmp_path / "mine")
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors can't be read"):
+        checkpoint.tower_digest(folder, checkpoint.read_config(folder))
 
 
 def test_schemes_are_stated_in_the_order_asked(model):
