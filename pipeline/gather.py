@@ -130,7 +130,7 @@ class Gatherer:
             found += self._of_file(fs, f"{root}/{owner}", wanted[owner])
         copied = pa.concat_tables(found).combine_chunks()
         there = copied["content_hash"].combine_chunks()
-        return copied, [number for number, rows in copies.items() if not pc.all(pc.is_in(rows["content_hash"], there)).as_py()]
+        return copied, [number for number, rows in copies.items() if not pc.all(pc.is_in(rows["content_hash"], there), min_count=0).as_py()]
 
     @property
     def _kept(self) -> pa.Schema:

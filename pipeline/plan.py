@@ -80,8 +80,8 @@ def prepare(config: AnnotateConfig) -> Plan:
         "input": config.public()["input"],
         "model": tables.model,
         "schemes": [scheme.name for scheme in tables.schemes],
-        **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_failed", "keep_embeddings", "precision")},
-        **({"from_embeddings": True} if config.from_embeddings else {}),
+        **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_failed", "from_embeddings", "keep_embeddings")},
+        "precision": config.precision,
     }
     if config.resume and "run_id" not in config.model_fields_set:
         config = config.model_copy(update={"run_id": _unfinished(fs, root, asked) or config.run_id})

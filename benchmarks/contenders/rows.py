@@ -6,7 +6,7 @@ import os
 import fsspec
 import pyarrow as pa
 
-from pipeline.annotator import scheme_column
+from pipeline.answers import scheme_column
 from ugrie.annotation import Prediction
 
 BATCH = 64

@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.annotator import Annotator, scheme_column, view
+from pipeline.annotator import Annotator, view
 from pipeline.config import AnnotateConfig
 from pipeline.plan import prepare
-from ugrie.schemes import load_scheme
 
 
 @pytest.fixture(scope="module")
@@ -134,15 +133,3 @@ def test_crops_are_seen_without_a_copy_wherever_they_begin():
     assert np.array_equal(view(pa.chunked_array([column.slice(2, 2)]), 2), pixels[2:4])
     assert np.array_equal(view(pa.chunked_array([column.slice(0, 1), column.slice(3)]), 2), pixels[[0, 3, 4]])
     assert not view(pa.chunked_array([column]), 2).flags.owndata
-
-
-@pytest.mark.parametrize("name", ["polarity3", "valence"])
-def test_a_row_without_a_choice_is_null_in_its_schemes_column(name):
-    scheme = load_scheme(name)
-    probs = np.full((2, len(scheme.labels)), np.nan, np.float32)
-    probs[1] = np.eye(len(scheme.labels))[1]
-    column = scheme_column(scheme, probs, np.array([-1, 1])).to_pylist()
-    assert column[0] is None
-    assert column[1]["probs"][1] == 1
-    assert column[1].get("label", scheme.label_names[1]) == scheme.label_names[1]
-    assert column[1].get("value", 2.0) == 2.0

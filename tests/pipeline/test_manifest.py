@@ -87,7 +87,7 @@ def test_reading_a_block_gives_exactly_its_images(tmp_path, fs):
         table = written.read(fs, block)
         assert table.schema.equals(manifest.SCHEMA)
         assert len(table) == written.rows_of(block)
-        assert table.to_pylist() == [{"image_id": image_id(item), **item._asdict()} for item in expected]
+        assert table.to_pylist() == [{**item._asdict(), "image_id": image_id(item)} for item in expected]
 
 
 def test_a_long_manifest_is_several_files(tmp_path, fs):

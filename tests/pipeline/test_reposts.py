@@ -278,7 +278,7 @@ def first_night(contents, local_ray, tmp_path_factory):
 @pytest.fixture
 def encoded(monkeypatch):
     """How many images the annotator was given by the runs whose names are asked for: their blocks are left where they are."""
-    monkeypatch.setattr(run.gather, "tidy", lambda *_: None)
+    monkeypatch.setattr(run.commit, "tidy", lambda *_: None)
 
     def count(output, name):
         files = (output / "_work" / name / "rows").glob("*.parquet")
