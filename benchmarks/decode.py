@@ -4,7 +4,8 @@
 
 The photos of a folder as they are, and then enlarged to 12 megapixels and saved as JPEG (quality 90). Every photo is decoded
 and cropped by both ways, in turn, in one process on one core; the crops are compared pixel by pixel (PSNR) and label by label, as
-the model annotates them.
+the model annotates them. How many labels a difference of that size moves by chance is measured with Pillow's crops to which each
+photo's own differences were added in a random order.
 """
 
 import argparse
@@ -50,6 +51,12 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(np.mean((one.astype(float) - other) ** 2), 1e-9)))
 
 
+def noisy(one: np.ndarray, other: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """The first crop with the other's differences from it, each at another place and in another channel."""
+    differences = draw.permutation((other.astype(int) - one).reshape(-1)).reshape(one.shape)
+    return np.clip(one + differences, 0, 255).astype(np.uint8)
+
+
 def measure(files: list[Path], model: UGRIE, megapixels: float | None) -> dict:
     size = model.config.tower.crop_size
     ways = {"pillow": by_pillow, "ours": by_ours}
@@ -62,11 +69,18 @@ def measure(files: list[Path], model: UGRIE, megapixels: float | None) -> dict:
             crops[name].append(way(data, size))
             seconds[name].append(time.perf_counter() - clock)
     noise = [psnr(one, other) for one, other in zip(*crops.values(), strict=True)]
-    sentences, moved = {}, Counter[str]()
-    for name in ways:
-        sentences[name] = model.annotate(crops[name])
-    for one, other in zip(*sentences.values(), strict=True):
-        moved.update(scheme for scheme in one.readings if one[scheme].label != other[scheme].label)
+    draw = np.random.default_rng(0)
+    crops["by chance"] = [noisy(one, other, draw) for one, other in zip(crops["pillow"], crops["ours"], strict=True)]
+    said = {name: model.annotate(each) for name, each in crops.items()}
+    moved = {
+        name: Counter(
+            scheme
+            for one, other in zip(said["pillow"], said[name], strict=True)
+            for scheme in one.readings
+            if one[scheme].label != other[scheme].label
+        )
+        for name in ("ours", "by chance")
+    }
     medians = {name: 1000 * statistics.median(times) for name, times in seconds.items()}
     return {
         "photos": len(files),
@@ -74,7 +88,8 @@ def measure(files: list[Path], model: UGRIE, megapixels: float | None) -> dict:
         "times_pillow": round(medians["pillow"] / medians["ours"], 2),
         "psnr_least": round(min(noise), 1),
         "psnr_median": round(statistics.median(noise), 1),
-        "labels_moved": {scheme: moved[scheme] for scheme in sentences["ours"][0].readings},
+        "labels_moved": {scheme: moved["ours"][scheme] for scheme in said["ours"][0].readings},
+        "labels_moved_by_chance": {scheme: moved["by chance"][scheme] for scheme in said["ours"][0].readings},
     }
 
 
