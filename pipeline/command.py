@@ -14,6 +14,14 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from ugrie.errors import one_line
 
+EXIT_CODES = {
+    0: "the run is committed, or there was nothing new",
+    1: "it failed, or too much of it did (`--max-failed-ratio`); the same `--run-id` goes on",
+    2: "a setting, the input or the output is wrong: nothing was begun",
+    130: "interrupted (SIGINT); the same `--run-id` goes on",
+    143: "told to stop (SIGTERM); the same `--run-id` goes on",
+}
+
 
 def with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
     """Runs an app with what its file of settings says, where a flag does not say otherwise. Raises UserError and CycloptsError."""
