@@ -31,7 +31,10 @@ def with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
 
 
 def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int:
-    """Runs a job with these arguments, those of the command line by default. Returns the exit code: 2 where a setting is wrong."""
+    """Runs a job with these arguments, those of the command line by default. Returns the exit code: 2 where a setting is wrong.
+
+    An interruption ends it with 130: cyclopts does that.
+    """
     app.config = ()
     try:
         app.meta(tokens, exit_on_error=False, print_error=False)
@@ -40,8 +43,6 @@ def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int
             for problem in problems(each):
                 print(f"{name}: {problem}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
