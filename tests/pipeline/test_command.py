@@ -76,6 +76,7 @@ def test_a_flag_can_take_back_what_a_file_says(job, tmp_path):
     assert (job.config.resume, job.config.limit) == (False, 4)
 
 
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 def test_without_arguments_the_command_line_is_read(job, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["job.py", *ASKED])
     assert run_command(job.app, "job") == 0

@@ -183,3 +183,8 @@ def test_settings_that_are_right_pass_and_each_wrong_one_is_told_alone(annotated
         (problem,) = problems.value.exceptions
         assert isinstance(problem, UserError)
         assert message in str(problem)
+
+
+def test_a_night_from_embeddings_is_refused_since_it_reads_no_image(annotated):
+    with pytest.raises(UserError, match=r"from_embeddings = True: .* try --limit 1000 instead"):
+        prospect(annotated.model_copy(update={"from_embeddings": True}), 64, CPUS)
