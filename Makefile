@@ -11,7 +11,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint bench chaos train-tiny train-l14 clean
+.PHONY: help demo test fuzz lint docs bench chaos train-tiny train-l14 clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9 -]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 24
@@ -31,6 +31,9 @@ lint: .venv/dev  ## check format, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+docs: .venv/dev  ## write docs/reference.md anew, from the settings that there are
+	@$(BIN)/python -m pipeline.reference docs/reference.md
 
 bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/results/, about two hours (PHOTOS=DIR: JPEG photos)
 	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder of JPEG photos"; exit 2; }

@@ -14,6 +14,14 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from ugrie.errors import one_line
 
+EXIT_CODES = {
+    0: "the run is committed, or there was nothing new",
+    1: "it failed, or too much of it did (`--max-failed-ratio`); the same `--run-id` goes on",
+    2: "a setting, the input or the output is wrong: nothing was begun",
+    130: "interrupted (SIGINT); the same `--run-id` goes on",
+    143: "told to stop (SIGTERM); the same `--run-id` goes on",
+}
+
 
 def with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
     """Runs an app with what its file of settings says, where a flag does not say otherwise. Raises UserError and CycloptsError."""
@@ -23,7 +31,10 @@ def with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
 
 
 def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int:
-    """Runs a job with these arguments, those of the command line by default. Returns the exit code: 2 where a setting is wrong."""
+    """Runs a job with these arguments, those of the command line by default. Returns the exit code: 2 where a setting is wrong.
+
+    An interruption ends it with 130: cyclopts does that.
+    """
     app.config = ()
     try:
         app.meta(tokens, exit_on_error=False, print_error=False)
@@ -32,8 +43,6 @@ def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int
             for problem in problems(each):
                 print(f"{name}: {problem}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

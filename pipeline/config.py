@@ -59,7 +59,7 @@ class AnnotateConfig(BaseModel):
         default_factory=dict, description="fsspec's options for input and output, as a JSON object; never recorded"
     )
     keep_embeddings: bool = Field(False, description="Write each image's embedding too")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda)$", description="auto, cpu or cuda: auto takes GPUs where Ray has them")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda: auto takes GPUs where Ray has them")
     precision: Precision = Field("auto", description="The image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU")
     num_actors: int | None = Field(None, ge=1, description="Copies of the model; by default one per GPU (or share of one), or by the CPUs")
     num_loaders: int | None = Field(None, ge=1, description="Blocks that are fetched and decoded at once; by default as the CPUs allow")

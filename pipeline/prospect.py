@@ -152,10 +152,10 @@ def _three(values: Range, shown: Callable[[float], str]) -> str:
 
 def _bytes(value: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000
-    return f"{value:,.3g} TB"
+    return f"{value:.3g} TB" if value < 999.5 else f"{value:,.0f} TB"
 
 
 def _dollars(value: float) -> str:

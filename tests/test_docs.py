@@ -1,12 +1,38 @@
-"""What the documentation says of the tests and of its own pages."""
+"""What the documentation says of the tests, of the commands that there are, and of its own pages."""
 
+import importlib.util
 import re
+import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from pipeline.config import AnnotateConfig
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"python (?!-)(\S+\.py)([^`\n|]*)")
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+RAYS = {"--object-store-memory", "--working-dir"}  # flags of Ray's own commands
+
+
+@cache
+def flags(script: Path) -> set[str]:
+    """The flags of a job, a benchmark or an example."""
+    if script.parent.name != "jobs":
+        return set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", script.read_text()))
+    spec = importlib.util.spec_from_file_location(f"docs_{script.stem}", script)
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    apps = [job.app, job.app.meta] if hasattr(job, "with_config") else [job.app]
+    return {"--help"}.union(*(argument.names for app in apps for argument in app.assemble_argument_collection()))
+
+
+def commands(text: str) -> list[tuple[Path, list[str]]]:
+    """Each script that is run in a text, and the flags that it is given."""
+    found = COMMAND.findall(re.sub(r"\\\n\s*", "", text))
+    return [(ROOT / name, re.findall(r"(?<=\s)--[\w-]+", QUOTED.sub("", arguments))) for name, arguments in found]
 
 
 def test_every_test_that_a_promise_names_is_there():
@@ -29,3 +55,42 @@ def test_every_link_within_the_documentation_leads_somewhere(page):
                 target,
                 anchor,
             )
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted(ROOT.glob("jobs/*.py")), *sorted(ROOT.glob("docs/examples/*.py"))], ids=lambda page: page.name
+)
+def test_every_command_has_the_flags_that_it_is_shown_with(page):
+    for script, given in commands(page.read_text()):
+        assert script.is_file(), script
+        assert set(given) <= flags(script), script.name
+
+
+def test_commands_are_found_in_what_pages_hold():
+    """So that the test above has something to find."""
+    text = "ray job submit -- python jobs/plan.py --sample 4 --model 'x --y' \\\n  --json\n`python jobs/clean.py --dry-run`, `--older-than`"
+    assert commands(text) == [(ROOT / "jobs/plan.py", ["--sample", "--model", "--json"]), (ROOT / "jobs/clean.py", ["--dry-run"])]
+    assert {"--sample", "--input", "--config", "--json"} <= flags(ROOT / "jobs/plan.py")
+    assert "--sample" not in flags(ROOT / "jobs/annotate.py")
+    assert sum(len(commands(page.read_text())) for page in PAGES) > 15
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_flag_and_target_that_a_page_names_is_there(page):
+    """Flags in code marks, alone or with a value."""
+    there = set().union(*(flags(path) for folder in ("jobs", "benchmarks", "docs/examples") for path in ROOT.glob(f"{folder}/*.py")))
+    assert set(re.findall(r"`(--[\w-]+)", page.read_text())) - there - RAYS == set()
+    targets = re.findall(r"^([a-z][\w -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = set(re.findall(r"(?:`|^)make ([\w-]+)", page.read_text(), re.MULTILINE))
+    assert named - {name for line in targets for name in line.split()} == set()
+
+
+def test_the_file_of_settings_in_the_guide_is_one():
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "annotating.md").read_text(), re.DOTALL)
+    assert AnnotateConfig(**tomllib.loads(text)).max_failed_ratio == 0.1
+
+
+def test_the_index_has_a_line_for_every_page():
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)", index.read_text())}
+    assert set(PAGES) - linked == {index}

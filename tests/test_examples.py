@@ -3,14 +3,22 @@
 import importlib
 import json
 import re
+import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+
+from pipeline.config import AnnotateConfig
+from pipeline.plan import prepare
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -20,9 +28,9 @@ def example(monkeypatch, capsys, finished):
     """Runs an example with the output of a run. Returns the module, and what it printed."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(EXAMPLES)])
 
-    def run(name, *flags):
+    def run(name, *flags, output=finished.output):
         module = importlib.import_module(name)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", str(finished.output), *map(str, flags)])
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", str(output), *map(str, flags)])
         module.main()
         return module, capsys.readouterr().out
 
@@ -71,6 +79,55 @@ def test_tensors(example, finished, rows_ok):
     assert found == {row["image_id"]: row["valence"]["probs"] for row in rows_ok}
 
 
+def test_a_frame_of_pandas(example, finished):
+    module, said = example("pandas_table")
+    assert re.search(r"\nok +34\n", said)
+    assert re.search(r"\npositive +0\.\d+ +\d\.\d+ +\d\.\d+\n", said)
+    table, schemes = module.committed(str(finished.output))
+    images, rows = module.frame(table, schemes), table.to_pylist()
+    assert images["polarity3"].cat.categories.tolist() == ["negative", "neutral", "positive"]
+    assert images["width"].dtype == pd.Int32Dtype()
+    for name, part in (("polarity3", "label"), ("polarity3_score", "score"), ("valence", "value")):
+        struct = name.removesuffix("_score")
+        expected = [row[struct] and row[struct][part] for row in rows]
+        assert [None if pd.isna(value) else value for value in images[name]] == expected
+    probs = module.probabilities(table, "valence", 9)
+    assert np.isnan(probs).all(axis=1).tolist() == (images["status"] != "ok").tolist()
+    assert [row.tolist() for row in probs if not np.isnan(row).any()] == [row["valence"]["probs"] for row in rows if row["valence"]]
+
+
+def test_a_frame_has_the_newest_row_of_each_image_whatever_its_schemes(example, finished, tmp_path):
+    shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
+    later = pq.read_table(tmp_path / finished.record["files"][0]).filter(pc.field("status") == "ok").slice(0, 3).drop_columns("arousal")
+    when = pc.add(later["annotated_at"], pa.scalar(timedelta(days=1)))
+    pq.write_table(later.set_column(later.column_names.index("annotated_at"), "annotated_at", when), tmp_path / "later.parquet")
+    (tmp_path / "runs" / "a.json").write_text(json.dumps({"files": ["later.parquet"]}))
+    module, _ = example("pandas_table", output=tmp_path)
+    images = module.frame(*module.committed(str(tmp_path)))
+    assert len(images) == images["image_id"].nunique() == 40
+    changed = images["image_id"].isin(later["image_id"].to_pylist())
+    assert images.loc[changed, "arousal"].isna().all()
+    assert images.loc[~changed & (images["status"] == "ok"), "arousal"].notna().all()
+
+
+def test_images_that_look_alike(example, operators, images, tmp_path):
+    """Of five pictures and a smaller copy of one."""
+    (tmp_path / "in").mkdir()
+    for seed in range(5):
+        (tmp_path / "in" / f"{seed}.jpg").write_bytes(images.jpeg(seed))
+    (tmp_path / "in" / "again.png").write_bytes(images.encoded(images.picture(3).resize((80, 60)), "PNG"))
+    operators.rows(prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path), keep_embeddings=True)))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "r.json").write_text(json.dumps({"files": ["annotations/part-0.parquet"]}))
+    _, said = example("similar", "--uri", f"file://{tmp_path}/in/3.jpg", "--count", "2", output=tmp_path)
+    assert re.search(rf"the nearest\n  0\.9\d+  valence \d\.\d  file://{tmp_path}/in/again\.png\n", said)
+    assert len(re.findall(r"^  ", said.partition("more pleasant")[0], re.MULTILINE)) == 2
+    with pytest.raises(SystemExit, match="has no annotated image file:///gone"):
+        example("similar", "--uri", "file:///gone", output=tmp_path)
+    with pytest.raises(SystemExit, match="has no embeddings: annotate with --keep-embeddings"):
+        example("similar")
+
+
 @pytest.mark.parametrize("name", ["spark", "trino"])
 def test_tables_are_defined_with_their_columns(finished, name):
     text = (EXAMPLES / f"{name}.sql").read_text()
@@ -89,9 +146,9 @@ def test_the_page_of_examples_names_them_all():
 
 
 def test_the_queries_of_the_pages_are_valid(finished, monkeypatch):
-    """Those in the README and in tables.md, against the run's output."""
+    """Against the run's output."""
     base = duckdb.connect()
-    for page in ("README.md", "docs/tables.md"):
+    for page in ("README.md", "docs/tables.md", "docs/annotating.md"):
         for block in re.findall(r"```sql\n(.*?)```", (EXAMPLES.parents[1] / page).read_text(), re.DOTALL):
             base.execute(block.replace("OUTPUT", str(finished.output)))
     assert json.loads((finished.output / "runs" / "undisturbed.json").read_text())["counts"]["rows"] == 40

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 
 class Annotations(IterableDataset):
-    """{image_id int64, probs float32 [labels]} of each annotated image. Workers share the files' fragments among them."""
+    """{image_id int64, probs float32 [labels]} of each annotated row of committed runs: an image that was annotated again comes again.
+    Workers share the files among them."""
 
     def __init__(self, output: Path, scheme: str):
         records = [json.loads(path.read_text()) for path in sorted((output / "runs").glob("*.json"))]

@@ -1,0 +1,20 @@
+"""How tests list a source: its items, and the last part of their URIs."""
+
+from pathlib import Path
+
+from pipeline import source
+
+
+def items(uri, column="uri"):
+    return list(source.items(str(uri), column, {}))
+
+
+def names(uri, column="uri"):
+    return [item.uri.rpartition("/")[2] for item in items(uri, column)]
+
+
+def write(folder: Path, *files: str, data: bytes = b"x") -> Path:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(data)
+    return folder
