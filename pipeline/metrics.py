@@ -51,7 +51,7 @@ class Metrics:
         self.stages: set[str] = set()
         self.meters = meters(plan.tables.model)
         self.info = {"run_id": plan.config.run_id, "date": plan.config.date.isoformat(), "device": shares.device}
-        self.workers = {"annotators": shares.actors, "loaders": shares.loaders}
+        self.workers = {"annotators": shares.actors} | ({} if plan.config.from_embeddings else {"loaders": shares.loaders})
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="metrics", daemon=True)
 

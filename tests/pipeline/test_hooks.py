@@ -256,7 +256,9 @@ def test_that_one_hook_is_wrong_is_told_to_the_other(told):
     assert told.notes()[0]["UGRIE_STATUS"] == "refused"
 
 
-@pytest.mark.parametrize("target", ["https://chat.org/services/x", "http://localhost:8080/x", "http://[::1]/x", "true", "sh -c 'exit 0' https://chat.org/"])
+@pytest.mark.parametrize(
+    "target", ["https://chat.org/services/x", "http://localhost:8080/x", "http://[::1]/x", "true", "sh -c 'exit 0' https://chat.org/"]
+)
 def test_these_can_be_told(target):
     assert Hook.of(config(on_failure=target), "on_failure").is_address == (target.partition(":")[0] in ("http", "https"))
 

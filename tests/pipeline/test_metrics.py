@@ -14,6 +14,7 @@ from ray.util.metrics import Counter
 from pipeline import metrics
 from pipeline.board import Board
 from pipeline.cluster import Shares
+from pipeline.config import AnnotateConfig
 from pipeline.metrics import METRICS, NOT_BEGUN, Metrics, tell_success
 from pipeline.progress import Progress
 
@@ -55,8 +56,8 @@ def heard(monkeypatch):
     return heard
 
 
-def of_run(board, progress=None, blocks=4, model="m@1"):
-    config = SimpleNamespace(run_id="r", date=dt.date(2026, 1, 2))
+def of_run(board, progress=None, blocks=4, model="m@1", **settings):
+    config = AnnotateConfig(input="in", output="out", run_id="r", date=dt.date(2026, 1, 2), **settings)
     plan = SimpleNamespace(config=config, tables=SimpleNamespace(model=model), todo=tuple(range(blocks)))
     return Metrics(plan, SHARES, board, progress or Progress(36))
 
@@ -89,6 +90,11 @@ def test_gauges_say_where_the_run_is(heard):
     assert (heard("ugrie_workers", kind="annotators"), heard("ugrie_workers", kind="loaders")) == (2, 3)
     assert heard("ugrie_run_info", run_id="r", date="2026-01-02", device="cpu") == 1
     assert ("ugrie_images_per_second",) not in heard, "it is not known before the second block"
+
+
+def test_a_run_that_reads_no_images_has_no_loaders(heard):
+    of_run(Board(), from_embeddings=True).tell()
+    assert [tags for name, *tags in heard if name == "ugrie_workers"] == [[("kind", "annotators")]]
 
 
 def test_a_stage_that_no_block_is_in_any_more_is_at_zero(heard):
