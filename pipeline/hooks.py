@@ -78,7 +78,7 @@ class Hook:
     def _check_address(self) -> None:
         try:
             parts = urlsplit(self.target)
-            valid = bool(parts.hostname) and (parts.port or 1) > 0 and not any(c.isspace() for c in self.target)
+            valid = bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"[!-~]+", self.target)
         except ValueError:
             valid = False
         if not valid:

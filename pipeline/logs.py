@@ -22,7 +22,8 @@ def write_as(log_format: LogFormat) -> None:
     """Sets the form of the log's lines, from here on: those of warnings and of errors that nobody foresaw, too."""
     if log_format == "json":
         for handler in logging.getLogger().handlers:
-            handler.setFormatter(FORMATTER)
+            if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+                handler.setFormatter(FORMATTER)
         logging.captureWarnings(True)
         sys.excepthook = _unforeseen
 

@@ -1,6 +1,5 @@
 """The job as it is started: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
 
-import io
 import json
 import logging
 import re
@@ -148,8 +147,7 @@ def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
 
 def test_json_lines_say_how_a_run_ended(job, finished, capsys, monkeypatch):
     """One that is committed, and one whose settings are wrong."""
-    stream = io.StringIO()
-    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
     monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     tokens = [
@@ -166,8 +164,8 @@ def test_json_lines_say_how_a_run_ended(job, finished, capsys, monkeypatch):
     assert job.run([*tokens, "--limit", "3"]) == 2
     logging.captureWarnings(False)
     said = capsys.readouterr()
-    assert said.out == said.err == ""
-    begun, ended, wrong = map(json.loads, stream.getvalue().splitlines())
+    assert said.out == ""
+    begun, ended, wrong = map(json.loads, said.err.splitlines())
     assert begun["message"].startswith("run undisturbed is done already")
     assert begun["run_id"] == ended["run_id"] == "undisturbed"
     assert (ended["status"], ended["exit_code"], ended["counts"]) == ("succeeded", 0, finished.record["counts"])

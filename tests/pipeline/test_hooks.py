@@ -240,6 +240,7 @@ def test_a_command_that_takes_too_long_is_ended_with_what_it_started(monkeypatch
         ("https://chat.org:port/hunter2", "on_success is no valid address: .*"),
         ("https://[::/hunter2", "on_success is no valid address: .*"),
         ("https://chat.org/hunter2 now", "on_success is no valid address: .*"),
+        ("https://chat.org/hünter2", "on_success is no valid address: .*"),
         ("http://chat.org/hunter2", "on_success is an address of http://: give one of https:// .*"),
         ("s3://bucket/hunter2", "on_success is an address of s3://: give one of https:// .*"),
     ],
