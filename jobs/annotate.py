@@ -20,20 +20,29 @@ from cyclopts import App, Parameter
 
 from pipeline.command import run_command, with_config
 from pipeline.config import AnnotateConfig
+from pipeline.logs import complain, write_as
 
 app = App(name="annotate", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 
 
 @app.default
 def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
-    from pipeline.run import RunError, annotate
+    write_as(config.log_format)
+    from pipeline.errors import RunError
+    from pipeline.hooks import success, with_hooks
+    from pipeline.run import annotate
     from pipeline.summary import summary
 
     try:
-        record = annotate(config)
+        record = with_hooks(config, annotate)
     except RunError as error:
-        sys.exit(f"annotate: {error}")
-    print(summary(record, config.output))
+        complain("annotate", str(error))
+        sys.exit(1)
+    if config.log_format == "json":
+        about = success(config, record)
+        logging.getLogger("annotate").info(about.pop("message"), extra=about)
+    else:
+        print(summary(record, config.output))
 
 
 @app.meta.default

@@ -20,6 +20,7 @@ from cyclopts.validators import Number
 
 from pipeline.command import run_command, with_config
 from pipeline.config import AnnotateConfig
+from pipeline.logs import write_as
 
 app = App(name="plan", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 
@@ -34,6 +35,7 @@ def plan(
     dollars_an_hour: Annotated[float | None, Parameter(validator=Number(gte=0), help="What the cluster costs an hour")] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print all of it as JSON")] = False,
 ) -> None:
+    write_as(config.log_format)
     from pipeline.forecast import Cluster
     from pipeline.prospect import page, prospect
 

@@ -6,6 +6,7 @@ that have no file. The design's first form used Ray's own checkpoint for this; t
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -23,6 +24,7 @@ WRITTEN = pa.schema(
         pa.field("block", pa.int32()),
         pa.field("rows", pa.int64()),
         pa.field("ok", pa.int64()),  # or posted before: the commit knows how those went
+        pa.field("status", pa.map_(pa.string(), pa.int64())),
         *(pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES),
     ]
 )
@@ -66,6 +68,7 @@ class BlockWriter:
             write_atomic(fs, path(self.folder, block), buffer.getvalue())
             self.board.leave(block)
             seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in STAGES}
-            ok = pc.sum(pc.is_in(rows.column("status"), pa.array(["ok", REPOST]))).as_py()
-            written.append({"block": block, "rows": len(rows), "ok": ok, **seconds})
+            status = Counter(rows.column("status").to_pylist())
+            ok = status["ok"] + status[REPOST]
+            written.append({"block": block, "rows": len(rows), "ok": ok, "status": list(status.items()), **seconds})
         return pa.Table.from_pylist(written, WRITTEN)

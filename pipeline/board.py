@@ -47,6 +47,10 @@ class Log:
     def beginnings(self) -> dict[int, int]:
         return dict(self.begun)
 
+    def stages(self) -> dict[str, int]:
+        """How many blocks are in each stage."""
+        return dict(Counter(stage for stage, _, _ in self.held.values()))
+
     def longest(self, count: int) -> list[tuple[int, str, str, float]]:
         """The blocks that have been in one stage for longest: (block, stage, where, seconds)."""
         oldest = sorted(self.held.items(), key=lambda entry: entry[1][2])[:count]
@@ -89,6 +93,10 @@ class Board:
     def settings(self) -> dict[str, int]:
         """The settings that workers have found."""
         return {} if self.log is None else ray.get(self.log.settings.remote())
+
+    def stages(self) -> dict[str, int]:
+        """How many blocks are in each stage. Raises Ray's errors if the board does not answer."""
+        return {} if self.log is None else ray.get(self.log.stages.remote(), timeout=5)
 
     def stuck(self) -> str:
         """Where the run is, in a line for each of the blocks that have not moved for longest; and what the cluster has left."""

@@ -1,7 +1,6 @@
 """The command line of a job whose settings are an `AnnotateConfig`: flags, a TOML file as --config, and what is wrong, a line each."""
 
 import json
-import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.logs import complain
 from ugrie.errors import one_line
 
 EXIT_CODES = {
@@ -41,7 +41,7 @@ def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int
     except (CycloptsError, UserError, ExceptionGroup) as error:
         for each in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
             for problem in problems(each):
-                print(f"{name}: {problem}", file=sys.stderr)
+                complain(name, problem)
         return 2
     return 0
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from pipeline.logs import LogFormat
 from pipeline.uris import without_secrets
 
 
@@ -92,7 +93,15 @@ class AnnotateConfig(BaseModel):
         3600.0, gt=0, le=604_800, description="Seconds without a block being written after which the run ends, and says why"
     )
 
+    log_format: LogFormat = Field("text", description="The log's lines on stderr: text, or json, an object a line")
+    on_success: str | None = Field(
+        None, repr=False, description="A command that is run once the run is committed, or an https:// URL that gets a POST; never recorded"
+    )
+    on_failure: str | None = Field(
+        None, repr=False, description="The same where the run fails or a setting is wrong, not where it is told to stop; never recorded"
+    )
+
     def public(self) -> dict[str, Any]:
-        """The configuration as it may be recorded: without storage options, and without the secrets of URIs."""
-        settings = self.model_dump(mode="json", exclude={"storage_options"})
+        """The configuration as it may be recorded: without storage options and hooks, and without the secrets of URIs."""
+        settings = self.model_dump(mode="json", exclude={"storage_options", "on_success", "on_failure"})
         return {key: without_secrets(value) if isinstance(value, str) else value for key, value in settings.items()}

@@ -13,6 +13,10 @@ class StorageError(RuntimeError):
     """No image's failure: the storage refuses whoever asks. The run stops, and the same --run-id goes on once it is mended."""
 
 
+class RunError(RuntimeError):
+    """A run that stopped before it was committed. The message is one line that says why and how it goes on."""
+
+
 class ImageError(Exception):
     """One image can't be annotated. `status` becomes its row's status, the message its row's error, as `one_line`."""
 

@@ -21,6 +21,7 @@ from pipeline.embedded import embedded_items
 from pipeline.errors import PASSING, UserError
 from pipeline.gather import GROUP_ROWS
 from pipeline.history import image_ids, past_runs
+from pipeline.logs import name_run
 from pipeline.manifest import MAX_BLOCK_ROWS, Manifest, write_manifest
 from pipeline.source import items
 from pipeline.storage import connect, create_atomic, listed, read
@@ -85,6 +86,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     }
     if config.resume and "run_id" not in config.model_fields_set:
         config = config.model_copy(update={"run_id": _unfinished(fs, root, asked) or config.run_id})
+    name_run(config.run_id)
     work = f"{root}/_work/{config.run_id}"
     settled = _read_json(fs, f"{work}/plan.json") or _begin(config, fs, root, asked, tables)
     _check_same(config.run_id, settled["asked"], asked)

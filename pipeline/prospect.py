@@ -8,6 +8,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import STATUSES, UserError
 from pipeline.forecast import Cluster, Forecast, Range, forecast, mean_of
 from pipeline.history import past_runs
+from pipeline.hooks import Hook
 from pipeline.plan import tables_of
 from pipeline.progress import duration
 from pipeline.source import items
@@ -60,7 +61,7 @@ def prospect(config: AnnotateConfig, sample: int, cluster: Cluster) -> Prospect:
 
 
 def check(config: AnnotateConfig) -> None:
-    """Looks at model, input and output, each by itself. Raises an ExceptionGroup of UserErrors."""
+    """Looks at model, input, output and hooks, each by itself. Raises an ExceptionGroup of UserErrors."""
 
     def output() -> None:
         fs, root = connect(config.output, config.storage_options)
@@ -70,6 +71,8 @@ def check(config: AnnotateConfig) -> None:
         lambda: tables_of(config),
         lambda: next(items(config.input, config.column, config.storage_options)),
         output,
+        lambda: Hook.of(config, "on_success"),
+        lambda: Hook.of(config, "on_failure"),
     ]
     problems = []
     for look in checks:

@@ -20,10 +20,12 @@ from pipeline.cluster import Shares, connect_ray, share_out
 from pipeline.config import AnnotateConfig
 from pipeline.counts import FailuresError, add, check_failures
 from pipeline.decode import Limits
-from pipeline.errors import StorageError, UserError
+from pipeline.errors import RunError, StorageError, UserError
 from pipeline.fetch import Fetcher
 from pipeline.gather import VerificationError
 from pipeline.load import Loader
+from pipeline.logs import name_run
+from pipeline.metrics import Metrics, tell_success
 from pipeline.plan import Plan, committed, prepare
 from pipeline.progress import Progress
 from pipeline.reannotator import Reannotator
@@ -38,10 +40,6 @@ KNOWN = (StorageError, StalledError, VerificationError, FailuresError)
 TIMES_AGAIN = 3
 
 
-class RunError(RuntimeError):
-    """A run that stopped before it was committed. The message is one line that says why and how it goes on."""
-
-
 def annotate(config: AnnotateConfig) -> dict[str, Any]:
     """Annotates the input's images and commits the run. Returns its record (see docs/tables.md).
 
@@ -50,6 +48,7 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     """
     record = committed(config)
     if record is not None:
+        name_run(config.run_id)
         logger.info("run %s is done already, since %s: nothing to do", config.run_id, record["finished_at"])
     else:
         try:
@@ -57,6 +56,7 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         except StorageError as error:
             raise _stopped(config.run_id, error) from error
         record = _committed(plan)
+        tell_success(record)
     fs, root = connect(config.output, config.storage_options)
     commit.tidy(fs, root.rstrip("/"), record)
     return record
@@ -223,7 +223,7 @@ def _work(plan: Plan, shares: Shares, reposts: Reposts) -> tuple[dict[str, float
     since_first: Counter[str] = Counter()
     tuning: dict[str, Any] = shares.public()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
-    with Progress(plan.manifest.rows, done) as progress:
+    with Progress(plan.manifest.rows, done) as progress, Metrics(plan, shares, board, progress) as metrics:
         written = graph(plan, shares, board, reposts).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for batch in watched(written, plan.config.stall_timeout, board.stuck):
             for row in pa.table(batch).to_pylist():
@@ -235,6 +235,7 @@ def _work(plan: Plan, shares: Shares, reposts: Reposts) -> tuple[dict[str, float
                 else:
                     since_first.update(took)
                 progress.add(row["rows"], row["ok"])
+                metrics.add(row)
     timings: dict[str, float | None] = {f"all_{stage}_seconds": seconds[stage] for stage in STAGES}
     timings |= {"first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}
     if progress.rate:

@@ -1,6 +1,7 @@
 """The job as it is started: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -53,6 +54,9 @@ def refused(job, capsys, monkeypatch, tmp_path):
         ("--input in --output out --schemes ,", "schemes = none: a template needs at least one scheme.*"),
         ("--input in --output out --model ugrie-tny", r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\).*"),
         ("--input in --output out", "nothing is to be found at in: check the path, and that it is not empty"),
+        ("--input in --output out --log-format xml", r"--log-format 'xml': should be 'text' or 'json' \(.*\)"),
+        ("--input in --output out --on-success no-such-command", "on_success: the command no-such-command is not there, .*"),
+        ("--input in --output out --on-failure http://chat.org/x", "on_failure is an address of http://: give one of https:// .*"),
         ("--input s4://in --output out", r"'s4://' of s4://in is no known kind of storage \(did you mean 's3://'\?\)"),
         ("--input . --output out", "nothing is to be found at .: check the path, and that it is not empty"),
     ],
@@ -139,6 +143,45 @@ def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
     assert " of 40 images annotated by " in capsys.readouterr().out
     assert job.run([*tokens, "--limit", "3"]) == 2
     assert "run undisturbed was begun with limit = None, not 3" in capsys.readouterr().err
+
+
+def test_json_lines_say_how_a_run_ended(job, finished, capsys, monkeypatch):
+    """One that is committed, and one whose settings are wrong."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    tokens = [
+        "--input",
+        finished.config.input,
+        "--output",
+        finished.config.output,
+        "--run-id",
+        finished.config.run_id,
+        "--log-format",
+        "json",
+    ]
+    assert job.run(tokens) == 0
+    assert job.run([*tokens, "--limit", "3"]) == 2
+    logging.captureWarnings(False)
+    said = capsys.readouterr()
+    assert said.out == ""
+    begun, ended, wrong = map(json.loads, said.err.splitlines())
+    assert begun["message"].startswith("run undisturbed is done already")
+    assert begun["run_id"] == ended["run_id"] == "undisturbed"
+    assert (ended["status"], ended["exit_code"], ended["counts"]) == ("succeeded", 0, finished.record["counts"])
+    assert (wrong["level"], wrong["logger"]) == ("ERROR", "annotate")
+    assert wrong["message"].startswith("run undisturbed was begun with limit = None, not 3")
+
+
+def test_hooks_are_told_of_both_ends(job, finished, tmp_path, capsys):
+    hooks = []
+    for end in ("success", "failure"):
+        hooks += [f"--on-{end}", f"sh -c 'echo $UGRIE_STATUS $UGRIE_RUN_ID $UGRIE_RECORD > {tmp_path}/{end}'"]
+    tokens = ["--input", finished.config.input, "--output", str(finished.output), "--run-id", "undisturbed", *hooks]
+    assert job.run(tokens) == 0
+    assert job.run([*tokens, "--limit", "3"]) == 2
+    assert (tmp_path / "success").read_text() == f"succeeded undisturbed {finished.output}/runs/undisturbed.json\n"
+    assert (tmp_path / "failure").read_text() == "refused undisturbed\n"
 
 
 def test_a_night_with_nothing_new_says_so_and_exits_with_zero(job, finished, capsys, tmp_path):

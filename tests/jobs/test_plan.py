@@ -39,13 +39,14 @@ def test_as_json_it_is_all_there(planned):
 def test_every_problem_is_said_at_once(job, capsys, tmp_path):
     (tmp_path / "out" / "runs").mkdir(parents=True)
     (tmp_path / "out" / "runs" / "x.json").write_text("half a rec")
-    settings = ["--input", str(tmp_path / "gone"), "--output", str(tmp_path / "out"), "--model", "ugrie-tny"]
+    settings = ["--input", str(tmp_path / "gone"), "--output", str(tmp_path / "out"), "--model", "ugrie-tny", "--on-success", "ftp://x"]
     assert job.run(settings) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert re.match(r"plan: there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\)", lines[0])
     assert re.match(r"plan: nothing is to be found at .*gone", lines[1])
     assert re.match(r"plan: .*runs/x\.json is no run's record", lines[2])
+    assert re.match(r"plan: on_success is an address of ftp://: give one of https://", lines[3])
 
 
 @pytest.mark.parametrize(

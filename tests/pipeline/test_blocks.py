@@ -1,5 +1,7 @@
 """The third operator: a block's rows to a file of their own."""
 
+from collections import Counter
+
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,6 +43,7 @@ def test_a_block_is_written_to_its_file_and_counted(operators, plan, annotated):
     assert written.schema.equals(blocks.WRITTEN)
     (row,) = written.to_pylist()
     assert (row["block"], row["rows"], row["ok"]) == (0, 5, annotated.column("status").to_pylist().count("ok"))
+    assert dict(row["status"]) == Counter(annotated.column("status").to_pylist())
     assert row["decode_seconds"] > 0
     table = pq.read_table(blocks.path(plan.rows_folder, 0))
     assert table.schema.equals(plan.tables.written)

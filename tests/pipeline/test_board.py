@@ -22,6 +22,7 @@ def test_the_blocks_that_have_not_moved_for_longest_are_named_with_their_place(m
     log.leave(3)
     now[0] += 5
     assert log.longest(9) == [(2, "being loaded", "b", 25.0), (1, "being annotated", "d", 5.0)]
+    assert log.stages() == {"being annotated": 1, "being loaded": 1}
     assert log.longest(1) == [(2, "being loaded", "b", 25.0)]
 
 
@@ -33,7 +34,7 @@ def test_a_setting_that_workers_find_is_the_first_ones():
 
 def test_without_ray_it_says_nothing():
     assert Board().settle("batch_size", 8) == 8
-    assert Board().settings() == {}
+    assert Board().settings() == Board().stages() == {}
     assert Board().begin(3) == 0
     Board().enter(3, "being written")
     Board().leave(3)
