@@ -3,8 +3,8 @@
     python jobs/plan.py --input s3://bucket/images/ --output s3://bucket/emotions --cpus 64 --gpus 4 --dollars-an-hour 6.5
 
 It lists the input, compares it with what the output holds, annotates a sample of the new images here, in this process, and says from
-that what the cluster would take, with ranges. The time on GPUs needs a GPU here. Nothing is written. The exit code is 0, or 2 where a
-setting is wrong: every problem that is found is a line.
+that what a cluster of --cpus (by default this machine's) and --gpus would take, with ranges. The time on GPUs needs a GPU here. Nothing is
+written. The exit code is 0, or 2 where a setting is wrong: every problem that is found is a line.
 """
 
 import json
@@ -30,8 +30,6 @@ def plan(
     config: Annotated[AnnotateConfig, Parameter(name="*")],
     *,
     sample: Annotated[int, Parameter(validator=Number(gte=1), help="New images that are annotated for real")] = 64,
-    cpus: Annotated[int | None, Parameter(validator=Number(gte=1), help="CPUs of the cluster; by default this machine's")] = None,
-    gpus: Annotated[int, Parameter(validator=Number(gte=0), help="GPUs of the cluster")] = 0,
     dollars_an_hour: Annotated[float | None, Parameter(validator=Number(gte=0), help="What the cluster costs an hour")] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print all of it as JSON")] = False,
 ) -> None:
@@ -39,7 +37,7 @@ def plan(
     from pipeline.forecast import Cluster
     from pipeline.prospect import page, prospect
 
-    found = prospect(config, sample, Cluster(cpus or os.cpu_count() or 1, gpus, dollars_an_hour))
+    found = prospect(config, sample, Cluster(config.cpus or os.cpu_count() or 1, config.gpus or 0, dollars_an_hour))
     print(json.dumps(found.public(), indent=1) if as_json else page(found))
 
 

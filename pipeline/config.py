@@ -64,6 +64,12 @@ class AnnotateConfig(BaseModel):
     precision: Precision = Field("auto", description="The image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU")
     num_actors: int | None = Field(None, ge=1, description="Copies of the model; by default one per GPU (or share of one), or by the CPUs")
     num_loaders: int | None = Field(None, ge=1, description="Blocks that are fetched and decoded at once; by default as the CPUs allow")
+    cpus: int | None = Field(
+        None,
+        ge=1,
+        description="CPUs that Ray's cluster has once it has grown, where it grows; by default those that it has when the run begins",
+    )
+    gpus: int | None = Field(None, ge=0, description="GPUs, the same")
     gpus_per_actor: float = Field(1.0, gt=0, le=1, description="Share of a GPU that one copy takes")
     batch_size: int | None = Field(
         None,

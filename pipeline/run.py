@@ -16,7 +16,7 @@ from pipeline import commit, gather
 from pipeline.annotator import Annotator, AnnotatorSettings
 from pipeline.blocks import BlockWriter
 from pipeline.board import Board
-from pipeline.cluster import Shares, connect_ray, share_out
+from pipeline.cluster import Shares, await_workers, connect_ray, share_out
 from pipeline.config import AnnotateConfig
 from pipeline.counts import FailuresError, add, check_failures
 from pipeline.decode import Limits
@@ -87,6 +87,7 @@ def _record(plan: Plan) -> dict[str, Any]:
     rows, listed, known = plan.manifest.rows, plan.manifest.listed, plan.manifest.known
     if rows:
         connect_ray()
+        await_workers(plan.config)
     else:
         logger.info("nothing new: %d images listed, all annotated before by %s", listed, plan.tables.model)
     started = time.perf_counter()
@@ -191,18 +192,21 @@ def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
+    # `map_batches` refuses GPUs without a batch size. A block is one batch, whatever its rows are, and the annotator has sizes of its own.
     in_actors: dict[str, Any] = {
-        "compute": ActorPoolStrategy(size=shares.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True),
+        "compute": ActorPoolStrategy(
+            min_size=shares.least_actors, max_size=shares.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+        ),
         "num_cpus": shares.actor_cpus,
         "num_gpus": shares.actor_gpus,
         **whole,
     }
     if plan.config.from_embeddings:
         arguments = (settings, plan.config.input, plan.config.output, plan.manifest)
-        annotated = numbers.map_batches(Reannotator, fn_constructor_args=arguments, **in_actors)
+        annotated = numbers.map_batches_internal(Reannotator, fn_constructor_args=arguments, **in_actors)
     else:
         loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=shares.loaders), num_cpus=shares.load, **whole)
-        annotated = loaded.map_batches(Annotator, fn_constructor_args=(settings,), **in_actors)
+        annotated = loaded.map_batches_internal(Annotator, fn_constructor_args=(settings,), **in_actors)
     return annotated.map_batches(writer, num_cpus=shares.write, **whole)
 
 

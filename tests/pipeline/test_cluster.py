@@ -6,6 +6,7 @@ import ray
 from pipeline import cluster
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.stall import StalledError
 
 
 def share_out(monkeypatch, resources, **settings):
@@ -52,6 +53,47 @@ def test_more_actors_than_gpus_are_refused(monkeypatch):
 def test_cuda_without_a_gpu_is_refused(monkeypatch):
     with pytest.raises(UserError, match="device is cuda, but Ray has no GPU"):
         share_out(monkeypatch, {"CPU": 16.0}, device="cuda")
+
+
+@pytest.fixture
+def grows(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+
+
+def test_gpus_that_a_cluster_will_have_are_asked_for_at_once(monkeypatch, grows):
+    shares = share_out(monkeypatch, {"CPU": 6.0, "GPU": 1.0}, cpus=90, gpus=5)
+    assert (shares.device, shares.actors, shares.least_actors, shares.actor_cpus) == ("cuda", 5, 5, 0)
+    assert (shares.loaders, shares.load) == (90, 1)
+
+
+@pytest.mark.parametrize("there", [4, 8, 16])
+def test_cpus_that_a_cluster_will_have_are_not_waited_for(monkeypatch, grows, there):
+    shares = share_out(monkeypatch, {"CPU": float(there)}, cpus=64)
+    assert (shares.actors, shares.least_actors, shares.loaders) == (16, there // 4, 32)
+    assert 3 * shares.least_actors * shares.actor_cpus + shares.load <= there  # the others come as CPUs do
+    assert shares.actors * shares.actor_cpus <= 64 / 4
+
+
+def test_a_cluster_that_has_more_than_was_said_is_used_whole(monkeypatch, grows):
+    assert share_out(monkeypatch, {"CPU": 64.0}, cpus=8) == share_out(monkeypatch, {"CPU": 64.0})
+
+
+def test_this_machine_alone_does_not_grow(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert share_out(monkeypatch, {"CPU": 4.0}, cpus=90, gpus=5) == share_out(monkeypatch, {"CPU": 4.0})
+
+
+def test_a_cluster_that_has_what_is_needed_is_not_waited_for(monkeypatch, grows):
+    monkeypatch.setattr(ray, "remote", lambda **asked: pytest.fail("a machine was asked for"))
+    for resources, settings in [({"CPU": 1.0}, {}), ({"CPU": 6.0, "GPU": 1.0}, {"gpus": 5}), ({"CPU": 6.0}, {"gpus": 5, "device": "cpu"})]:
+        monkeypatch.setattr(ray, "cluster_resources", lambda resources=resources: resources)
+        cluster.await_workers(AnnotateConfig(input="in", output="out", **settings))
+
+
+def test_a_machine_that_does_not_come_ends_the_wait(local_ray, grows):
+    config = AnnotateConfig(input="in", output="out", gpus=1, stall_timeout=0.2)
+    with pytest.raises(StalledError, match="no machine with a CPU and a GPU has joined Ray's cluster in 0 s"):
+        cluster.await_workers(config)
 
 
 def test_a_ray_that_is_there_is_joined(local_ray):

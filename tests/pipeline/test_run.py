@@ -235,6 +235,15 @@ def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, opera
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
 
 
+def test_ray_data_takes_a_run_on_gpus(finished, tmp_path, local_ray, monkeypatch):
+    """Which this machine need not have: Ray Data checks what it is asked before it does anything."""
+    monkeypatch.setattr(run.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    plan = prepare(finished.config.model_copy(update={"output": str(tmp_path)}))
+    shares = share_out(plan.config)
+    assert (shares.device, shares.actor_gpus) == ("cuda", 1.0)
+    assert "Annotator" in repr(run.graph(plan, shares, run.Board(), run.Reposts()))
+
+
 def test_a_run_that_is_stuck_says_where_and_ends(finished, tmp_path, local_ray, monkeypatch):
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "stuck", "stall_timeout": 3.0})
     monkeypatch.setattr(run, "share_out", lambda config: replace(share_out(config), actor_cpus=3.0, load=2.0))  # which can't both fit

@@ -35,7 +35,7 @@ class Operators:
         from pipeline.reposts import Reposts
         from pipeline.run import operators
 
-        shares = Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
+        shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
         return operators(plan, shares, Board(), self.reposts or Reposts())
 
     @contextmanager
