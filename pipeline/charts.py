@@ -21,7 +21,9 @@ def histogram(counts: np.ndarray, least: float, most: float, title: str) -> Mark
     edges = np.linspace(least, most, len(counts) + 1)
     shares = 100 * counts / max(counts.sum(), 1)
     bins = [{"from": a, "to": b, "share": share} for a, b, share in zip(edges[:-1], edges[1:], shares.tolist(), strict=True)]
-    x = alt.X("from:Q", title=title, scale=alt.Scale(domain=[least, most], nice=False), axis=alt.Axis(format="%", values=_quarters(least, most)))
+    x = alt.X(
+        "from:Q", title=title, scale=alt.Scale(domain=[least, most], nice=False), axis=alt.Axis(format="%", values=_quarters(least, most))
+    )
     y = alt.Y("share:Q", title="% of images", axis=alt.Axis(tickCount=4))
     chart = alt.Chart(alt.Data(values=bins)).mark_rect(fill=MARK, stroke=None).encode(x=x, x2="to", y=y, y2=alt.Y2Datum(0))
     return _svg(chart.properties(width=WIDTH, height=90))
@@ -40,7 +42,9 @@ def density(counts: np.ndarray, names: Sequence[str], ranges: Sequence[Sequence[
         for axis, field, name, about in zip((alt.X, alt.Y), "xy", names, ranges, strict=True)
     )
     scale = alt.Scale(type="sqrt", domain=[0, float(shares.max())], range=[0.06, 1])
-    legend = alt.Legend(title="% of images", symbolType="square", symbolFillColor=MARK, symbolStrokeColor=MARK, symbolStrokeWidth=0, tickCount=4)
+    legend = alt.Legend(
+        title="% of images", symbolType="square", symbolFillColor=MARK, symbolStrokeColor=MARK, symbolStrokeWidth=0, tickCount=4
+    )
     chart = alt.Chart(alt.Data(values=cells)).mark_rect(fill=MARK, stroke=None)
     return _svg(
         chart.encode(x=x, x2="x2", y=y, y2="y2", fillOpacity=alt.FillOpacity("share:Q", scale=scale, legend=legend)).properties(
@@ -69,7 +73,14 @@ def _quarters(least: float, most: float) -> list[float]:
 def _svg(chart: alt.Chart | alt.LayerChart) -> Markup:
     """With ids of its own, since a page has several, and without the file's declaration."""
     axis: dict[str, Any] = {f"{part}Color": INK for part in ("label", "title", "tick", "domain", "grid")}
-    axis |= {"gridOpacity": 0.12, "tickOpacity": 0.4, "domainOpacity": 0.4, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"}
+    axis |= {
+        "gridOpacity": 0.12,
+        "tickOpacity": 0.4,
+        "domainOpacity": 0.4,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+    }
     legend = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "titleFontSize": 11, "labelFontSize": 11}
     configured = chart.configure(background="transparent", font="system-ui, sans-serif", aria=False, padding=2)
     configured = configured.configure_view(stroke=None).configure_axis(**axis).configure_legend(**legend)

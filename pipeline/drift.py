@@ -25,7 +25,7 @@ Tally = Mapping[str, Labels]  # by scheme, and by STATUS
 
 @dataclass(frozen=True)
 class Change:
-    """How far a night's labels are from the earlier nights' (total variation, 0 to 1), and the p-value, corrected for all that was tested."""
+    """How far a night's labels are from the earlier nights' (total variation, 0 to 1), and the p-value, corrected for all comparisons."""
 
     distance: float
     p: float

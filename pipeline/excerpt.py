@@ -174,4 +174,3 @@ def _choices(column: pa.ChunkedArray, about: About, probs: np.ndarray) -> np.nda
     if about.kind == "ordinal":
         return probs.argmax(1)
     return pc.index_in(pc.struct_field(column, "label"), pa.array(about.labels, pa.string())).to_numpy()
-

@@ -114,7 +114,11 @@ def place(uri: str, source: str) -> Row:
     if (within := WITHIN.fullmatch(uri)) is None:
         return row
     container, inner = within.groups()
-    if protocol(container) not in names(source) or storage_of(container) != storage_of(source) or refusal(container, frozenset(names(source))):
+    if (
+        protocol(container) not in names(source)
+        or storage_of(container) != storage_of(source)
+        or refusal(container, frozenset(names(source)))
+    ):
         raise ImageError("forbidden", "the file that it lies in is not where the run's input is")
     if not container.lower().endswith(".parquet") or not inner.isdecimal():
         raise ImageError("missing", "its place in the .tar was forgotten when the run was done")

@@ -58,7 +58,12 @@ def beside(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, rec
 
 
 def write(
-    output: str, options: Options, run_id: str | None = None, since: dt.date | None = None, until: dt.date | None = None, to: str | None = None
+    output: str,
+    options: Options,
+    run_id: str | None = None,
+    since: dt.date | None = None,
+    until: dt.date | None = None,
+    to: str | None = None,
 ) -> str:
     """Writes the page of a run, or of some dates (see `nights.chosen`), to a path or URI. Returns it. Raises UserError."""
     fs, root = connect(output, options)

@@ -47,7 +47,9 @@ def picks_of(
     def pick(rows: np.ndarray, rank: np.ndarray, shown: Callable[[int], str]) -> list[Pick]:
         rows = rows[np.argsort(rank[rows], kind="stable")[:MOST_EACH]]
         about = ok.select(["uri", "content_hash", "row"]).take(pa.array(rows)).to_pylist()
-        return [Pick(float(rank[i]), shown(i), row["uri"], row["content_hash"], run, row["row"]) for i, row in zip(rows, about, strict=True)]
+        return [
+            Pick(float(rank[i]), shown(i), row["uri"], row["content_hash"], run, row["row"]) for i, row in zip(rows, about, strict=True)
+        ]
 
     found = {}
     for name, about in schemes.items():
@@ -80,7 +82,9 @@ def arranged(shelves: Mapping[Shelf, Sequence[Pick]], counts: Mapping[str, Mappi
     """The shelves that there is room for on a page, which are those of each scheme's commonest labels, with as many images each as fit."""
     schemes = dict.fromkeys(shelf.scheme for shelf in shelves)
     labels_each = max(2, MOST_IMAGES // (2 * max(len(schemes), 1)))
-    kept = [shelf for shelf in _filled(shelves) if shelf.label is None or shelf.label in _commonest(counts.get(shelf.scheme, {}), labels_each)]
+    kept = [
+        shelf for shelf in _filled(shelves) if shelf.label is None or shelf.label in _commonest(counts.get(shelf.scheme, {}), labels_each)
+    ]
     each = min(MOST_EACH, max(1, MOST_IMAGES // max(len(kept), 1)))
     return {shelf: list(shelves[shelf][:each]) for shelf in kept}
 

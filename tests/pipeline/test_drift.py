@@ -80,7 +80,11 @@ def test_a_status_that_is_new_counts_as_none_before():
 
 
 def test_runs_of_one_date_are_one_night():
-    records = [night("2026-01-02", {"s": {"a": 1, "b": 2}}), night("2026-01-01", {"s": {"a": 5, "b": 5}}), night("2026-01-02", {"s": {"a": 3}})]
+    records = [
+        night("2026-01-02", {"s": {"a": 1, "b": 2}}),
+        night("2026-01-01", {"s": {"a": 5, "b": 5}}),
+        night("2026-01-02", {"s": {"a": 3}}),
+    ]
     assert list(by_night(records)) == ["2026-01-01", "2026-01-02"]
     assert by_night(records)["2026-01-02"] == {"s": {"a": 4, "b": 2}, "status": {"ok": 20}}
     assert tally(records)["s"] == {"a": 9, "b": 7}

@@ -33,7 +33,11 @@ def test_of_some_dates_the_runs_of_the_newest_one_s_model():
     ("known", "asked", "said"),
     [
         ([], (None, None, None), "holds no committed run: check --output"),
-        (RUNS, ("2026-01-02-3", None, None), r"no committed run 2026-01-02-3 \(did you mean '2026-01-02-\d'\?\); the newest is 2026-01-03-1"),
+        (
+            RUNS,
+            ("2026-01-02-3", None, None),
+            r"no committed run 2026-01-02-3 \(did you mean '2026-01-02-\d'\?\); the newest is 2026-01-03-1",
+        ),
         (RUNS, ("2026-01-02-2", dt.date(2026, 1, 1), None), "leave --since and --until out"),
         (RUNS, (None, dt.date(2026, 1, 3), dt.date(2026, 1, 2)), "--since 2026-01-03 is after --until 2026-01-02"),
         (RUNS, (None, dt.date(2026, 2, 1), None), "no run of these dates; its runs are of 2026-01-01 to 2026-01-03"),

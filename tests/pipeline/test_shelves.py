@@ -66,7 +66,9 @@ def test_a_page_of_few_shelves_has_several_images_on_each():
 
 
 def test_a_page_of_many_schemes_has_room_for_their_commonest_labels():
-    some = {Shelf(f"s{i}", f"l{j}", what): [pick(k) for k in range(4)] for i in range(15) for j in range(25) for what in ("surest", "doubtful")}
+    some = {
+        Shelf(f"s{i}", f"l{j}", what): [pick(k) for k in range(4)] for i in range(15) for j in range(25) for what in ("surest", "doubtful")
+    }
     found = arranged(some, {f"s{i}": {f"l{j}": j for j in range(25)} for i in range(15)})
     assert {shelf.label for shelf in found} == {"l23", "l24"}
     assert {shelf.scheme for shelf in found} == {f"s{i}" for i in range(15)}

@@ -22,7 +22,7 @@ def write_night(
     failures: Sequence[Failure] = (),
     lean: float = 1.0,
     schemes: Sequence[str] = ("polarity3", "polarity2", "valence", "arousal"),
-    files: int = 1,
+    parts: int = 1,
     group_rows: int = 1000,
     **changes: Any,
 ) -> dict[str, Any]:
@@ -51,12 +51,14 @@ def write_night(
         probs = rng.dirichlet(np.geomspace(1, lean, len(scheme.labels)), len(rows)).astype(np.float32)
         columns[scheme.name] = scheme_column(scheme, probs, np.where(ok, probs.argmax(1), -1))
     table = pa.table([columns.get(f.name, pa.nulls(len(rows), f.type)) for f in tables.output], tables.output)
-    names = [f"annotations/dt={date}/part-{run_id}-00000000-{i:05}.parquet" for i in range(files)]
-    for name, part in zip(names, np.array_split(np.arange(len(rows)), files), strict=True):
+    names = [f"annotations/dt={date}/part-{run_id}-00000000-{i:05}.parquet" for i in range(parts)]
+    for name, part in zip(names, np.array_split(np.arange(len(rows)), parts), strict=True):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.take(part), output / name, row_group_size=group_rows)
     labels = {scheme.name: commit.count_labels(scheme, table[scheme.name]) for scheme in tables.schemes}
-    config = AnnotateConfig(input=changes.pop("input", str(output)), output=str(output), run_id=run_id, date=date, **changes.pop("config", {}))
+    config = AnnotateConfig(
+        input=changes.pop("input", str(output)), output=str(output), run_id=run_id, date=date, **changes.pop("config", {})
+    )
     record = {
         "run_id": run_id,
         "schema_version": SCHEMA_VERSION,
@@ -91,7 +93,8 @@ def write_night(
         },
         "tuning": {"device": "cpu", "batch_size": 16},
         "config": config.public(),
-    } | changes
+    }
+    record |= changes
     (output / "runs").mkdir(exist_ok=True)
     (output / "runs" / f"{run_id}.json").write_text(json.dumps(record))
     return record
