@@ -57,7 +57,7 @@ def by_night(distances: Mapping[str, float], least: float) -> Markup:
     """How far each night was from those before it, 0 to 1 by date; beyond `least` it may be drift."""
     nights = [{"date": date, "far": far, "over": far >= least} for date, far in distances.items()]
     top = max(2 * least, *distances.values()) * 1.05
-    x = alt.X("date:T", title=None, axis=alt.Axis(format="%-d %b", tickCount=4))
+    x = alt.X("date:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%-d %b", tickCount=4))
     y = alt.Y("far:Q", title="total variation", scale=alt.Scale(domain=[0, top]), axis=alt.Axis(format=".0%", tickCount=3))
     base = alt.Chart(alt.Data(values=nights)).encode(x=x, y=y)
     over = alt.condition("datum.over", alt.value(WARN), alt.value(MARK))
@@ -71,7 +71,7 @@ def _quarters(least: float, most: float) -> list[float]:
 
 
 def _svg(chart: alt.Chart | alt.LayerChart) -> Markup:
-    """With ids of its own, since a page has several, and without the file's declaration."""
+    """In the page's colours, without what only a file of its own needs. That it is a picture says the page, in one place."""
     axis: dict[str, Any] = {f"{part}Color": INK for part in ("label", "title", "tick", "domain", "grid")}
     axis |= {
         "gridOpacity": 0.12,

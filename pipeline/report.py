@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline import cards, drift, nights
 from pipeline.config import AnnotateConfig
-from pipeline.errors import STATUSES
+from pipeline.errors import STATUSES, StorageError, UserError
 from pipeline.excerpt import Excerpt, excerpt
 from pipeline.gallery import Picture, pictures, settings_of
 from pipeline.history import past_runs
@@ -31,6 +31,7 @@ from ugrie.errors import one_line
 
 logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
+HTML = "text/html; charset=utf-8"
 Settings = Mapping[str, AnnotateConfig | None]  # of each run, by its id
 
 ON_THE_CLOCK = {
@@ -51,7 +52,8 @@ def beside(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, rec
     path = f"{root}/{nights.name([record])}"
     try:
         if not listed(fs, root, lambda: fs.exists(path)):
-            write_atomic(fs, path, page(fs, root, [record], past_runs(fs, root, record["model"]), {record["run_id"]: config}).encode())
+            text = page(fs, root, [record], past_runs(fs, root, record["model"]), {record["run_id"]: config})
+            write_atomic(fs, path, text.encode(), HTML)
     except Exception as error:  # the run is done
         problem = f"{type(error).__name__}: {one_line(str(error))}"
         logger.warning("run %s is committed, but its page could not be written (%s): jobs/report.py does", record["run_id"], problem)
@@ -73,7 +75,11 @@ def write(
     to = to or f"{output.rstrip('/')}/{nights.name(records)}"
     there, path = connect(to, options)
     settings = {record["run_id"]: settings_of(record, output, options) for record in records}
-    write_atomic(there, path, page(fs, root, records, known, settings).encode())
+    text = page(fs, root, records, known, settings)
+    try:
+        write_atomic(there, path, text.encode(), HTML)
+    except (OSError, StorageError) as error:
+        raise UserError(f"{to} can't be written: {error or type(error).__name__}; check the path and the credentials") from None
     return to
 
 
@@ -128,7 +134,7 @@ def _seen(fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Record]) -
         return None, None
     try:
         return excerpt(fs, root, records), None
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, StorageError, KeyError, pa.ArrowException) as error:
         return None, f"{type(error).__name__}: {one_line(str(error))}"
 
 

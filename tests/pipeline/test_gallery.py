@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import AnnotateConfig
-from pipeline.errors import ImageError
-from pipeline.gallery import SIZE, pictures, place, settings_of
+from pipeline.gallery import SIZE, pictures, settings_of
 from pipeline.manifest import write_manifest
 from pipeline.shelves import Pick
 from pipeline.source import items
@@ -60,7 +59,7 @@ def test_what_can_t_be_shown_says_why(shown, images, tmp_path):
     assert gone.problem == "missing: there is no such object"
     assert changed.problem == "it is another image by now"
     assert broken.problem.startswith("corrupt: ")
-    assert tar.problem == "its place in the .tar was forgotten when the run was done"
+    assert tar.problem == "missing: its place in the .tar was forgotten when the run was done"
     assert elsewhere.problem.startswith("forbidden: the table may point to file")
     assert not any(each.jpeg for each in (gone, changed, broken, tar, elsewhere))
 
@@ -88,27 +87,6 @@ def test_while_the_manifest_is_there_an_image_in_a_tar_is_found_by_its_place(sho
     (work / "plan.json").write_text(json.dumps(settled))
     picks = [pick(f"file://{tmp_path}/shard.tar!/{i}.jpg", data[f"{i}.jpg"], row=i) for i in (4, 1)]
     assert all(each.jpeg for each in shown(picks, source=tmp_path / "shard.tar"))
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "file:///etc/photos.parquet!/3",
-        "s3://bucket/../photos.parquet!/3",
-        "https://elsewhere.example/photos.parquet!/3",
-        "s3://bucket/shard.tar!/7",
-        "s3://bucket/photos.parquet!/seven",
-    ],
-)
-def test_a_row_is_believed_only_where_the_input_lies(uri):
-    with pytest.raises(ImageError):
-        place(uri, "s3://bucket/photos/")
-
-
-def test_a_row_of_a_table_is_a_place_in_it():
-    row = place("s3://bucket/photos/a.parquet!/17", "s3://bucket/photos/")
-    assert (row["container"], row["position"]) == ("bucket/photos/a.parquet", 17)
-    assert place("s3://bucket/a.jpg", "s3://bucket/")["container"] is None
 
 
 def test_settings_of_another_version_are_read_as_far_as_they_are_known(shown):
