@@ -127,7 +127,8 @@ def test_a_night_with_nothing_new_commits_a_record_of_no_rows_and_starts_no_ray(
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "second"})
     record = annotate(config)
     assert (record["counts"]["listed"], record["counts"]["known"], record["counts"]["rows"], record["files"]) == (40, 40, 0, [])
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} - before == {tmp_path / "runs" / f"second.{kind}" for kind in ("html", "json")}
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert written == {tmp_path / "runs" / f"second.{kind}" for kind in ("html", "json")}
     assert not (tmp_path / "_work" / "second").exists()
     model = finished.record["model"]
     assert summary(record, str(tmp_path)) == f"nothing new: 40 images listed, all annotated before by {model}, run second"
