@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 from markupsafe import Markup
 
-WIDTH = 250  # pixels of the area within the axes
+WIDTH, MAP = 270, 300  # pixels of the area within the axes
 INK, MARK, WARN = "currentColor", "var(--accent)", "var(--warn)"
 
 
@@ -31,7 +31,7 @@ def histogram(counts: np.ndarray, least: float, most: float, title: str) -> Mark
 
 def density(counts: np.ndarray, names: Sequence[str], ranges: Sequence[Sequence[float]]) -> Markup:
     """A map of how many images there are by two values, int [steps, steps]: the more, the denser the colour, by square root."""
-    edges = [np.linspace(*about, len(counts) + 1).tolist() for about in ranges]
+    edges = [np.linspace(about[0], about[-1], len(counts) + 1).tolist() for about in ranges]
     shares = 100 * counts / max(counts.sum(), 1)
     cells = [
         {"x": edges[0][i], "x2": edges[0][i + 1], "y": edges[1][j], "y2": edges[1][j + 1], "share": float(shares[i, j])}
@@ -41,16 +41,9 @@ def density(counts: np.ndarray, names: Sequence[str], ranges: Sequence[Sequence[
         axis(f"{field}:Q", title=name, scale=alt.Scale(domain=list(about), nice=False), axis=alt.Axis(tickCount=8))
         for axis, field, name, about in zip((alt.X, alt.Y), "xy", names, ranges, strict=True)
     )
-    scale = alt.Scale(type="sqrt", domain=[0, float(shares.max())], range=[0.06, 1])
-    legend = alt.Legend(
-        title="% of images", symbolType="square", symbolFillColor=MARK, symbolStrokeColor=MARK, symbolStrokeWidth=0, tickCount=4
-    )
+    opacity = alt.FillOpacity("share:Q", scale=alt.Scale(type="sqrt", domain=[0, float(shares.max())], range=[0.06, 1]), legend=None)
     chart = alt.Chart(alt.Data(values=cells)).mark_rect(fill=MARK, stroke=None)
-    return _svg(
-        chart.encode(x=x, x2="x2", y=y, y2="y2", fillOpacity=alt.FillOpacity("share:Q", scale=scale, legend=legend)).properties(
-            width=WIDTH, height=WIDTH
-        )
-    )
+    return _svg(chart.encode(x=x, x2="x2", y=y, y2="y2", fillOpacity=opacity).properties(width=MAP, height=MAP))
 
 
 def by_night(distances: Mapping[str, float], least: float) -> Markup:
@@ -58,7 +51,7 @@ def by_night(distances: Mapping[str, float], least: float) -> Markup:
     nights = [{"date": date, "far": far, "over": far >= least} for date, far in distances.items()]
     top = max(2 * least, *distances.values()) * 1.05
     x = alt.X("date:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%-d %b", tickCount=4))
-    y = alt.Y("far:Q", title="total variation", scale=alt.Scale(domain=[0, top]), axis=alt.Axis(format=".0%", tickCount=3))
+    y = alt.Y("far:Q", title=None, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(format=".0%", tickCount=3))
     base = alt.Chart(alt.Data(values=nights)).encode(x=x, y=y)
     over = alt.condition("datum.over", alt.value(WARN), alt.value(MARK))
     limit = alt.Chart(alt.Data(values=[{"far": least}])).mark_rule(stroke=WARN, strokeDash=[4, 3]).encode(y="far:Q")
@@ -81,9 +74,8 @@ def _svg(chart: alt.Chart | alt.LayerChart) -> Markup:
         "titleFontSize": 11,
         "titleFontWeight": "normal",
     }
-    legend = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "titleFontSize": 11, "labelFontSize": 11}
     configured = chart.configure(background="transparent", font="system-ui, sans-serif", aria=False, padding=2)
-    configured = configured.configure_view(stroke=None).configure_axis(**axis).configure_legend(**legend)
+    configured = configured.configure_view(stroke=None).configure_axis(**axis)
     text = StringIO()
     configured.save(text, format="svg")
     svg = text.getvalue()

@@ -115,11 +115,11 @@ class Excerpt:
                     failure.uris.append(row["uri"])
 
     def _map(self, ok: pa.Table, here: Mapping[str, About]) -> None:
-        axes = [here.get(name) for name in ("valence", "arousal")]
-        if any(about is None or about.range is None for about in axes):
+        ranges = [here[name].range for name in ("valence", "arousal") if name in here]
+        if len(ranges) < 2 or None in ranges:
             return
         valence, arousal = (pc.struct_field(ok[name], "value").to_numpy() for name in ("valence", "arousal"))
-        counted, *_ = np.histogram2d(valence, arousal, GRID, [about.range for about in axes if about])
+        counted, *_ = np.histogram2d(valence, arousal, GRID, np.array(ranges))
         self.density = counted.astype(int) + (0 if self.density is None else self.density)
 
 

@@ -1,6 +1,6 @@
 """Which images are worth a look: of each label those that the model is surest and least sure of, and an ordinal scheme's extremes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,14 +26,14 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Pick:
-    """An image on a shelf: the lower its `rank`, the more it belongs there. It is row `row` of the run at place `run`."""
+    """An image on a shelf: the lower its `rank`, the more it belongs there. It is row `row` of the run at the place `run`."""
 
     rank: float
     shown: str
     uri: str
     content_hash: str
-    run: int
     row: int
+    run: int
 
 
 def picks_of(
@@ -44,12 +44,11 @@ def picks_of(
     first = np.zeros(len(ok), bool)
     first[np.unique(hashes, return_index=True)[1]] = True
 
-    def pick(rows: np.ndarray, rank: np.ndarray, shown: Callable[[int], str]) -> list[Pick]:
+    def pick(rows: np.ndarray, rank: np.ndarray, shown: str, *numbers: np.ndarray) -> list[Pick]:
         rows = rows[np.argsort(rank[rows], kind="stable")[:MOST_EACH]]
         about = ok.select(["uri", "content_hash", "row"]).take(pa.array(rows)).to_pylist()
-        return [
-            Pick(float(rank[i]), shown(i), row["uri"], row["content_hash"], run, row["row"]) for i, row in zip(rows, about, strict=True)
-        ]
+        texts = [shown.format(*(column[i] for column in numbers)) for i in rows]
+        return [Pick(float(rank[i]), text, *row.values(), run) for i, text, row in zip(rows, texts, about, strict=True)]
 
     found = {}
     for name, about in schemes.items():
@@ -58,15 +57,15 @@ def picks_of(
             value = probs[name] @ levels
             spread = np.sqrt(np.maximum(probs[name] @ levels**2 - value**2, 0))
             rows = np.flatnonzero(first)
-            found[Shelf(name, None, "highest")] = pick(rows, -value, lambda i, v=value: f"{v[i]:.2f}")
-            found[Shelf(name, None, "lowest")] = pick(rows, value, lambda i, v=value: f"{v[i]:.2f}")
-            found[Shelf(name, None, "most doubtful")] = pick(rows, -spread, lambda i, v=value, s=spread: f"{v[i]:.2f} ± {s[i]:.2f}")
+            found[Shelf(name, None, "highest")] = pick(rows, -value, "{0:.2f}", value)
+            found[Shelf(name, None, "lowest")] = pick(rows, value, "{0:.2f}", value)
+            found[Shelf(name, None, "most doubtful")] = pick(rows, -spread, "{0:.2f} ± {1:.2f}", value, spread)
             continue
         score = np.take_along_axis(probs[name], choices[name][:, None], 1)[:, 0]
         for place, label in enumerate(about.labels):
             rows = np.flatnonzero(first & (choices[name] == place))
-            found[Shelf(name, label, "surest")] = pick(rows, -score, lambda i, s=score: f"{100 * s[i]:.1f} %")
-            found[Shelf(name, label, "most doubtful")] = pick(rows, score, lambda i, s=score: f"{100 * s[i]:.1f} %")
+            found[Shelf(name, label, "surest")] = pick(rows, -score, "{0:.1f} %", 100 * score)
+            found[Shelf(name, label, "most doubtful")] = pick(rows, score, "{0:.1f} %", 100 * score)
     return found
 
 

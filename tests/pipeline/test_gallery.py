@@ -21,7 +21,7 @@ LOCAL = fsspec.filesystem("file")
 
 
 def pick(uri, data, row=0):
-    return Pick(0.0, "", uri, hashlib.sha256(data).hexdigest(), 0, row)
+    return Pick(0.0, "", uri, hashlib.sha256(data).hexdigest(), row, 0)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_what_can_t_be_shown_says_why(shown, images, tmp_path):
     )
     assert gone.problem == "missing: there is no such object"
     assert changed.problem == "it is another image by now"
-    assert broken.problem.startswith("corrupt: ")
+    assert broken.problem.startswith("not_an_image: ")
     assert tar.problem == "missing: its place in the .tar was forgotten when the run was done"
     assert elsewhere.problem.startswith("forbidden: the table may point to file")
     assert not any(each.jpeg for each in (gone, changed, broken, tar, elsewhere))
@@ -67,7 +67,7 @@ def test_what_can_t_be_shown_says_why(shown, images, tmp_path):
 def test_an_image_that_is_too_large_is_not_decoded(shown, images, tmp_path):
     data = images.png_that_claims(60_000, 60_000)
     (tmp_path / "bomb.png").write_bytes(data)
-    assert shown([pick(f"file://{tmp_path}/bomb.png", data)])[0].problem.startswith("too_large: 60000 x 60000")
+    assert shown([pick(f"file://{tmp_path}/bomb.png", data)])[0].problem.startswith("too_large: ")
 
 
 def test_images_in_a_table_s_rows_are_found_by_their_number(shown, images, tmp_path):

@@ -32,7 +32,7 @@ def test_the_surest_and_the_most_doubtful_of_each_label():
     assert places(found, "good", "surest") == [2, 3, 0]
     assert places(found, "good", "most doubtful") == [0, 3, 2]
     assert places(found, "bad", "surest") == [1]
-    assert found[Shelf("s", "good", "surest")][0] == Pick(pytest.approx(-0.99), "99.0 %", "s3://b/2.jpg", "c", 2, 102)
+    assert found[Shelf("s", "good", "surest")][0] == Pick(pytest.approx(-0.99), "99.0 %", "s3://b/2.jpg", "c", 102, 2)
 
 
 def test_of_an_ordinal_scheme_the_extremes_and_the_widest_spread():
@@ -46,7 +46,7 @@ def test_of_an_ordinal_scheme_the_extremes_and_the_widest_spread():
 def test_the_same_bytes_are_shown_once():
     found = picked(MOOD, [[0, 1], [0, 1], [0.1, 0.9], [0, 1]], hashes="aaba")
     assert places(found, "good", "surest") == [0, 2]
-    again = Pick(-2.0, "", "s3://b/copy.jpg", "a", 3, 7)
+    again = Pick(-2.0, "", "s3://b/copy.jpg", "a", 7, 3)
     assert [pick.content_hash for pick in merged(found[Shelf("s", "good", "surest")], [again])] == ["a", "b"]
     assert merged(found[Shelf("s", "good", "surest")], [again])[0].uri == "s3://b/copy.jpg", "the better of the two"
 
@@ -57,7 +57,7 @@ def test_a_shelf_holds_no_more_than_it_has_room_for():
 
 
 def pick(n):
-    return Pick(n, "", f"{n}", f"{n}", 0, n)
+    return Pick(n, "", f"{n}", f"{n}", n, 0)
 
 
 def test_a_page_of_few_shelves_has_several_images_on_each():
