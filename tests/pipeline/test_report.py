@@ -74,7 +74,7 @@ def test_it_says_what_ran_what_failed_and_what_the_images_evoke(page_of, output,
     for scheme, labels in record["counts"]["labels"].items():
         for label, count in labels.items():
             assert f"{label} {count} {100 * count / 12:.1f}" in page.said, scheme
-    assert "How sure the model is, in all 15 rows." in page.said
+    assert "How sure the model is, in all 15 rows " in page.said
     assert "any of them" in page.said
     assert "max_pixels 100000000" in page.said
     pictures = page.all("img")
@@ -97,7 +97,7 @@ def test_drift_is_marked_and_what_chance_explains_is_not(page_of, output, night)
     assert "No drift in 4 comparisons." in alike.said
     assert "the 5 earlier nights from 2026-01-01 to 2026-01-05 together (5,000 rows)" in moved.said
     assert "the 4 earlier nights from 2026-01-01 to 2026-01-04" in alike.said
-    assert "Each night against those before it" in moved.said
+    assert "Each night against those before it;" in moved.said
 
 
 def test_runs_of_other_models_are_not_compared_with(page_of, output, night):

@@ -68,7 +68,11 @@ def test_images_are_blurred_until_they_are_asked_for_with_the_keyboard(opened):
 def test_nothing_sticks_out_of_the_window(opened, width):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    assert opened.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    inner, page, beyond = opened.execute_script(
+        "const page = document.documentElement; return [innerWidth, page.clientWidth, page.scrollWidth]"
+    )
+    assert inner == width
+    assert beyond == page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
