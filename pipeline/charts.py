@@ -3,6 +3,7 @@
 Altair makes them and vl-convert draws them, both within this process. Each is small enough to be read on a phone.
 """
 
+import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -50,7 +51,10 @@ def by_night(distances: Mapping[str, float], least: float) -> Markup:
     """How far each night was from those before it, 0 to 1 by date; beyond `least` it may be drift."""
     nights = [{"date": date, "far": far, "over": far >= least} for date, far in distances.items()]
     top = max(2 * least, *distances.values()) * 1.05
-    x = alt.X("date:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%-d %b", tickCount=4))
+    days = [dt.date.fromisoformat(date) for date in distances]
+    some = dict.fromkeys(days[round(i)] for i in np.linspace(0, len(days) - 1, 4))
+    ticks = [alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True) for day in some]
+    x = alt.X("date:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%-d %b", values=ticks))
     y = alt.Y("far:Q", title=None, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(format=".0%", tickCount=3))
     base = alt.Chart(alt.Data(values=nights)).encode(x=x, y=y)
     over = alt.condition("datum.over", alt.value(WARN), alt.value(MARK))
