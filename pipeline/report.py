@@ -90,7 +90,7 @@ def page(fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Record], kn
     changes = drift.changes(now, before)
     by_night = drift.by_night(earlier) | drift.by_night(records)
     seen, problem = _seen(fs, root, records)
-    may_show = all(record["config"].get("report_images", True) for record in records)
+    may_show = not any(record["config"].get("from_embeddings") or not record["config"].get("report_images", True) for record in records)
     shelves = arranged(seen.shelves, now) if seen and may_show else {}
     about = {name: cards.card(name, now[name], before.get(name, {}), changes.get(name), by_night, seen) for name in now}
     return _rendered(

@@ -146,8 +146,9 @@ def test_where_the_rows_are_gone_the_page_is_of_the_record(page_of, output, nigh
     assert page.all("img") == []
 
 
-def test_images_that_must_not_be_shown_are_not_fetched(page_of, output, night, photos):
-    night(output, "2026-01-02", photos, config={"report_images": False})
+@pytest.mark.parametrize("config", [{"report_images": False}, {"from_embeddings": True}])
+def test_images_that_must_not_be_shown_or_read_are_not_fetched(page_of, output, night, photos, config):
+    night(output, "2026-01-02", photos, config=config)
     page = page_of()
     assert page.all("img") == []
     assert "its images are not to be shown" in page.said
