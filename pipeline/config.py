@@ -95,6 +95,7 @@ class AnnotateConfig(BaseModel):
     reuse_days: int = Field(
         30, ge=0, le=36_500, description="Nights back whose rows are taken for images with the same bytes; 0 takes none"
     )
+    report_images: bool = Field(True, description="Show the surest and the most doubtful images, small, on the run's page")
     stall_timeout: float = Field(
         3600.0, gt=0, le=604_800, description="Seconds without a block being written after which the run ends, and says why"
     )

@@ -12,7 +12,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 
-from pipeline import commit, gather
+from pipeline import commit, gather, report
 from pipeline.annotator import Annotator, AnnotatorSettings
 from pipeline.blocks import BlockWriter
 from pipeline.board import Board
@@ -58,6 +58,7 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         record = _committed(plan)
         tell_success(record)
     fs, root = connect(config.output, config.storage_options)
+    report.beside(config, fs, root.rstrip("/"), record)  # while the manifest still says where the images are
     commit.tidy(fs, root.rstrip("/"), record)
     return record
 

@@ -233,13 +233,13 @@ def open_file(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any] | N
 # --- writing
 
 
-def write_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
+def write_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes, content_type: str | None = None) -> None:
     """Writes a file that is there whole or not at all, also when the writer dies half-way.
 
     Object stores show an object once its upload is complete. On a local disk the bytes go to a hidden neighbour that
-    takes the file's name when it is complete.
+    takes the file's name when it is complete. S3 tells a browser the `content_type`, so that it shows the file and does not keep it.
     """
-    ask(fs, path, _writing(len(data)), lambda seconds: _put(fs, path, data, seconds))
+    ask(fs, path, _writing(len(data)), lambda seconds: _put(fs, path, data, seconds, content_type=content_type))
 
 
 def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
@@ -282,12 +282,14 @@ def _writing(size: int) -> Policy:
     return Policy(seconds=120 + size / 1e6)  # at least a megabyte a second
 
 
-def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, seconds: float, new: bool = False) -> None:
+def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, seconds: float, new: bool = False, content_type: str | None = None) -> None:
     if isinstance(fs, LocalFileSystem):
         with _draft(path, BytesIO(data)) as draft:
             (os.link if new else os.replace)(draft, path)
         return
     mode = {"mode": "create"} if new else {}
+    if content_type is not None and isinstance(fs, S3FileSystem):
+        mode["ContentType"] = content_type
     if fs.async_impl:
         fsspec.asyn.sync(fs.loop, fs._pipe_file, path, data, timeout=seconds, **mode)
     else:

@@ -39,4 +39,5 @@ def summary(record: dict[str, Any], output: str) -> str:
     field = "label" if record["schemes"][first] == "categorical" else "value"
     query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"
     lines += ["", f"{speed}{took} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record['run_id']}.json"]
+    lines.append(f"report  {output.rstrip('/')}/runs/{record['run_id']}.html")
     return "\n".join([*lines, f"SQL     {query}"])

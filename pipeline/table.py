@@ -70,7 +70,7 @@ class Tables:
 
     @property
     def output(self) -> pa.Schema:
-        """As written. The metadata under `ugrie` states each scheme's labels in the order of its `probs`."""
+        """As written. The metadata under `ugrie` states each scheme's labels in the order of its `probs`, and their polarities."""
         fields = [*IMAGE, pa.field("sentence", pa.string())]
         fields += [pa.field(scheme.name, scheme_type(scheme)) for scheme in self.schemes]
         if self.embedding_dim is not None:
@@ -81,7 +81,8 @@ class Tables:
             pa.field("annotated_at", pa.timestamp("us", "UTC"), nullable=False),
         ]
         schemes = {
-            s.name: {"kind": s.kind, "labels": s.label_names} | ({"values": s.values, "range": s.range} if s.kind == "ordinal" else {})
+            s.name: {"kind": s.kind, "labels": s.label_names, "polarities": [label.polarity for label in s.labels]}
+            | ({"values": s.values, "range": s.range} if s.kind == "ordinal" else {})
             for s in self.schemes
         }
         about = {"schema_version": SCHEMA_VERSION, "model": self.model, "tower": self.tower, "schemes": schemes}

@@ -6,7 +6,6 @@ the likeliest. docs/evaluation.md says what each measure is and where it comes f
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import stats
 from sklearn import metrics
 
 from ugrie.annotation import Prediction
+from ugrie.contradictions import contradicting
 from ugrie.schemes import Scheme
 
 RESAMPLES, SEED = 1000, 0
@@ -77,14 +77,8 @@ def contradictions(prediction: Prediction) -> dict[str, Any]:
     For every pair of schemes that have labels of both polarities: the images whose labels do, and their share of all, with its
     95 % interval; where there are several pairs, also the images with any.
     """
-    sides = {}
-    for scheme in prediction.template.schemes:
-        side = np.array([{"positive": 1, "negative": -1}.get(label.polarity or "", 0) for label in scheme.labels])
-        if {1, -1} <= set(side.tolist()):
-            sides[scheme.name] = side[prediction.choices[scheme.name]]
-    pairs = {f"{a} and {b}": sides[a] * sides[b] < 0 for a, b in combinations(sides, 2)}
-    if len(pairs) > 1:
-        pairs["any"] = np.any(list(pairs.values()), axis=0)
+    polarities = {scheme.name: [label.polarity for label in scheme.labels] for scheme in prediction.template.schemes}
+    pairs = contradicting(polarities, prediction.choices)
     found = {}
     for name, contradicts in pairs.items():
         count, n = int(contradicts.sum()), len(prediction)

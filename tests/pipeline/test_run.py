@@ -69,9 +69,9 @@ def test_the_record_says_what_was_done(finished, corpus, rows):
     assert {row["model"] for row in rows.of(finished.output, record)} == {record["model"]}
 
 
-def test_nothing_but_the_table_and_the_record_is_left(finished):
+def test_nothing_but_the_table_the_record_and_its_page_is_left(finished):
     files = [str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()]
-    assert sorted(files) == [*finished.record["files"], "runs/undisturbed.json"]
+    assert sorted(files) == [*finished.record["files"], "runs/undisturbed.html", "runs/undisturbed.json"]
 
 
 def test_a_run_that_is_done_is_not_done_again(finished):
@@ -127,7 +127,8 @@ def test_a_night_with_nothing_new_commits_a_record_of_no_rows_and_starts_no_ray(
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "second"})
     record = annotate(config)
     assert (record["counts"]["listed"], record["counts"]["known"], record["counts"]["rows"], record["files"]) == (40, 40, 0, [])
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} - before == {tmp_path / "runs" / "second.json"}
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert written == {tmp_path / "runs" / f"second.{kind}" for kind in ("html", "json")}
     assert not (tmp_path / "_work" / "second").exists()
     model = finished.record["model"]
     assert summary(record, str(tmp_path)) == f"nothing new: 40 images listed, all annotated before by {model}, run second"
@@ -220,7 +221,7 @@ def test_two_drivers_of_one_run_at_once_end_with_one_table(finished, rows, tmp_p
     assert first == second == rows.record(tmp_path)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, first), by_id) == []
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
 
 
 def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, local_ray):

@@ -35,6 +35,11 @@ def test_writing_makes_the_folders_and_leaves_nothing_beside_the_file(tmp_path):
     assert [(p.name, p.read_bytes()) for p in (tmp_path / "a" / "b").iterdir()] == [("rows.parquet", b"second")]
 
 
+def test_s3_tells_browsers_what_a_file_is(s3):
+    storage.write_atomic(s3.fs, "images/typed/page.html", b"<!DOCTYPE html>", "text/html; charset=utf-8")
+    assert s3.fs.info("images/typed/page.html", refresh=True)["ContentType"] == "text/html; charset=utf-8"
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
     fs, path = storage.connect(str(tmp_path / "rows.parquet"), {})
     storage.write_atomic(fs, path, b"old")

@@ -41,7 +41,8 @@ def test_the_metadata_states_each_schemes_labels_in_order():
     about = json.loads(tables().output.metadata[b"ugrie"])
     assert (about["schema_version"], about["model"], about["tower"]) == (SCHEMA_VERSION, "m@123", "t123")
     ekman6, valence = about["schemes"]["ekman6"], about["schemes"]["valence"]
-    assert ekman6 == {"kind": "categorical", "labels": ["anger", "disgust", "fear", "joy", "sadness", "surprise"]}
+    assert (ekman6["kind"], ekman6["labels"]) == ("categorical", ["anger", "disgust", "fear", "joy", "sadness", "surprise"])
+    assert ekman6["polarities"] == ["negative", "negative", "negative", "positive", "negative", None]
     assert (valence["kind"], valence["range"], valence["values"]) == ("ordinal", [1, 9], list(range(1, 10)))
     assert len(valence["labels"]) == 9
 
