@@ -76,7 +76,7 @@ def read_embedded(fs: fsspec.AbstractFileSystem, rows: pa.Table) -> pa.Table:
 
     Raises StorageError where a file is not the one that was listed any more.
     """
-    found = []
+    found: list[pa.Table] = []
     containers, positions = rows["container"].to_pylist(), rows["position"].to_numpy()
     starts = [0, *(i for i in range(1, len(rows)) if containers[i] != containers[i - 1])]
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
