@@ -1,11 +1,14 @@
 """Kills runs at random moments and looks whether anything is lost, double or different in the end.
 
     python benchmarks/chaos.py --photos DIR [--images 1000] [--runs 40] [--seed 0]
+    python benchmarks/chaos.py --photos DIR --nodes 3 --kinds node --runs 10
 
 The photos lie in SeaweedFS, a real S3 server, and so does the output. One run is left undisturbed. Each of the others is struck
 once, at a moment drawn from the whole length of the shortest run so far: SIGKILL for its driver, for a worker that loads or writes, for
-the actor that annotates, or for the node's raylet, each drawn in turn. Where the driver ends without a record, the same command
-is given again (on a new node, where the raylet was killed) until the run is committed. Then its rows are compared with the
+the actor that annotates, or for the raylet of the head, each in turn (`--kinds`). With `--nodes` the head has no CPUs, and so many
+nodes of their own do the work; of those `node` kills one, with all that runs on it, and no other takes its place before the run
+is done. Where the driver ends without a record, the same command is given again (on a new head, where the head's raylet was
+killed) until the run is committed. Then its rows are compared with the
 undisturbed run's: rows that are missing, that stand twice, or that say something else of an image (status, sentence, labels,
 probabilities to 1e-4). A proxy before the server counts how often each photo is fetched: what is above once is work repeated.
 """
@@ -19,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -33,41 +36,58 @@ from measure import report
 
 from pipeline.storage import connect
 from tests.faults import Proxy
-from tests.plugins.cluster import Head, ray_head
+from tests.plugins.cluster import Head, Node, ray_head
 from tests.plugins.processes import ray_token
 from tests.plugins.rows import file_name, same_labels
 from tests.plugins.s3 import S3, seaweed
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("driver", "actor", "worker", "raylet")
+KINDS = ("driver", "actor", "worker", "raylet", "node")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 MOST_COMMANDS = 8
 PATIENCE = 600.0  # seconds for one command
 
 
-class Node:
-    """A Ray head on this machine, which can be replaced."""
+class Cluster:
+    """A Ray head on this machine and the nodes that join it, if any. What died can be replaced."""
 
-    def __init__(self, cpus: int):
-        self.cpus = cpus
+    def __init__(self, cpus: int, nodes: int):
+        self.cpus, self.count = cpus, nodes
+        self.names = (f"node-{i}" for i in count())
         self.stack = ExitStack()
-        self.head: Head = self.stack.enter_context(ray_head(cpus, dashboard=False))
+        self.replace()
 
     def replace(self) -> None:
         self.close()
-        self.head = self.stack.enter_context(ray_head(self.cpus, dashboard=False))
+        self.head: Head = self.stack.enter_context(ray_head(0 if self.count else self.cpus, dashboard=False))
+        self.nodes: list[Node] = []
+        self.fill()
+
+    def fill(self) -> None:
+        """Starts as many nodes as are missing."""
+        self.nodes = [node for node in self.nodes if node.process.poll() is None]
+        while len(self.nodes) < self.count:
+            self.nodes.append(self.head.join(next(self.names), self.cpus, store=300_000_000))
 
     def close(self) -> None:
         self.stack.close()
 
+    def strike(self, part: str, draw: random.Random) -> bool:
+        """Kills one that is such a part now, if there is one."""
+        targets = self.nodes if part == "node" else self.processes(part)
+        if targets:
+            draw.choice(targets).kill()
+        return bool(targets)
+
     def processes(self, part: str) -> list[psutil.Process]:
-        """Those of the node that are such a part now."""
+        """Those of the cluster that are such a part now."""
         found = []
-        for process in psutil.Process(self.head.pid).children(recursive=True):
+        starters = [self.head.pid, *(node.process.pid for node in self.nodes if node.process.poll() is None)]
+        for process in (child for pid in starters for child in psutil.Process(pid).children(recursive=True)):
             try:
                 title = " ".join(process.cmdline())
                 if part == "raylet":
-                    matches = process.name() == "raylet"
+                    matches = process.name() == "raylet" and process.ppid() == self.head.pid
                 elif part == "actor":
                     matches = title.startswith("ray::MapWorker(MapBatches(Annotator")
                 else:
@@ -82,15 +102,15 @@ class Node:
 class Run:
     """One run of the job, given by as many commands as it takes."""
 
-    def __init__(self, node: Node, config: Path, name: str):
-        self.node, self.name = node, name
+    def __init__(self, cluster: Cluster, config: Path, name: str):
+        self.cluster, self.name = cluster, name
         self.command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--config", str(config), "--run-id", name]
         self.log = config.with_name(f"{name}.log")
         self.commands = 0
 
     def start(self) -> subprocess.Popen:
         self.commands += 1
-        environment = self.node.head.environment | {"RAY_ADDRESS": self.node.head.address}
+        environment = self.cluster.head.environment | {"RAY_ADDRESS": self.cluster.head.address}
         with self.log.open("ab") as log:
             return subprocess.Popen(self.command, env=environment, cwd=ROOT, stdout=log, stderr=log)
 
@@ -118,8 +138,7 @@ class Run:
             if part == "driver":
                 process.kill()
                 struck = time.monotonic() - clock
-            elif targets := self.node.processes(part):
-                draw.choice(targets).kill()
+            elif self.cluster.strike(part, draw):
                 struck = time.monotonic() - clock
             else:
                 time.sleep(0.02)
@@ -131,13 +150,14 @@ class Run:
             except subprocess.TimeoutExpired:  # it may wait for its node for ever: whoever supervises a node ends what was on it
                 process.kill()
                 process.wait()
-            self.node.replace()
+            self.cluster.replace()
         else:
             code = self.finish(process)
         while code != 0:
             if self.commands == MOST_COMMANDS:
                 raise RuntimeError(f"{self.name} is not done after {self.commands} commands: see {self.log}")
             code = self.finish(self.start())
+        self.cluster.fill()
         return {
             "part": part,
             "drawn": round(moment, 2),
@@ -163,7 +183,9 @@ def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def chaos(photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int) -> Iterator[dict[str, Any]]:
+def chaos(
+    photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int, nodes: int, kinds: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """First what the undisturbed run gave, then each run's story."""
     draw = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="ugrie-chaos-"))
@@ -175,8 +197,8 @@ def chaos(photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int) 
             fs.pipe_file(f"{server.bucket}/photos/{i:05d}{photo.suffix}", photo.read_bytes())
         proxy = stack.enter_context(Proxy(server.endpoint))
         seen = S3(proxy.endpoint, server.key, server.secret, server.bucket)
-        node = Node(cpus)
-        stack.callback(node.close)
+        cluster = Cluster(cpus, nodes)
+        stack.callback(cluster.close)
 
         def run(name: str) -> Run:
             config = folder / f"{name}.toml"
@@ -185,7 +207,7 @@ def chaos(photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int) 
             options = f"storage_options = {{ key = {json.dumps(seen.key)}, secret = {json.dumps(seen.secret)}, client_kwargs = "
             options += f'{{ endpoint_url = {json.dumps(seen.endpoint)}, region_name = "us-east-1" }} }}'
             config.write_text("\n".join([*lines, options]) + "\n")
-            return Run(node, config, name)
+            return Run(cluster, config, name)
 
         seconds = run("undisturbed").undisturbed()
         wanted = rows_of(server, f"s3://{server.bucket}/undisturbed", "undisturbed")
@@ -194,7 +216,7 @@ def chaos(photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int) 
         for i in count():
             if killed == runs:
                 break
-            part, moment = PARTS[killed % len(PARTS)], draw.uniform(0, seconds)
+            part, moment = kinds[killed % len(kinds)], draw.uniform(0, seconds)
             fetched = proxy.count("GET", f"/{seen.bucket}/photos/")
             story = run(f"run-{i:02d}").struck(part, moment, draw)
             killed += story["struck"] is not None
@@ -219,21 +241,28 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=40, help="runs that are killed; one that ends before its moment is not counted")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs that Ray is told of")
+    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs that Ray is told of, on each node")
+    parser.add_argument("--nodes", type=int, default=0, help="nodes beside the head, which then has no CPUs")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS[:4], help="what is killed, in turn")
     parser.add_argument("--block-rows", type=int, default=32)
     parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
     args = parser.parse_args()
+    if "node" in args.kinds and args.nodes < 2:
+        parser.error("--kinds node needs --nodes 2, or more: one is lost, and the others go on")
     found = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in IMAGES)
     if not found:
         parser.error(f"--photos {args.photos}: no photos there")
     photos = random.Random(args.seed).sample(found, min(args.images, len(found)))
-    undisturbed, *stories = [show(story) for story in chaos(photos, args.runs, args.seed, args.cpus, args.block_rows)]
+    settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, args.kinds)
+    undisturbed, *stories = [show(story) for story in chaos(photos, *settings)]
     total = {key: sum(story[key] for story in stories) for key in ("lost", "double", "different", "repeated")}
     struck = sum(story["struck"] is not None for story in stories)
     results = {
         "seed": args.seed,
         "images": len(photos),
         "block_rows": args.block_rows,
+        "nodes": args.nodes,
+        "cpus": args.cpus,
         "undisturbed": undisturbed,
         "runs": len(stories),
         "killed": struck,
@@ -241,7 +270,7 @@ def main() -> int:
         "repeated_share_per_kill": round(total["repeated"] / max(struck, 1) / len(photos), 4),
         "stories": stories,
     }
-    report("chaos", results, args.json)
+    report("chaos-nodes" if args.nodes else "chaos", results, args.json)
     return 1 if total["lost"] + total["double"] + total["different"] else 0
 
 

@@ -14,7 +14,7 @@ from pipeline.board import Board
 from pipeline.config import Precision
 from pipeline.storage import Options
 from pipeline.table import Tables, expect
-from pipeline.weights import local_folder
+from pipeline.weights import local_folder, local_tower
 from ugrie import checkpoint
 
 FILLED_AT_ONCE = 256  # templates
@@ -50,7 +50,8 @@ class Annotator:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self.settings = settings
-        self.model = UGRIE.from_pretrained(planned(settings), settings.device, settings.tower_weights, settings.precision)
+        tower = local_tower(settings.tower_weights, settings.options)
+        self.model = UGRIE.from_pretrained(planned(settings), settings.device, tower, settings.precision)
         encoder = self.model.load_encoder()
         encoder.batch_size = settings.board.settle("batch_size", settings.batch_size or best_batch_size(encoder))
         self.device = threading.Lock()

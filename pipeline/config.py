@@ -30,7 +30,7 @@ class AnnotateConfig(BaseModel):
     )
     output: str = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
     model: str = Field("ugrie-tiny", description="A bundled checkpoint's name, a folder, or the URL of one")
-    tower_weights: str | None = Field(None, description="File of CLIP weights, for a model that does not bundle its own")
+    tower_weights: str | None = Field(None, description="File or URL of CLIP weights, for a model that does not bundle its own")
     schemes: Names | None = Field(None, description="Emotion models to annotate, comma-separated; all that the model knows by default")
     from_embeddings: bool = Field(
         False,

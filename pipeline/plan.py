@@ -26,7 +26,7 @@ from pipeline.manifest import MAX_BLOCK_ROWS, Manifest, write_manifest
 from pipeline.source import items
 from pipeline.storage import connect, create_atomic, listed, read
 from pipeline.table import Tables
-from pipeline.weights import check_tower, local_folder
+from pipeline.weights import check_tower, local_folder, local_tower
 from ugrie import checkpoint
 from ugrie.schemes import SchemeError
 from ugrie.template import TemplateError
@@ -186,13 +186,13 @@ def tables_of(config: AnnotateConfig) -> Tables:
     if config.precision == "int8" and find_spec("onnxruntime") is None:
         raise UserError("precision = int8 needs ONNX Runtime: pip install 'ugrie[int8]', here and on every worker")
     if not config.from_embeddings or config.tower_weights is not None:
-        check_tower(model, config.tower_weights)
+        check_tower(model, config.tower_weights, config.storage_options)
     return Tables(
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
         embedding_dim=model.tower.embedding_dim if config.keep_embeddings else None,
         model=f"{model.name}@{checkpoint.digest(folder)}",
-        tower=checkpoint.tower_digest(folder, model, config.tower_weights),
+        tower=checkpoint.tower_digest(folder, model, local_tower(config.tower_weights, config.storage_options)),
     )
 
 

@@ -86,15 +86,17 @@ def _record(plan: Plan) -> dict[str, Any]:
     """Annotates what is left, verifies it all, and says what was done. Where there is nothing new, Ray is not started."""
     clock = time.perf_counter()
     rows, listed, known = plan.manifest.rows, plan.manifest.listed, plan.manifest.known
+    shares: Shares | None = None
     if rows:
         connect_ray()
         await_workers(plan.config)
+        shares = share_out(plan.config)  # once: a GPU that joins or leaves meanwhile changes nothing of the precision
     else:
         logger.info("nothing new: %d images listed, all annotated before by %s", listed, plan.tables.model)
     started = time.perf_counter()
-    work, tuning = _work(plan, share_out(plan.config), _reposts(plan)) if plan.todo else ({}, {})
+    work, tuning = _work(plan, shares, _reposts(plan, shares)) if shares and plan.todo else ({}, {})
     annotated = time.perf_counter()
-    files = _gather(plan) if rows else []
+    files = _gather(plan, shares) if shares else []
     counts = add(files, plan.tables.schemes)
     check_failures(counts, plan.config.max_failed_ratio)
     timings = {
@@ -110,7 +112,7 @@ def _record(plan: Plan) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "model": plan.tables.model,
         "tower": plan.tables.tower,
-        "precision": None if plan.config.from_embeddings else _precision(plan.config) if rows else plan.config.precision,
+        "precision": None if plan.config.from_embeddings else _precision(plan.config, shares) if shares else plan.config.precision,
         "date": config["date"],
         "started_at": plan.started_at.isoformat(timespec="seconds"),
         "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -138,15 +140,14 @@ def _stopped(run_id: str, error: Exception) -> RunError:
     return RunError(f"run {run_id} stopped: {one_line(what)}. What is written stays; the same command with --run-id {run_id} goes on")
 
 
-def _precision(config: AnnotateConfig) -> str:
+def _precision(config: AnnotateConfig, shares: Shares) -> str:
     """The image tower's: what auto comes to."""
     if config.precision != "auto":
         return config.precision
-    device = share_out(config).device if config.device == "auto" else config.device
-    return "bf16" if device == "cuda" else "fp32"
+    return "bf16" if shares.device == "cuda" else "fp32"
 
 
-def _reposts(plan: Plan) -> Reposts:
+def _reposts(plan: Plan, shares: Shares) -> Reposts:
     """Knows whose each image's bytes are, also of the blocks that are done and, unless all is to be annotated anew, of earlier nights."""
     config = plan.config
     if config.from_embeddings:
@@ -159,7 +160,7 @@ def _reposts(plan: Plan) -> Reposts:
             folder=plan.rows_folder,
             done=tuple(sorted(set(range(plan.manifest.blocks)) - set(plan.todo))),
             tables=plan.tables,
-            precision=_precision(config),
+            precision=_precision(config, shares),
             tower_weights=config.public()["tower_weights"],
             since=plan.started_at - dt.timedelta(days=days) if days else None,
         )
@@ -251,7 +252,7 @@ def _work(plan: Plan, shares: Shares, reposts: Reposts) -> tuple[dict[str, float
     return timings, tuning
 
 
-def _gather(plan: Plan) -> list[dict[str, Any]]:
+def _gather(plan: Plan, shares: Shares) -> list[dict[str, Any]]:
     """Verifies the blocks and makes the table's files of them, a task each.
 
     A block whose reposts have no row any more that they could be copied from is done again, with all of its images. Another's may lack
@@ -262,22 +263,23 @@ def _gather(plan: Plan) -> list[dict[str, Any]]:
     files: dict[str, dict[str, Any]] = {}
     todo = {f"{name}-{i:05d}.parquet": group for i, group in enumerate(groups)}
     for times_left in reversed(range(1 + TIMES_AGAIN)):
-        files |= _files(plan, todo)
+        files |= _files(plan, shares, todo)
         again = sorted({number for file in files.values() for number in file.get("again", ())})
         if not again or not times_left:
             break
         todo = {target: todo[target] for target, file in files.items() if "again" in file}
         logger.info("%d blocks hold images that were posted before, but not what was said of them: they are done again", len(again))
-        _work(replace(plan, todo=tuple(again)), share_out(plan.config), Reposts())
+        _work(replace(plan, todo=tuple(again)), shares, Reposts())
     if again:
         raise VerificationError(f"{len(again)} blocks hold images whose rows can't be copied from any other, the first {again[0]}")
     return [files[target] for target in sorted(files)]
 
 
-def _files(plan: Plan, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
-    """What the gatherer says of each file. So many are made at once as there are pairs of CPUs, since each takes some 0.4 GB of memory."""
+def _files(plan: Plan, shares: Shares, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
+    """What the gatherer says of each file. So many are made at once as there are pairs of CPUs, since each takes some 0.4 GB of memory;
+    none on a node without CPUs, as heads are that are kept free of work."""
     gatherer = gather.Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)
-    task: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(lambda target, numbers: gatherer(target, numbers))
+    task: Any = ray.remote(num_cpus=shares.write, scheduling_strategy="SPREAD")(lambda target, numbers: gatherer(target, numbers))
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
     made: dict[str, dict[str, Any]] = {}
     running: dict[Any, str] = {}

@@ -13,7 +13,7 @@ from pipeline.decode import Decoder, Limits
 from pipeline.errors import ImageError
 from pipeline.fetch import Fetcher
 from pipeline.table import Tables
-from pipeline.weights import local_folder
+from pipeline.weights import local_folder, local_tower
 
 ENOUGH = 32  # crops that the model's time is taken of; fewer are repeated
 
@@ -77,7 +77,8 @@ def _annotating(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray])
     from ugrie.probe import best_batch_size
 
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    model = UGRIE.from_pretrained(local_folder(config.model, config.storage_options), device, config.tower_weights, config.precision)
+    folder = local_folder(config.model, config.storage_options)
+    model = UGRIE.from_pretrained(folder, device, local_tower(config.tower_weights, config.storage_options), config.precision)
     encoder = model.load_encoder()
     encoder.batch_size = config.batch_size or best_batch_size(encoder)
     schemes = [scheme.name for scheme in tables.schemes]

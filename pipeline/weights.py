@@ -1,35 +1,46 @@
-"""The model a run uses: a bundled name, a folder, or a URL whose files every worker fetches for itself."""
+"""The model a run uses, and its image tower: a bundled name, a folder or a file, or a URL, which is fetched once on every machine."""
 
-import atexit
 import json
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
+from pipeline.cache import fetched, version
 from pipeline.errors import UserError
-from pipeline.storage import Options, connect
+from pipeline.storage import Options
+from pipeline.uris import without_secrets
 from ugrie import checkpoint
+
+TOWER = "tower.safetensors"
 
 
 def local_folder(model: str, options: Options) -> Path:
     """The model's folder on this machine. Raises UserError where there is none."""
     try:
-        return checkpoint.find(_fetched(model, json.dumps(options, sort_keys=True)) if "://" in model else model)
+        if "://" not in model:
+            return checkpoint.find(model)
+        return checkpoint.find(str(_local({file: f"{model.rstrip('/')}/{file}" for file in checkpoint.FILES}, options)))
     except checkpoint.CheckpointError as error:
         raise UserError(str(error)) from None
 
 
-def check_tower(model: checkpoint.Config, weights: str | None) -> None:
+def local_tower(weights: str | None, options: Options) -> str | None:
+    """The file of the tower's weights on this machine, where one is given. Raises UserError where a URL's can't be had."""
+    return str(_local({TOWER: weights}, options) / TOWER) if weights is not None and "://" in weights else weights
+
+
+def check_tower(model: checkpoint.Config, weights: str | None, options: Options) -> None:
     """Raises UserError where the workers could not load the image tower: this machine stands for them."""
+    shown = weights and without_secrets(weights)
     if model.tower.name is None:
         if weights is not None:
-            raise UserError(f"tower_weights = {weights}: {model.name} brings its own tower; leave this out")
+            raise UserError(f"tower_weights = {shown}: {model.name} brings its own tower; leave this out")
     elif weights is not None:
-        if not Path(weights).is_file():
-            raise UserError(f"tower_weights = {weights}: there is no such file; it must be there on every worker, too")
-        if not weights.endswith(".safetensors"):
-            raise UserError(f"tower_weights = {weights}: weights are read as .safetensors only, since other files can hold code")
+        if "://" in weights:
+            version(weights, options)
+        elif not Path(weights).is_file():
+            raise UserError(f"tower_weights = {shown}: there is no such file; it must be there on every worker, too, or give a URL")
+        if not weights.partition("?")[0].endswith(".safetensors"):
+            raise UserError(f"tower_weights = {shown}: weights are read as .safetensors only, since other files can hold code")
     else:
         from ugrie.encoder import fetch_weights  # needs torch, whose import takes seconds: only where weights are to be fetched
 
@@ -39,14 +50,10 @@ def check_tower(model: checkpoint.Config, weights: str | None) -> None:
             raise UserError(str(error)) from None
 
 
+def _local(files: dict[str, str], options: Options) -> Path:
+    return _once(json.dumps(files), json.dumps(options, sort_keys=True))
+
+
 @cache
-def _fetched(url: str, options: str) -> str:
-    fs, path = connect(url, json.loads(options))
-    folder = tempfile.mkdtemp(prefix="ugrie-model-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for file in checkpoint.FILES:
-        try:
-            fs.get_file(f"{path.rstrip('/')}/{file}", f"{folder}/{file}")
-        except (FileNotFoundError, PermissionError) as error:
-            raise UserError(f"{url} is no UGRIE checkpoint that can be read: {file}: {error}") from None
-    return folder
+def _once(files: str, options: str) -> Path:
+    return fetched(json.loads(files), json.loads(options))

@@ -218,25 +218,6 @@ def test_a_cluster_of_one_cpu_finishes_with_a_configuration_file_and_flags(start
 
 
 @pytest.mark.timeout(400)
-def test_a_submitted_job_gives_the_labels_of_a_local_run(start_head, finished, corpus, rows, tmp_path, check_output):
-    """`ray job submit --working-dir .`, to a cluster of two CPUs, which gets the project by the upload alone."""
-    job = f"ls -A; (cd / && {sys.executable} -c 'import pipeline; print(pipeline.__file__)'); exec {sys.executable} jobs/annotate.py"
-    arguments = f"--input {corpus.folder} --output {tmp_path} --run-id submitted --date 2026-01-02 --block-rows 8"
-    with start_head(cpus=2, dashboard=True) as head:
-        done = head.submit("--working-dir", ".", entrypoint=["sh", "-c", f"{job} {arguments}"])
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert " of 40 images annotated by ugrie-tiny@" in done.stdout
-    listed = done.stdout.splitlines()
-    assert {"jobs", "pipeline", "ugrie"} <= set(listed)
-    assert not {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", "demo", ".ugrie-cache"} & set(listed)
-    (package,) = [line for line in listed if line.endswith("pipeline/__init__.py")]
-    assert Path(package).parents[1] != ROOT
-    record = rows.record(tmp_path)
-    assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), lambda row: row["image_id"]) == []
-    check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
-
-
-@pytest.mark.timeout(400)
 def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpus, rows, tmp_path, check_output):
     """SIGTERM, as a spot machine or a scheduler sends it, once the first block is written. Its Ray goes with it."""
     command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", str(corpus.folder), "--output", str(tmp_path)]

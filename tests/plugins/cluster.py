@@ -1,4 +1,4 @@
-"""Rays of our own: one that all tests share, and heads started as an operator would."""
+"""Rays of our own: one that all tests share, and heads with further nodes, started as an operator would."""
 
 import os
 import shutil
@@ -8,11 +8,12 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.plugins.processes import free_ports, script, stop_tree, wait_for
@@ -52,13 +53,14 @@ def finished(corpus: Any, local_ray: None, tmp_path_factory: pytest.TempPathFact
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray cluster of one node, started as an operator would."""
+    """A Ray cluster's head, started as an operator would. Alone it is a cluster of one node."""
 
     address: str
     dashboard: str | None
     environment: dict[str, str]
     pid: int
     folder: str
+    started: ExitStack = field(default_factory=ExitStack)
 
     def python(self, *arguments: object, timeout: float = 280, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """Runs a script of this project, which joins the cluster as RAY_ADDRESS says."""
@@ -66,10 +68,44 @@ class Head:
         environment = self.environment | {"RAY_ADDRESS": self.address}
         return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
-    def submit(self, *options: object, entrypoint: Sequence[object], timeout: float = 280) -> subprocess.CompletedProcess[str]:
-        """`ray job submit` from the repository's root."""
+    def submit(self, *options: object, entrypoint: Sequence[object]) -> subprocess.Popen[str]:
+        """`ray job submit` from the repository's root; what it says, the job's own words among it, comes on stdout."""
         command = [script("ray"), "job", "submit", "--address", self.dashboard, *map(str, options), "--", *map(str, entrypoint)]
-        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+        process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.started.callback(stop_tree, process)
+        return process
+
+    def join(self, name: str, cpus: int, gpus: int = 0, store: int = 100_000_000) -> "Node":
+        """Starts a further node, which joins the cluster and ends with its head. GPUs need not be there; `store` is in bytes.
+
+        Start one after the other: Ray gives a node 30 s, and most of what it does before it has joined is computing.
+        """
+        (agent,) = free_ports(1)
+        command = [script("ray"), "start", "--block", f"--address={self.address}", "--node-ip-address=127.0.0.1", f"--node-name={name}"]
+        command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={store}", f"--dashboard-agent-listen-port={agent}"]
+        command += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false", "--disable-usage-stats"]
+        log = Path(self.folder) / f"{name}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, env=self.environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        self.started.callback(stop_tree, process)
+        wait_for(name, lambda: b"Ray runtime started" in log.read_bytes(), process, log)
+        return Node(name, process)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node beside a head, on the same machine."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """SIGKILL for its raylet and for what runs on it, as where a machine is switched off."""
+        (raylet,) = [child for child in psutil.Process(self.process.pid).children(recursive=True) if child.name() == "raylet"]
+        for each in [raylet, *raylet.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait(20)  # it notices, and ends what is left
 
 
 @contextmanager
@@ -101,7 +137,9 @@ def ray_head(cpus: int, dashboard: bool) -> Iterator[Head]:
 
     try:
         wait_for("Ray's head", ready, process, log)
-        yield Head(f"127.0.0.1:{port}", url if dashboard else None, environment, process.pid, folder)
+        head = Head(f"127.0.0.1:{port}", url if dashboard else None, environment, process.pid, folder)
+        with head.started:
+            yield head
     finally:
         stop_tree(process)
         shutil.rmtree(folder, ignore_errors=True)
