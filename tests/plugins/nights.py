@@ -28,7 +28,7 @@ def write_night(
 ) -> dict[str, Any]:
     """Writes a run of some images, which have a row each. The larger `lean`, the more have a scheme's last labels."""
     from pipeline import counts
-    from pipeline.annotator import scheme_column
+    from pipeline.answers import scheme_column
     from pipeline.config import AnnotateConfig
     from pipeline.table import SCHEMA_VERSION, Tables
     from ugrie.schemes import load_scheme
