@@ -48,7 +48,10 @@ def picks_of(
         rows = rows[np.argsort(rank[rows], kind="stable")[:MOST_EACH]]
         about = ok.select(["uri", "content_hash", "row"]).take(pa.array(rows)).to_pylist()
         texts = [shown.format(*(column[i] for column in numbers)) for i in rows]
-        return [Pick(float(rank[i]), text, *row.values(), run) for i, text, row in zip(rows, texts, about, strict=True)]
+        return [
+            Pick(float(rank[i]), text, row["uri"], row["content_hash"], row["row"], run)
+            for i, text, row in zip(rows, texts, about, strict=True)
+        ]
 
     found = {}
     for name, about in schemes.items():
