@@ -52,7 +52,7 @@ def by_night(distances: Mapping[str, float], least: float) -> Markup:
     nights = [{"date": date, "far": far, "over": far >= least} for date, far in distances.items()]
     top = max(2 * least, *distances.values()) * 1.05
     days = [dt.date.fromisoformat(date) for date in distances]
-    some = dict.fromkeys(days[round(i)] for i in np.linspace(0, len(days) - 1, 4))
+    some = dict.fromkeys(days[round(i)] for i in np.linspace(0, len(days) - 1, 3))
     ticks = [alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True) for day in some]
     x = alt.X("date:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%-d %b", values=ticks))
     y = alt.Y("far:Q", title=None, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(format=".0%", tickCount=3))

@@ -1,6 +1,6 @@
 """Which images are worth a look: of each label those that the model is surest and least sure of, and an ordinal scheme's extremes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,10 @@ def picks_of(
         rows = rows[np.argsort(rank[rows], kind="stable")[:MOST_EACH]]
         about = ok.select(["uri", "content_hash", "row"]).take(pa.array(rows)).to_pylist()
         texts = [shown.format(*(column[i] for column in numbers)) for i in rows]
-        return [Pick(float(rank[i]), text, *row.values(), run) for i, text, row in zip(rows, texts, about, strict=True)]
+        return [
+            Pick(float(rank[i]), text, row["uri"], row["content_hash"], row["row"], run)
+            for i, text, row in zip(rows, texts, about, strict=True)
+        ]
 
     found = {}
     for name, about in schemes.items():
@@ -81,15 +84,11 @@ def arranged(shelves: Mapping[Shelf, Sequence[Pick]], counts: Mapping[str, Mappi
     """The shelves that there is room for on a page, which are those of each scheme's commonest labels, with as many images each as fit."""
     schemes = dict.fromkeys(shelf.scheme for shelf in shelves)
     labels_each = max(2, MOST_IMAGES // (2 * max(len(schemes), 1)))
-    kept = [
-        shelf for shelf in _filled(shelves) if shelf.label is None or shelf.label in _commonest(counts.get(shelf.scheme, {}), labels_each)
-    ]
+    commonest = {scheme: _commonest(counts.get(scheme, {}), labels_each) for scheme in schemes}
+    filled = [shelf for shelf, picks in shelves.items() if picks]
+    kept = [shelf for shelf in filled if shelf.label is None or shelf.label in commonest[shelf.scheme]][:MOST_IMAGES]
     each = min(MOST_EACH, max(1, MOST_IMAGES // max(len(kept), 1)))
     return {shelf: list(shelves[shelf][:each]) for shelf in kept}
-
-
-def _filled(shelves: Mapping[Shelf, Sequence[Pick]]) -> Iterator[Shelf]:
-    return (shelf for shelf, picks in shelves.items() if picks)
 
 
 def _commonest(counts: Mapping[str, int], most: int) -> list[str]:

@@ -137,6 +137,13 @@ def test_a_night_without_anything_new_has_a_small_page(page_of, output, night):
     assert [attributes["id"] for attributes in page.all("section")] == ["run", "settings"]
 
 
+def test_a_run_of_which_no_rate_is_known_has_a_page(page_of, output, night):
+    for day in (1, 2):
+        night(output, f"2026-01-0{day}", many(3), timings={"plan_seconds": 1.0, "images_per_second": None}, tuning={}, precision=None)
+    assert "images/s" not in page_of().said
+    assert "night-2026-01-02" in page_of(since=dt.date(2026, 1, 1)).said
+
+
 def test_where_the_rows_are_gone_the_page_is_of_the_record(page_of, output, night):
     record = night(output, "2026-01-02", many(50))
     (output / record["files"][0]).unlink()

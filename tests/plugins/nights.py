@@ -28,12 +28,12 @@ def write_night(
 ) -> dict[str, Any]:
     """Writes a run of some images, which have a row each. The larger `lean`, the more have a scheme's last labels."""
     from pipeline import counts
-    from pipeline.annotator import scheme_column
+    from pipeline.answers import scheme_column
     from pipeline.config import AnnotateConfig
     from pipeline.table import SCHEMA_VERSION, Tables
     from ugrie.schemes import load_scheme
 
-    tables = Tables(tuple(map(load_scheme, schemes)), 224, None, "made-up@0123")
+    tables = Tables(tuple(map(load_scheme, schemes)), 224, None, "made-up@0123", tower="0123")
     run_id = changes.get("run_id", f"night-{date}")
     rng, rows = np.random.default_rng(int(date.replace("-", ""))), [*images, *failures]
     ok = np.arange(len(rows)) < len(images)
