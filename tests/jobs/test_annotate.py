@@ -145,10 +145,10 @@ def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
     assert "run undisturbed was begun with limit = None, not 3" in capsys.readouterr().err
 
 
-def test_json_lines_say_how_a_run_ended(job, finished, capsys, monkeypatch):
+def test_json_lines_say_how_a_run_ended(job, finished, capsys, caplog, monkeypatch):
     """One that is committed, and one whose settings are wrong."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
-    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     tokens = [
         "--input",

@@ -12,7 +12,7 @@ from pipeline import logs
 
 
 @pytest.fixture
-def log(monkeypatch, capsys):
+def log(monkeypatch, capsys, caplog):
     """Begins a log on stderr, as a job does. What it returns gives the text that was written since it was asked last."""
 
     def begin(log_format):
@@ -21,7 +21,7 @@ def log(monkeypatch, capsys):
         return lambda: capsys.readouterr().err
 
     root = logging.getLogger()
-    monkeypatch.setattr(root, "level", logging.INFO)
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(logs.FORMATTER, "static_fields", {})
     yield begin
