@@ -93,6 +93,9 @@ def test_a_real_runs_rows_are_in_it_too(finished, rows, tmp_path):
     before = contents(tmp_path)
     assert annotate(config) == finished.record
     assert contents(tmp_path) == before
+    delta.compact(str(tmp_path), {}, None)
+    later = annotate(config.model_copy(update={"run_id": "later"}))
+    assert (later["counts"]["known"], later["counts"]["rows"]) == (40, 0)
 
 
 def test_the_log_states_labels_and_what_each_file_holds(nights):
@@ -149,7 +152,7 @@ def test_a_run_that_is_committed_and_not_in_the_delta_table_says_so_and_the_same
         patch.setattr(delta, "ATTEMPTS", 1)
         patch.setattr(delta._Log, "add_missing", lambda log: (_ for _ in ()).throw(CommitFailedError("the storage is full\nfor now")))
         with pytest.raises(
-            RunError, match=r"^run r is committed, but not in the Delta table yet: .*: the storage is full; the same com.*$"
+            RunError, match=r"^run r is committed, but not in the Delta table yet: .*: the storage is full for now; the same command .*$"
         ):
             annotate(config)
     assert annotate(config) == record
