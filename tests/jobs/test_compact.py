@@ -7,22 +7,22 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline import delta
-from tests.plugins.nights import Nights, in_order
+from tests.plugins.outputs import Made, in_order
 
 
 @pytest.fixture
-def table(nights):
+def table(made):
     """Three runs of one night and two of the next, of which the table has all but the last."""
     for i in range(5):
-        nights.commit(f"r{i}", range(10 * i, 10 * i + 5), date=f"2026-01-0{2 + i // 3}", schemes=["valence"] if i else ["polarity3"])
+        made.commit(f"r{i}", range(10 * i, 10 * i + 5), date=f"2026-01-0{2 + i // 3}", schemes=["valence"] if i else ["polarity3"])
         if i < 4:
-            delta.add(nights.output, nights.options)
-    return nights
+            delta.add(made.output, made.options)
+    return made
 
 
-def now(nights):
+def now(made):
     """The rows of the table, and how many files each night has."""
-    found = DeltaTable(f"{nights.output}/annotations")
+    found = DeltaTable(f"{made.output}/annotations")
     dates = pa.table(found.get_add_actions(flatten=True))["partition.dt"]
     return in_order(found.to_pyarrow_table()), {str(each["values"]): each["counts"] for each in dates.value_counts().to_pylist()}
 
@@ -80,22 +80,22 @@ def test_a_compaction_that_died_leaves_the_table_as_it_was(job, table):
 
 
 def test_an_output_in_s3_is_compacted_as_well(job, s3, tmp_path):
-    nights = Nights(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
+    made = Made(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
     for run_id in ("a", "b"):
-        nights.commit(run_id, range(5))
-        delta.add(nights.output, nights.options)
-    done = delta.compact(nights.output, nights.options, None)
+        made.commit(run_id, range(5))
+        delta.add(made.output, made.options)
+    done = delta.compact(made.output, made.options, None)
     assert (done["numFilesAdded"], done["numFilesRemoved"]) == (1, 2)
-    options = delta.storage_options(nights.place[0])
-    assert in_order(DeltaTable(f"{nights.output}/annotations", storage_options=options).to_pyarrow_table()).equals(nights.rows())
+    options = delta.storage_options(made.place[0])
+    assert in_order(DeltaTable(f"{made.output}/annotations", storage_options=options).to_pyarrow_table()).equals(made.rows())
 
 
-def test_an_output_that_is_no_delta_table_is_left_as_it_is(job, nights, capsys):
-    nights.commit("a", range(5))
-    assert job.run(["--output", nights.output]) == 2
+def test_an_output_that_is_no_delta_table_is_left_as_it_is(job, made, capsys):
+    made.commit("a", range(5))
+    assert job.run(["--output", made.output]) == 2
     said = capsys.readouterr().err
     assert "/annotations is no Delta table: a run with --table-format delta makes one of it" in said
-    assert not (Path(nights.output) / "annotations" / "_delta_log").exists()
+    assert not (Path(made.output) / "annotations" / "_delta_log").exists()
 
 
 @pytest.mark.parametrize(

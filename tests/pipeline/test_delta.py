@@ -27,29 +27,29 @@ from pipeline.plan import annotated, prepare
 from pipeline.run import RunError, annotate
 from pipeline.storage import connect
 from pipeline.table import Tables
-from tests.plugins.nights import Nights, in_order
+from tests.plugins.outputs import Made, in_order
 from ugrie.schemes import load_scheme
 
 
-def table(nights):
-    fs, root = nights.place
-    return DeltaTable(f"{fs.unstrip_protocol(root) if nights.options else root}/annotations", storage_options=delta.storage_options(fs))
+def table(made):
+    fs, root = made.place
+    return DeltaTable(f"{fs.unstrip_protocol(root) if made.options else root}/annotations", storage_options=delta.storage_options(fs))
 
 
-def shown(nights):
-    return in_order(table(nights).to_pyarrow_table())
+def shown(made):
+    return in_order(table(made).to_pyarrow_table())
 
 
-def check(nights, schemes=("polarity3", "valence"), **settings):
-    tables = Tables(tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=None, tower="t", model=nights.model)
-    settings = {"input": "in", "output": nights.output, "table_format": "delta", "storage_options": nights.options} | settings
+def check(made, schemes=("polarity3", "valence"), **settings):
+    tables = Tables(tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=None, tower="t", model=made.model)
+    settings = {"input": "in", "output": made.output, "table_format": "delta", "storage_options": made.options} | settings
     delta.check(AnnotateConfig(**settings), tables)
 
 
-def known(nights, schemes=("polarity3", "valence"), **settings):
-    fs, root = nights.place
-    config = AnnotateConfig(input="in", output=nights.output, storage_options=nights.options, **settings)
-    return annotated(fs, root, config, nights.model, schemes).tolist()
+def known(made, schemes=("polarity3", "valence"), **settings):
+    fs, root = made.place
+    config = AnnotateConfig(input="in", output=made.output, storage_options=made.options, **settings)
+    return annotated(fs, root, config, made.model, schemes).tolist()
 
 
 def contents(folder):
@@ -63,9 +63,9 @@ def contents(folder):
 def anywhere(request, tmp_path):
     """An output on the local disk, and one in S3."""
     if request.param == "local":
-        return Nights(str(tmp_path / "out"))
+        return Made(str(tmp_path / "out"))
     s3 = request.getfixturevalue("s3")
-    return Nights(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
+    return Made(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
 
 
 def test_its_rows_are_those_of_the_files_that_were_there_already(anywhere):
@@ -85,14 +85,14 @@ def test_its_rows_are_those_of_the_files_that_were_there_already(anywhere):
     assert table(anywhere).version() == 0
 
 
-def test_it_is_read_as_the_docs_say(nights):
-    nights.commit("a", range(25))
-    delta.add(nights.output, {})
+def test_it_is_read_as_the_docs_say(made):
+    made.commit("a", range(25))
+    delta.add(made.output, {})
     page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text().partition("## Delta")[2]
     reading, vacuum = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    by_arrow, by_polars = (line.replace("OUTPUT", nights.output) for line in reading.splitlines() if "OUTPUT" in line)
+    by_arrow, by_polars = (line.replace("OUTPUT", made.output) for line in reading.splitlines() if "OUTPUT" in line)
     assert eval(by_arrow, {"deltalake": deltalake}).num_rows == eval(by_polars, {"polars": pl}).height == 22
-    assert eval(vacuum.replace("OUTPUT", nights.output), {"deltalake": deltalake}) == []
+    assert eval(vacuum.replace("OUTPUT", made.output), {"deltalake": deltalake}) == []
 
 
 def test_a_real_runs_rows_are_in_it_too(finished, rows, tmp_path):
@@ -112,70 +112,70 @@ def test_a_real_runs_rows_are_in_it_too(finished, rows, tmp_path):
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-def test_rows_are_found_by_every_column(nights, compacted):
+def test_rows_are_found_by_every_column(made, compacted):
     """Whose columns are too many to be all indexed."""
     schemes = ("polarity3", "polarity2", "ekman6", "ekman7", "mikels8", "plutchik8", "emotic26", "artemis9", "goemotions27", "valence")
-    nights.commit("a", range(25), schemes=schemes)
-    nights.commit("b", range(25, 40), schemes=["valence"])
-    delta.add(nights.output, {})
+    made.commit("a", range(25), schemes=schemes)
+    made.commit("b", range(25, 40), schemes=["valence"])
+    delta.add(made.output, {})
     if compacted:
-        delta.compact(nights.output, {}, None)
+        delta.compact(made.output, {}, None)
     wanted = (ds.field("status") == "ok", ds.field("error") == "not read", ds.field("run_id") == "a", ds.field("image_id") > 30)
-    found = [table(nights).to_pyarrow_dataset().to_table(filter=each).num_rows for each in wanted]
-    assert found == [nights.rows().filter(each).num_rows for each in wanted] == [36, 4, 25, 9]
-    by_polars = pl.scan_delta(f"{nights.output}/annotations")
+    found = [table(made).to_pyarrow_dataset().to_table(filter=each).num_rows for each in wanted]
+    assert found == [made.rows().filter(each).num_rows for each in wanted] == [36, 4, 25, 9]
+    by_polars = pl.scan_delta(f"{made.output}/annotations")
     assert by_polars.filter(pl.col("ekman6").struct.field("score") > 0.5).collect().height == 22
     assert by_polars.filter(pl.col("image_id") > 30, run_id="b").collect().height == 9
 
 
-def test_the_log_states_labels_and_what_each_file_holds(nights):
-    nights.commit("a", [5, -7, 2**62])
-    delta.add(nights.output, {})
-    fields = {field.name: field for field in table(nights).schema().fields}
+def test_the_log_states_labels_and_what_each_file_holds(made):
+    made.commit("a", [5, -7, 2**62])
+    delta.add(made.output, {})
+    fields = {field.name: field for field in table(made).schema().fields}
     assert json.loads(fields["polarity3"].metadata["ugrie"])["labels"] == list(load_scheme("polarity3").label_names)
     assert not fields["image_id"].nullable
     assert fields["polarity3"].nullable
-    (stated,) = pa.table(table(nights).get_add_actions(flatten=True)).to_pylist()
+    (stated,) = pa.table(table(made).get_add_actions(flatten=True)).to_pylist()
     assert stated["num_records"] == 3
-    assert stated["size_bytes"] == (Path(nights.output) / "annotations" / stated["path"]).stat().st_size
+    assert stated["size_bytes"] == (Path(made.output) / "annotations" / stated["path"]).stat().st_size
     assert stated["partition.dt"] == dt.date(2026, 1, 2)
 
 
-def test_files_that_no_record_lists_are_not_in_it(nights):
-    nights.commit("a", range(5))
-    nights.write("a", range(5), nights.schema(["valence"]), attempt="bbbbbbbb")  # of a driver that was second
-    nights.write("dead", range(5, 9), nights.schema(["valence"]))
-    delta.add(nights.output, {})
-    assert shown(nights).equals(nights.rows())
+def test_files_that_no_record_lists_are_not_in_it(made):
+    made.commit("a", range(5))
+    made.write("a", range(5), made.schema(["valence"]), attempt="bbbbbbbb")  # of a driver that was second
+    made.write("dead", range(5, 9), made.schema(["valence"]))
+    delta.add(made.output, {})
+    assert shown(made).equals(made.rows())
 
 
 # --- each run once
 
 
-def test_a_run_is_added_once_however_often_it_is_asked_for(nights):
-    nights.commit("a", range(5))
+def test_a_run_is_added_once_however_often_it_is_asked_for(made):
+    made.commit("a", range(5))
     for _ in range(3):
-        delta.add(nights.output, {})
-    assert table(nights).version() == 0
-    nights.commit("none", [])
-    delta.add(nights.output, {})
-    assert table(nights).version() == 0
+        delta.add(made.output, {})
+    assert table(made).version() == 0
+    made.commit("none", [])
+    delta.add(made.output, {})
+    assert table(made).version() == 0
 
 
-def test_a_run_whose_driver_died_before_it_was_in_the_delta_table_is_added_by_the_next(nights):
-    nights.commit("a", range(5))
-    delta.add(nights.output, {})
-    nights.commit("died", range(5, 9))
-    nights.commit("next", range(9, 12), date="2026-01-03")
-    delta.add(nights.output, {})
-    assert shown(nights).equals(nights.rows())
-    assert table(nights).version() == 1
+def test_a_run_whose_driver_died_before_it_was_in_the_delta_table_is_added_by_the_next(made):
+    made.commit("a", range(5))
+    delta.add(made.output, {})
+    made.commit("died", range(5, 9))
+    made.commit("next", range(9, 12), date="2026-01-03")
+    delta.add(made.output, {})
+    assert shown(made).equals(made.rows())
+    assert table(made).version() == 1
 
 
-def test_a_run_that_is_committed_and_not_in_the_delta_table_says_so_and_the_same_command_adds_it(nights, monkeypatch):
-    record = nights.commit("r", range(5))
+def test_a_run_that_is_committed_and_not_in_the_delta_table_says_so_and_the_same_command_adds_it(made, monkeypatch):
+    record = made.commit("r", range(5))
     monkeypatch.setattr(run, "committed", lambda config: record)
-    config = AnnotateConfig(input="in", output=nights.output, run_id="r", table_format="delta")
+    config = AnnotateConfig(input="in", output=made.output, run_id="r", table_format="delta")
     with monkeypatch.context() as patch:
         patch.setattr(delta, "ATTEMPTS", 1)
         patch.setattr(delta._Log, "add_missing", lambda log: (_ for _ in ()).throw(CommitFailedError("the storage is full\nfor now")))
@@ -184,7 +184,7 @@ def test_a_run_that_is_committed_and_not_in_the_delta_table_says_so_and_the_same
         ):
             annotate(config)
     assert annotate(config) == record
-    assert shown(nights).equals(nights.rows())
+    assert shown(made).equals(made.rows())
 
 
 def test_of_commits_that_bring_the_same_run_the_second_is_refused(anywhere):
@@ -230,99 +230,99 @@ def test_a_commit_whose_answer_is_lost_is_not_made_again(anywhere, monkeypatch):
     assert table(anywhere).version() == 0
 
 
-def test_columns_that_a_driver_added_before_it_died_are_taken(nights, monkeypatch):
-    nights.commit("a", range(5), schemes=["valence"])
-    delta.add(nights.output, {})
-    nights.commit("b", range(5, 9), schemes=["valence", "ekman6"])
+def test_columns_that_a_driver_added_before_it_died_are_taken(made, monkeypatch):
+    made.commit("a", range(5), schemes=["valence"])
+    delta.add(made.output, {})
+    made.commit("b", range(5, 9), schemes=["valence", "ekman6"])
     with monkeypatch.context() as patch:
         patch.setattr(DeltaTable, "create_write_transaction", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            delta.add(nights.output, {})
-    assert "ekman6" in shown(nights).column_names
-    assert len(shown(nights)) == 5
-    delta.add(nights.output, {})
-    assert shown(nights).equals(nights.rows())
+            delta.add(made.output, {})
+    assert "ekman6" in shown(made).column_names
+    assert len(shown(made)) == 5
+    delta.add(made.output, {})
+    assert shown(made).equals(made.rows())
 
 
-def test_a_run_whose_files_others_have_replaced_is_not_added_again(nights):
+def test_a_run_whose_files_others_have_replaced_is_not_added_again(made):
     """By compaction, and by a delete; also once the log is a checkpoint."""
-    nights.commit("a", range(5))
-    nights.commit("b", range(5, 9))
-    delta.add(nights.output, {})
-    expected = shown(nights)
-    delta.compact(nights.output, {}, None)
-    table(nights).delete("run_id = 'b' AND image_id = 6")
-    table(nights).create_checkpoint()
-    version = table(nights).version()
-    delta.add(nights.output, {})
-    assert table(nights).version() == version
-    assert shown(nights).equals(expected.filter(pc.not_equal(expected["image_id"], 6)))
+    made.commit("a", range(5))
+    made.commit("b", range(5, 9))
+    delta.add(made.output, {})
+    expected = shown(made)
+    delta.compact(made.output, {}, None)
+    table(made).delete("run_id = 'b' AND image_id = 6")
+    table(made).create_checkpoint()
+    version = table(made).version()
+    delta.add(made.output, {})
+    assert table(made).version() == version
+    assert shown(made).equals(expected.filter(pc.not_equal(expected["image_id"], 6)))
 
 
 # --- other runs in the same output
 
 
-def test_runs_that_were_committed_before_there_was_a_table_are_added_by_one_commit(nights):
+def test_runs_that_were_committed_before_there_was_a_table_are_added_by_one_commit(made):
     for i in range(30):
-        nights.commit(f"r{i}", range(i, i + 2), date=f"2026-01-{i + 1:02}", schemes=["valence"] if i < 9 else ["polarity2", "valence"])
-    check(nights)
-    assert not (Path(nights.output) / "annotations" / "_delta_log").exists()
-    delta.add(nights.output, {})
-    assert shown(nights).equals(nights.rows())
-    assert table(nights).version() == 0
+        made.commit(f"r{i}", range(i, i + 2), date=f"2026-01-{i + 1:02}", schemes=["valence"] if i < 9 else ["polarity2", "valence"])
+    check(made)
+    assert not (Path(made.output) / "annotations" / "_delta_log").exists()
+    delta.add(made.output, {})
+    assert shown(made).equals(made.rows())
+    assert table(made).version() == 0
 
 
-def test_a_later_runs_other_schemes_are_columns_that_are_null_for_earlier_ones(nights):
-    nights.commit("a", range(5), schemes=["polarity3"])
-    delta.add(nights.output, {})
-    check(nights, schemes=("ekman6",))
-    nights.commit("b", range(5, 9), schemes=["ekman6"])
-    delta.add(nights.output, {})
-    assert shown(nights).equals(nights.rows())
-    assert shown(nights)["ekman6"].null_count == 5
-    fields = {field.name: field.metadata for field in table(nights).schema().fields}
+def test_a_later_runs_other_schemes_are_columns_that_are_null_for_earlier_ones(made):
+    made.commit("a", range(5), schemes=["polarity3"])
+    delta.add(made.output, {})
+    check(made, schemes=("ekman6",))
+    made.commit("b", range(5, 9), schemes=["ekman6"])
+    delta.add(made.output, {})
+    assert shown(made).equals(made.rows())
+    assert shown(made)["ekman6"].null_count == 5
+    fields = {field.name: field.metadata for field in table(made).schema().fields}
     assert json.loads(fields["ekman6"]["ugrie"])["labels"] == list(load_scheme("ekman6").label_names)
 
 
 # --- what a user gets wrong
 
 
-def test_a_scheme_that_means_something_else_is_found_before_the_run(nights):
-    nights.commit("a", range(5), schemes=["polarity3"])
-    delta.add(nights.output, {})
-    check(nights)
+def test_a_scheme_that_means_something_else_is_found_before_the_run(made):
+    made.commit("a", range(5), schemes=["polarity3"])
+    delta.add(made.output, {})
+    check(made)
     polarity3, valence = load_scheme("polarity3"), load_scheme("valence")
     other = polarity3.model_copy(update={"labels": polarity3.labels[::-1]})
     renamed = valence.model_copy(update={"name": "polarity3"})
-    config = AnnotateConfig(input="in", output=nights.output, table_format="delta")
+    config = AnnotateConfig(input="in", output=made.output, table_format="delta")
     for scheme, what in ((other, "its scheme polarity3 has other labels"), (renamed, "its column polarity3 is of another type")):
-        with pytest.raises(UserError, match=f"this run can't be added to the Delta table {nights.output}/annotations: {what} than there"):
+        with pytest.raises(UserError, match=f"this run can't be added to the Delta table {made.output}/annotations: {what} than there"):
             delta.check(config, Tables((scheme,), crop_size=8, embedding_dim=None, tower="t", model="m@123"))
 
 
-def test_embeddings_are_refused_this_runs_and_those_of_earlier_ones(nights):
+def test_embeddings_are_refused_this_runs_and_those_of_earlier_ones(made):
     with pytest.raises(UserError, match="keep_embeddings: a Delta table has no type for embeddings"):
-        check(nights, keep_embeddings=True)
-    nights.commit("a", range(5), keep_embeddings=True)
+        check(made, keep_embeddings=True)
+    made.commit("a", range(5), keep_embeddings=True)
     with pytest.raises(UserError, match=r"part-a-aaaaaaaa-00000.parquet holds embeddings, .*: take another output"):
-        check(nights)
+        check(made)
 
 
-def test_deltalake_that_is_not_installed_is_named(nights, monkeypatch):
+def test_deltalake_that_is_not_installed_is_named(made, monkeypatch):
     monkeypatch.setattr(delta, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"a Delta table needs deltalake: pip install 'ugrie\[delta\]'"):
-        check(nights)
+        check(made)
     with pytest.raises(UserError, match="needs deltalake"):
-        delta.add(nights.output, {})
-    check(nights, table_format="parquet")
+        delta.add(made.output, {})
+    check(made, table_format="parquet")
 
 
-def test_a_run_whose_rows_a_delta_tables_readers_would_not_see_is_refused(nights):
-    nights.commit("a", range(5))
-    check(nights, table_format="parquet")
-    delta.add(nights.output, {})
+def test_a_run_whose_rows_a_delta_tables_readers_would_not_see_is_refused(made):
+    made.commit("a", range(5))
+    check(made, table_format="parquet")
+    delta.add(made.output, {})
     with pytest.raises(UserError, match="is a Delta table, whose readers would not see this run: give --table-format delta"):
-        check(nights, table_format="parquet")
+        check(made, table_format="parquet")
 
 
 def test_a_plan_for_a_delta_table_finds_what_is_wrong_and_writes_nothing(corpus, tmp_path):
@@ -332,97 +332,99 @@ def test_a_plan_for_a_delta_table_finds_what_is_wrong_and_writes_nothing(corpus,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_delta_table_of_another_kind_is_refused(nights):
-    DeltaTable.create(f"{nights.output}/annotations", pa.schema([pa.field("x", pa.int64())]))
+def test_a_delta_table_of_another_kind_is_refused(made):
+    DeltaTable.create(f"{made.output}/annotations", pa.schema([pa.field("x", pa.int64())]))
     with pytest.raises(UserError, match="is a Delta table of another kind, not partitioned by dt"):
-        check(nights)
+        check(made)
 
 
-def test_a_log_that_is_broken_is_named(nights):
-    nights.commit("a", range(5))
-    delta.add(nights.output, {})
-    (Path(nights.output) / "annotations/_delta_log/00000000000000000000.json").write_text("{")
-    with pytest.raises(UserError, match=f"^{nights.output}/annotations can't be read as a Delta table: .*$") as error:
-        check(nights)
+def test_a_log_that_is_broken_is_named(made):
+    made.commit("a", range(5))
+    delta.add(made.output, {})
+    (Path(made.output) / "annotations/_delta_log/00000000000000000000.json").write_text("{")
+    with pytest.raises(UserError, match=f"^{made.output}/annotations can't be read as a Delta table: .*$") as error:
+        check(made)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["ein Ordner", "größer", "a#b?c", "100%"])
 def test_a_path_may_have_all_kinds_of_letters(tmp_path, name):
-    nights = Nights(str(tmp_path / name))
-    nights.commit("a", range(5))
-    delta.add(nights.output, {})
-    assert shown(nights).equals(nights.rows())
+    made = Made(str(tmp_path / name))
+    made.commit("a", range(5))
+    delta.add(made.output, {})
+    assert shown(made).equals(made.rows())
 
 
 @pytest.mark.parametrize("name", ["a%20b", "a\\b"])
 def test_a_path_that_deltalake_would_take_for_another_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="can't be a Delta table: deltalake takes no path with"):
-        check(Nights(str(tmp_path / name)))
+        check(Made(str(tmp_path / name)))
 
 
 def test_a_key_that_is_refused_is_said(s3, tmp_path):
-    nights = Nights(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
-    nights.commit("a", range(5))
-    refused = replace(nights, options=s3.refused)
+    made = Made(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
+    made.commit("a", range(5))
+    refused = replace(made, options=s3.refused)
     with pytest.raises(UserError, match=r"can't be read as a Delta table: .*lacked the necessary privileges.*403 Forbidden$") as error:
         check(refused)
     assert "\x1b" not in str(error.value)
     assert s3.refused["key"] not in str(error.value)
 
 
-def test_a_file_that_is_gone_before_it_was_added_is_named(nights):
-    record = nights.commit("a", range(5))
-    (Path(nights.output) / record["files"][0]).unlink()
+def test_a_file_that_is_gone_before_it_was_added_is_named(made):
+    record = made.commit("a", range(5))
+    (Path(made.output) / record["files"][0]).unlink()
     with pytest.raises(UserError, match=r"part-a-aaaaaaaa-00000.parquet can't be read \(.*\), and a run's record lists it"):
-        check(nights)
+        check(made)
 
 
 # --- later nights
 
 
 @pytest.mark.parametrize("vacuumed", [False, True])
-def test_what_was_annotated_before_is_known_from_compacted_files_too(nights, vacuumed):
-    nights.commit("a", range(5))
-    nights.commit("b", range(5, 9), schemes=["valence"])
-    replace(nights, model="other@1").commit("c", range(9, 14))
-    nights.commit("d", range(20, 25), date="2026-01-03")
-    delta.add(nights.output, {})
-    expected = {"": known(nights), "valence": known(nights, ["valence"]), "retry": known(nights, retry_failed=True)}
+def test_what_was_annotated_before_is_known_from_compacted_files_too(made, vacuumed):
+    made.commit("a", range(5))
+    made.commit("b", range(5, 9), schemes=["valence"])
+    replace(made, model="other@1").commit("c", range(9, 14))
+    made.commit("d", range(20, 25), date="2026-01-03")
+    delta.add(made.output, {})
+    expected = {"": known(made), "valence": known(made, ["valence"]), "retry": known(made, retry_failed=True)}
     assert expected == {"": [0, 1, 2, 3, 4, *range(20, 25)], "valence": [*range(9), *range(20, 25)], "retry": [0, 1, 2, 4, 20, 21, 22, 24]}
-    delta.compact(nights.output, {}, None)
+    delta.compact(made.output, {}, None)
     if vacuumed:
-        assert len(table(nights).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)) >= 3
-    assert {"": known(nights), "valence": known(nights, ["valence"]), "retry": known(nights, retry_failed=True)} == expected
-    nights.commit("late", range(30, 32))  # which is not in the table yet
-    assert known(nights) == [*expected[""], 30, 31]
+        assert len(table(made).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)) >= 3
+    assert {"": known(made), "valence": known(made, ["valence"]), "retry": known(made, retry_failed=True)} == expected
+    table(made).delete("run_id = 'd'")  # whose rows are given up
+    assert known(made) == list(range(5))
+    made.commit("late", range(30, 32))  # which is not in the table yet
+    assert known(made) == [*range(5), 30, 31]
 
 
-def test_nothing_that_the_table_consists_of_is_taken_for_a_leftover(nights):
+def test_nothing_that_the_table_consists_of_is_taken_for_a_leftover(made):
     """Even where its run's record is gone; what a dead run wrote is."""
-    nights.commit("a", range(5))
-    nights.commit("b", range(5, 9))
-    nights.commit("c", range(9, 12), date="2026-01-03")
-    delta.add(nights.output, {})
-    delta.compact(nights.output, {}, dt.date(2026, 1, 3))
-    nights.commit("dead", range(3))
+    made.commit("a", range(5))
+    made.commit("b", range(5, 9))
+    made.commit("c", range(9, 12), date="2026-01-03")
+    delta.add(made.output, {})
+    delta.compact(made.output, {}, dt.date(2026, 1, 3))
+    made.commit("dead", range(3))
     for run_id in ("c", "dead"):
-        (Path(nights.output) / "runs" / f"{run_id}.json").unlink()
-    expected = shown(nights)
-    found = leftovers(nights.output, {}, dt.timedelta(0))
+        (Path(made.output) / "runs" / f"{run_id}.json").unlink()
+    expected = shown(made)
+    found = leftovers(made.output, {}, dt.timedelta(0))
     assert [leftover.run_id for leftover in found] == ["dead"]
-    assert len(list(remove(nights.output, {}, found))) == 1
-    assert shown(nights).equals(expected)
-    assert {record["run_id"] for record in past_runs(*nights.place)} == {"a", "b"}
+    assert len(list(remove(made.output, {}, found))) == 1
+    assert shown(made).equals(expected)
+    assert {record["run_id"] for record in past_runs(*made.place)} == {"a", "b"}
 
 
-def test_a_second_driver_that_tidies_up_leaves_the_table_whole(nights):
-    record = nights.commit("a", range(5))
-    delta.add(nights.output, {})
-    second = nights.write("a", range(5), nights.schema(["valence"]), attempt="bbbbbbbb")
-    commit.tidy(*nights.place, record)
-    assert not (Path(nights.output) / second).exists()
-    assert shown(nights).equals(nights.rows())
+def test_a_second_driver_that_tidies_up_leaves_the_table_whole(made):
+    record = made.commit("a", range(5))
+    delta.add(made.output, {})
+    second = made.write("a", range(5), made.schema(["valence"]), attempt="bbbbbbbb")
+    commit.tidy(*made.place, record)
+    assert not (Path(made.output) / second).exists()
+    assert shown(made).equals(made.rows())
 
 
 # --- the storage
@@ -453,13 +455,13 @@ def test_deltalake_is_told_what_fsspec_was(monkeypatch):
 
 
 def test_storage_that_deltalake_does_not_know_is_named():
-    nights = Nights("memory://delta-test")
+    made = Made("memory://delta-test")
     with pytest.raises(UserError, match=r"memory://delta-test/annotations can't be a Delta table: deltalake reaches local disks, s3, .*"):
-        check(nights)
+        check(made)
 
 
 def test_a_profile_does_instead_of_options(s3, tmp_path, monkeypatch):
-    given = Nights(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
+    given = Made(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
     given.commit("a", range(5))
     (tmp_path / "credentials").write_text(f"[night]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -469,7 +471,7 @@ def test_a_profile_does_instead_of_options(s3, tmp_path, monkeypatch):
 
 
 def test_aws_variables_do_instead_of_options(s3, tmp_path, monkeypatch):
-    given = Nights(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
+    given = Made(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
     given.commit("a", range(5))
     for name, value in {
         "ACCESS_KEY_ID": s3.key,

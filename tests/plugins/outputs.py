@@ -13,7 +13,7 @@ import pytest
 
 
 @dataclass
-class Nights:
+class Made:
     """An output, on the local disk or in S3, and how runs are committed into it."""
 
     output: str
@@ -99,5 +99,5 @@ def in_order(table: pa.Table) -> pa.Table:
 
 
 @pytest.fixture
-def nights(tmp_path: Any) -> Nights:
-    return Nights(str(tmp_path / "out"))
+def made(tmp_path: Any) -> Made:
+    return Made(str(tmp_path / "out"))
