@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 
+from pipeline import delta
 from pipeline.commit import part_of
 from pipeline.errors import UserError
 from pipeline.storage import Options, connect, listed, read
@@ -34,6 +35,8 @@ def leftovers(output: str, options: Options, older_than: dt.timedelta) -> list[L
     found = listed(fs, root, lambda: fs.find(root, detail=True))
     records = _records(fs, [name for name in found if name.startswith(f"{root}/runs/") and name.endswith(".json")])
     kept = {f"{root}/{file}" for record in records.values() for file in record["files"]}
+    if any(name.startswith(f"{root}/annotations/_delta_log/") for name in found):
+        kept |= {f"{root}/{file}" for file in delta.files(output, options)}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name, info in found.items():
         folder, _, rest = name.removeprefix(f"{root}/").partition("/")

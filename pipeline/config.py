@@ -16,6 +16,7 @@ def _comma_separated(value: Any) -> Any:
 
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
+TableFormat = Literal["parquet", "delta"]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
 
@@ -60,6 +61,9 @@ class AnnotateConfig(BaseModel):
         default_factory=dict, description="fsspec's options for input and output, as a JSON object; never recorded"
     )
     keep_embeddings: bool = Field(False, description="Write each image's embedding too")
+    table_format: TableFormat = Field(
+        "parquet", description="parquet, or delta: the same files, and a log that makes annotations/ a Delta table (needs ugrie[delta])"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda: auto takes GPUs where Ray has them")
     precision: Precision = Field("auto", description="The image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU")
     num_actors: int | None = Field(None, ge=1, description="Copies of the model; by default one per GPU (or share of one), or by the CPUs")

@@ -35,13 +35,15 @@ def past_runs(fs: fsspec.AbstractFileSystem, root: str, model: str | None = None
     return sorted(found, key=lambda record: (record["date"], record["finished_at"]), reverse=True)
 
 
-def image_ids(fs: fsspec.AbstractFileSystem, root: str, files: Sequence[str], but: Sequence[str] = ()) -> np.ndarray:
+def image_ids(
+    fs: fsspec.AbstractFileSystem, root: str, files: Sequence[str], but: Sequence[str] = (), runs: Sequence[str] | None = None
+) -> np.ndarray:
     """The ids of the images in these files of the table, which are paths within the output: int64, sorted, each once.
 
-    Rows whose status is one of `but` are left out. Only the columns that this takes are read. However often the files repeat an
-    image, no more memory is taken than for a few times the result.
+    Rows whose status is one of `but` are left out, and where `runs` are given, those of other runs. Only the columns that this takes
+    are read. However often the files repeat an image, no more memory is taken than for a few times the result.
     """
-    return union(mapped(lambda file: _ids(fs, f"{root}/{file}", but), files, THREADS))
+    return union(mapped(lambda file: _ids(fs, f"{root}/{file}", but, runs), files, THREADS))
 
 
 def union(arrays: Iterable[np.ndarray]) -> np.ndarray:
@@ -79,13 +81,15 @@ def _record(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
     return record
 
 
-def _ids(fs: fsspec.AbstractFileSystem, path: str, but: Sequence[str]) -> np.ndarray:
-    columns = ["image_id", "status"] if but else ["image_id"]
+def _ids(fs: fsspec.AbstractFileSystem, path: str, but: Sequence[str], runs: Sequence[str] | None) -> np.ndarray:
+    columns = ["image_id", *(["status"] if but else []), *(["run_id"] if runs is not None else [])]
     try:
         with open_file(fs, path) as file:
             rows = pq.ParquetFile(file, pre_buffer=True).read(columns=columns, use_threads=False)
         if but:
             rows = rows.filter(pc.invert(pc.is_in(rows["status"], pa.array(but, pa.string()))))
+        if runs is not None:
+            rows = rows.filter(pc.is_in(rows["run_id"], pa.array(runs, pa.string())))
         return rows["image_id"].to_numpy()
     except (OSError, KeyError, pa.ArrowException) as error:
         problem = one_line(str(error)) or type(error).__name__

@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 import pydantic
 
-from pipeline import blocks
+from pipeline import blocks, delta, strays
 from pipeline.config import AnnotateConfig
 from pipeline.embedded import embedded_items
 from pipeline.errors import PASSING, UserError
@@ -75,6 +75,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     """
     clock = time.perf_counter()
     tables = tables_of(config)
+    delta.check(config, tables)
     fs, root = connect(config.output, config.storage_options)
     root = root.rstrip("/")
     asked = {
@@ -116,6 +117,7 @@ def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, ask
         source, most_block_rows = items(config.input, config.column, config.storage_options), MAX_BLOCK_ROWS
     source = chain([next(source)], source)  # an input that is wrong is found before anything is read of earlier runs
     known = annotated(fs, root, config, asked["model"], asked["schemes"])
+    strays.warn(fs, root, config)
     try:
         manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows, known, config.limit, most_block_rows)
         settled = {
@@ -151,7 +153,11 @@ def annotated(fs: fsspec.AbstractFileSystem, root: str, config: AnnotateConfig, 
         for run in past_runs(fs, root, model)
         if set(schemes) <= set(run["schemes"]) and (run["config"].get("keep_embeddings") or not config.keep_embeddings)
     ]
-    return image_ids(fs, root, [file for run in runs for file in run["files"]], PASSING if config.retry_failed else ())
+    but = PASSING if config.retry_failed else ()
+    if delta.is_table(fs, root):
+        files = delta.files_of(config.output, config.storage_options, runs)
+        return image_ids(fs, root, files, but, [run["run_id"] for run in runs])
+    return image_ids(fs, root, [file for run in runs for file in run["files"]], but)
 
 
 def _unfinished(fs: fsspec.AbstractFileSystem, root: str, asked: dict[str, Any]) -> str | None:

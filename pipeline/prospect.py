@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline import delta
 from pipeline.config import AnnotateConfig
 from pipeline.errors import STATUSES, UserError
 from pipeline.forecast import Cluster, Forecast, Range, forecast, mean_of
@@ -53,6 +54,7 @@ def prospect(config: AnnotateConfig, sample: int, cluster: Cluster) -> Prospect:
         )
     check(config)
     tables = tables_of(config)
+    delta.check(config, tables)
     found = survey(config, tables, sample)
     if not found.new:
         return Prospect(config, tables, cluster, found, None, None)

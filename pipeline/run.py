@@ -12,7 +12,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 
-from pipeline import commit, gather, report
+from pipeline import commit, delta, gather, report
 from pipeline.annotator import Annotator, AnnotatorSettings
 from pipeline.blocks import BlockWriter
 from pipeline.board import Board
@@ -60,6 +60,13 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     fs, root = connect(config.output, config.storage_options)
     report.beside(config, fs, root.rstrip("/"), record)  # while the manifest still says where the images are
     commit.tidy(fs, root.rstrip("/"), record)
+    if config.table_format == "delta":
+        try:
+            delta.add(config.output, config.storage_options)
+        except (StorageError, UserError) as error:
+            run_id = record["run_id"]
+            again = f"the same command with --run-id {run_id} adds it, or the next run"
+            raise RunError(f"run {run_id} is committed, but not in the Delta table yet: {error}; {again}") from error
     return record
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from tests.plugins.processes import ray_token
 
-pytest_plugins = [f"tests.plugins.{name}" for name in ("cluster", "corpus", "nights", "operators", "pages", "poison", "rows", "s3")]
+pytest_plugins = [
+    f"tests.plugins.{name}" for name in ("cluster", "corpus", "nights", "operators", "outputs", "pages", "poison", "rows", "s3")
+]
 RAY = pytest.StashKey[ExitStack]()
 
 

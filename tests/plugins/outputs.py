@@ -1,0 +1,103 @@
+"""Outputs of committed runs whose rows are made up: what comes after a run is tested without a model and without Ray."""
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+@dataclass
+class Made:
+    """An output, on the local disk or in S3, and how runs are committed into it."""
+
+    output: str
+    options: dict[str, Any] = field(default_factory=dict)
+    model: str = "m@123"
+
+    @property
+    def place(self) -> tuple[Any, str]:
+        from pipeline.storage import connect
+
+        return connect(self.output, self.options)
+
+    def schema(self, schemes: Sequence[str], embeddings: bool = False) -> pa.Schema:
+        from pipeline.table import Tables
+        from ugrie.schemes import load_scheme
+
+        return Tables(
+            tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=4 if embeddings else None, tower="t", model=self.model
+        ).output
+
+    def write(self, run_id: str, ids: Sequence[int], schema: pa.Schema, date: str = "2026-01-02", attempt: str = "aaaaaaaa") -> str:
+        """A file of a run, which no record lists. An image in ten has failed."""
+        fs, root = self.place
+        now = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, dt.UTC)
+        rows = []
+        for i in ids:
+            row: dict[str, Any] = dict.fromkeys(schema.names) | {"image_id": i, "uri": f"file:///{i}.jpg", "status": "ok"}
+            row |= {"model": self.model, "run_id": run_id, "annotated_at": now, "width": i % 1000, "bytes": 2**40 + i % 7}
+            if i % 10 == 3:
+                row |= {"status": "timeout", "error": "not read"}
+            else:
+                for column in schema:
+                    if pa.types.is_struct(column.type):
+                        first = {"label": "positive", "score": 0.7} if column.type[0].name == "label" else {"value": 0.1}
+                        row[column.name] = first | {"probs": [0.7, 0.2 + i % 10 / 100, 0.1]}
+                    elif pa.types.is_fixed_size_list(column.type):
+                        row[column.name] = [0.0] * 4
+            rows.append(row)
+        buffer = BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd", row_group_size=7)
+        name = f"annotations/dt={date}/part-{run_id}-{attempt}-00000.parquet"
+        fs.makedirs(f"{root}/annotations/dt={date}", exist_ok=True)
+        fs.pipe_file(f"{root}/{name}", buffer.getvalue())
+        return name
+
+    def commit(
+        self, run_id: str, ids: Sequence[int], schemes: Sequence[str] = ("polarity3", "valence"), date: str = "2026-01-02", **settings: Any
+    ) -> dict[str, Any]:
+        """Commits a run of these images, and returns its record."""
+        from pipeline import commit
+        from pipeline.table import SCHEMA_VERSION
+
+        fs, root = self.place
+        schema = settings.pop("schema", None) or self.schema(schemes, settings.get("keep_embeddings", False))
+        record = {
+            "run_id": run_id,
+            "schema_version": SCHEMA_VERSION,
+            "model": self.model,
+            "date": date,
+            "finished_at": f"{date}T03:00:00+00:00",
+            "schemes": dict.fromkeys(schemes, "categorical"),
+            "counts": {"rows": len(ids)},
+            "files": [self.write(run_id, ids, schema, date)] if ids else [],
+            "config": settings,
+        }
+        return commit.write_record(fs, root, record)
+
+    def rows(self) -> pa.Table:
+        """The rows of all committed runs, read as their records say, by image and run; with the partition's date, as Delta gives it."""
+        fs, root = self.place
+        tables = []
+        for path in fs.glob(f"{root}/runs/*.json"):
+            record = json.loads(fs.cat_file(path))
+            for file in record["files"]:
+                table = pq.read_table(BytesIO(fs.cat_file(f"{root}/{file}")))
+                tables.append(table.append_column("dt", pa.array([dt.date.fromisoformat(record["date"])] * len(table), pa.date32())))
+        return in_order(pa.concat_tables(tables, promote_options="default"))
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """By image and run, the columns by name, without metadata."""
+    return table.select(sorted(table.column_names)).sort_by([("image_id", "ascending"), ("run_id", "ascending")]).replace_schema_metadata()
+
+
+@pytest.fixture
+def made(tmp_path: Any) -> Made:
+    return Made(str(tmp_path / "out"))
