@@ -203,7 +203,8 @@ def chaos(
         def run(name: str) -> Run:
             config = folder / f"{name}.toml"
             settings = {"input": f"s3://{seen.bucket}/photos", "output": f"s3://{seen.bucket}/{name}", "date": "2026-01-02"}
-            lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()] + [f"block_rows = {block_rows}"]
+            lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+            lines += [f"block_rows = {block_rows}", "report_images = false"]  # which would be fetched again
             options = f"storage_options = {{ key = {json.dumps(seen.key)}, secret = {json.dumps(seen.secret)}, client_kwargs = "
             options += f'{{ endpoint_url = {json.dumps(seen.endpoint)}, region_name = "us-east-1" }} }}'
             config.write_text("\n".join([*lines, options]) + "\n")
