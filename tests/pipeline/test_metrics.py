@@ -18,7 +18,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.metrics import METRICS, NOT_BEGUN, Metrics, tell_success
 from pipeline.progress import Progress
 
-SHARES = Shares("cpu", actors=2, actor_cpus=1, actor_gpus=0, threads=None, loaders=3, load=1, write=0.25)
+SHARES = Shares("cpu", actors=2, least_actors=2, actor_cpus=1, actor_gpus=0, threads=None, loaders=3, load=1, write=0.25)
 WRITTEN = {"block": 0, "rows": 9, "ok": 7, "status": [("ok", 5), ("repost", 2), ("missing", 2)]}
 SECONDS = {"fetch_seconds": 1.5, "decode_seconds": 0.5, "annotate_seconds": 0.0}
 

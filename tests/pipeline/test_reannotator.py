@@ -84,7 +84,7 @@ def test_another_version_says_something_else(output, newer):
 
 
 def reannotator_of(plan):
-    shares = Shares("cpu", actors=1, actor_cpus=1, actor_gpus=0, threads=2, loaders=1, load=1, write=1)
+    shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=2, loaders=1, load=1, write=1)
     _, settings, _ = run.operators(plan, shares, Board(), Reposts())
     return Reannotator(settings, plan.config.input, plan.config.output, plan.manifest)
 
