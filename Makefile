@@ -22,7 +22,7 @@ demo: .venv/demo  ## annotate a sample corpus and print what came out (sets up f
 	@$(BIN)/python jobs/annotate.py --input demo/images --output demo/output
 
 test: .venv/dev  ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest
 
 fuzz: .venv/dev  ## try broken images, tables and settings at random, each target for SECONDS (default 60); FOLDER keeps what fails
 	@UGRIE_FUZZ_SECONDS=$(SECONDS) UGRIE_FUZZ_FOLDER=$(FOLDER) $(BIN)/python -m pytest tests/fuzz

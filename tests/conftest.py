@@ -20,13 +20,5 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RAY].enter_context(ray_token())
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two processes share the tests, those that need the one Ray are one's; a file's others stay together."""
-    for item in items:
-        needs_ray = "local_ray" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray else str(item.path)))
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[RAY].close()
