@@ -33,5 +33,4 @@ def test_three_nights(nights, local_ray, tmp_path):
         wanted = corpus.grow(number, night)
         config = AnnotateConfig(input=str(corpus.folder), output=str(tmp_path / "output"), date=night.date, run_id=f"night-{number}")
         assert nights.said(annotate(config)) == wanted
-        assert wanted["rows"] < wanted["listed"] or number == 1
     assert [bool(drifted(tmp_path / "output", f"night-{number}")) for number in (1, 2, 3)] == [False, False, True]

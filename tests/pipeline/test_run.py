@@ -136,18 +136,18 @@ def test_a_night_with_nothing_new_commits_a_record_of_no_rows_and_starts_no_ray(
     check_output(tmp_path, "--rows", 40)
 
 
-def test_a_later_night_annotates_what_is_new_and_what_changed(images, rows, tmp_path, local_ray, check_output):
+def test_a_later_night_annotates_what_is_new_and_what_changed(images, operators, rows, tmp_path):
     (tmp_path / "in").mkdir()
     for seed, name in enumerate(("changed.jpg", "same.jpg", "broken.jpg")):
         (tmp_path / "in" / name).write_bytes(images.jpeg(seed) if name != "broken.jpg" else b"no image")
     config = AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), run_id="first")
-    first = annotate(config)
+    first = prepare(config)
+    operators.commit(first)
     (tmp_path / "in" / "changed.jpg").write_bytes(images.jpeg(7, width=100))
     (tmp_path / "in" / "new.jpg").write_bytes(images.jpeg(8))
-    second = annotate(config.model_copy(update={"run_id": "second"}))
-    assert [rows.file_name(row) for row in rows.of(tmp_path / "out", second)] == ["changed.jpg", "new.jpg"]
-    assert [(record["counts"]["listed"], record["counts"]["known"]) for record in (first, second)] == [(3, 0), (4, 2)]
-    check_output(tmp_path / "out", "--rows", 5)
+    second = prepare(config.model_copy(update={"run_id": "second"}))
+    assert [rows.file_name(row) for row in rows.of(tmp_path / "out", operators.commit(second))] == ["changed.jpg", "new.jpg"]
+    assert [(plan.manifest.listed, plan.manifest.known) for plan in (first, second)] == [(3, 0), (4, 2)]
 
 
 # --- a run that died
