@@ -98,7 +98,9 @@ def _at(parquet: pq.ParquetFile, positions: np.ndarray) -> Iterator[pa.Table]:
     groups = np.searchsorted(ends, positions, side="right")
     for group in np.unique(groups):
         within = positions[groups == group] - (ends[group] - sizes[group])
-        yield parquet.read_row_group(int(group), IMAGE, use_threads=False).take(pa.array(within))
+        rows = parquet.read_row_group(int(group), IMAGE, use_threads=False)
+        together = within[-1] - within[0] + 1 == len(within)  # as most are: a slice is no copy
+        yield rows.slice(within[0], len(within)) if together else rows.take(pa.array(within))
 
 
 def embeddings_of(rows: pa.Table) -> np.ndarray:
