@@ -44,9 +44,11 @@ bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/r
 	@$(BIN)/python benchmarks/storage_requests.py
 	@$(BIN)/python benchmarks/start.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/reannotate.py --photos $(PHOTOS) --images 256 4096
+	@.venv-bench/bin/python benchmarks/hotspots.py --photos $(PHOTOS)
 	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS)
 	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS) --s3
-	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS) --megapixels 12 --smaller 64 --larger 384
+	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS) --megapixels 12 --smaller 128 --larger 640 --repeats 3
 	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS) --tower ViT-B-32 --smaller 128 --larger 512
 	@$(BIN)/python benchmarks/plot.py docs/speed.svg
 	@$(BIN)/python benchmarks/projection.py docs/scale.md

@@ -1,0 +1,40 @@
+"""Which part of the job a stack belongs to. The files that parts are told by are there, so that none is renamed unseen."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def hotspots(monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
+    return importlib.import_module("hotspots")
+
+
+@pytest.mark.parametrize(
+    ("stack", "part"),
+    [
+        ("<module> (ray/worker.py:9);Annotator.__call__ (pipeline/annotator.py:70);Encoder._part (ugrie/encoder.py:120);conv2d (torch/nn.py:1)",
+         "the tower"),
+        ("Annotator.__call__ (pipeline/annotator.py:70);fill (ugrie/slots.py:31);linear (torch/nn.py:1)", "mapper and template"),
+        ("Loader.__call__ (pipeline/load.py:60);decode (pipeline/decode.py:74);crop (ugrie/preprocess.py:57);resize (PIL/Image.py:1)",
+         "decoding and cropping"),
+        ("Loader.__call__ (pipeline/load.py:60);Fetcher.fetch (pipeline/fetch.py:40);open (fsspec/local.py:9)", "fetching"),
+        ("Loader._fetched (pipeline/load.py:88)", "tables, hashes, claims, files"),
+        ("main_loop (ray/worker.py:3);put (ray/_private/worker.py:700)", "Ray Data's and Ray's"),
+        ("Loader.__call__ (pipeline/load.py:60);get (queue.py:171);wait (threading.py:327)", None),
+        ("run (thread.py:9);Annotator.__call__ (pipeline/annotator.py:66)", None),
+    ],
+)  # fmt: skip
+def test_a_stack_is_of_the_innermost_of_ugries_files_unless_it_waits(hotspots, stack, part):
+    assert hotspots.part_of(stack) == part
+
+
+def test_the_files_that_parts_are_told_by_are_there(hotspots):
+    for file in (file for files in hotspots.PARTS.values() for file in files):
+        assert (ROOT / file).exists()
