@@ -5,11 +5,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 
 @dataclass
@@ -92,6 +95,20 @@ class Made:
                 tables.append(table.append_column("dt", pa.array([dt.date.fromisoformat(record["date"])] * len(table), pa.date32())))
         return in_order(pa.concat_tables(tables, promote_options="default"))
 
+    @property
+    def delta(self) -> "DeltaTable":
+        """The output as the Delta table that it was made into."""
+        from deltalake import DeltaTable
+
+        from pipeline.delta_storage import storage_options
+
+        fs, root = self.place
+        return DeltaTable(f"{fs.unstrip_protocol(root) if self.options else root}/annotations", storage_options=storage_options(fs))
+
+    def shown(self) -> pa.Table:
+        """The rows that readers of the Delta table see, as `rows` has them."""
+        return in_order(self.delta.to_pyarrow_table())
+
 
 def in_order(table: pa.Table) -> pa.Table:
     """By image and run, the columns by name, without metadata."""
@@ -101,3 +118,12 @@ def in_order(table: pa.Table) -> pa.Table:
 @pytest.fixture
 def made(tmp_path: Any) -> Made:
     return Made(str(tmp_path / "out"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Any) -> Made:
+    """An output on the local disk, and one in S3."""
+    if request.param == "local":
+        return Made(str(tmp_path / "out"))
+    s3 = request.getfixturevalue("s3")
+    return Made(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
