@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.board import Board
-from pipeline.storage import Options, connect, listed, write_atomic
+from pipeline.files import listed, write_atomic
+from pipeline.storage import Options, connect
 from pipeline.table import REPOST, STAGES, Tables, expect
 
 WRITTEN = pa.schema(

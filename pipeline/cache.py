@@ -17,8 +17,10 @@ from pathlib import Path
 import fsspec.asyn
 
 from pipeline.errors import UserError
+from pipeline.files import listed
+from pipeline.request import ask
 from pipeline.retry import Policy, ShortError
-from pipeline.storage import Options, ask, connect, listed, version_of
+from pipeline.storage import Options, connect, version_of
 from pipeline.uris import without_secrets
 from ugrie.errors import one_line
 

@@ -11,7 +11,8 @@ import fsspec
 from pipeline import delta
 from pipeline.commit import part_of
 from pipeline.errors import UserError
-from pipeline.storage import Options, connect, listed, read
+from pipeline.files import listed, read
+from pipeline.storage import Options, connect
 
 
 @dataclass(frozen=True)

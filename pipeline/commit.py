@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.storage import create_atomic, listed, read
+from pipeline.files import create_atomic, listed, read
 
 logger = logging.getLogger(__name__)
 

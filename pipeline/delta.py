@@ -19,7 +19,8 @@ from pipeline.config import AnnotateConfig
 from pipeline.delta_log import PARTITION, DeltaLog, installed, shown
 from pipeline.delta_storage import told
 from pipeline.errors import StorageError, UserError
-from pipeline.storage import Options, connect, listed
+from pipeline.files import listed
+from pipeline.storage import Options, connect
 from pipeline.table import Tables
 
 FILE_BYTES = 256 * 2**20  # of a compacted file

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from pipeline.delta_storage import PROTOCOLS, storage_options, told
 from pipeline.errors import UserError
+from pipeline.files import open_file
 from pipeline.history import past_runs
-from pipeline.storage import LOCAL, Options, connect, open_file
+from pipeline.storage import LOCAL, Options, connect
 from pipeline.threads import mapped
 from pipeline.uris import protocol, without_secrets
 from ugrie.errors import one_line

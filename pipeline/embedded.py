@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StorageError, UserError
+from pipeline.files import open_file
 from pipeline.history import past_runs
 from pipeline.source import Item
-from pipeline.storage import Options, connect, open_file
+from pipeline.storage import Options, connect
 from pipeline.uris import without_secrets
 from ugrie.errors import one_line
 

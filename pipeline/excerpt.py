@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from pipeline.files import open_file
 from pipeline.shelves import Pick, Shelf, merged, picks_of
-from pipeline.storage import open_file
 from pipeline.threads import mapped
 from ugrie.contradictions import contradicting
 

@@ -14,7 +14,7 @@ from botocore import exceptions as boto
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import parquet, retry, storage
+from pipeline import parquet, request, retry, storage
 from pipeline.addresses import RefusedAddressError, WebClient, addresses_of
 from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError, StorageError, UserError
@@ -156,8 +156,8 @@ class Fetcher:
             return column
         etag = storage.etag(fs, row["version"])
         try:
-            tail, size = storage.ask(
-                fs, path, self._policy(fs, self.timeout), lambda left: storage.tail(fs, path, left, parquet.TAIL, etag)
+            tail, size = request.ask(
+                fs, path, self._policy(fs, self.timeout), lambda left: request.tail(fs, path, left, parquet.TAIL, etag)
             )
             if storage.is_changed(fs, path, row["version"]):
                 raise ImageError("changed", CHANGED)
@@ -203,7 +203,7 @@ class Fetcher:
         def attempt(seconds: float) -> bytes:
             nonlocal asked
             asked += 1
-            data = storage.get(fs, path, seconds, start, end, etag)
+            data = request.get(fs, path, seconds, start, end, etag)
             if size is not None and len(data) < size and not storage.is_changed(fs, path, row["version"]):
                 raise ShortError(f"{len(data)} bytes came of {size}")
             return data
@@ -211,7 +211,7 @@ class Fetcher:
         try:
             if isinstance(fs, LocalFileSystem) and not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
                 raise ImageError("not_an_image", "a device or a pipe, no file")
-            data = storage.ask(fs, path, self._policy(fs, seconds), attempt)
+            data = request.ask(fs, path, self._policy(fs, seconds), attempt)
             if size is None:
                 self.check_size(len(data))
             elif len(data) != size or storage.is_changed(fs, path, row["version"]):

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from pipeline import blocks
 from pipeline.counts import add, count_labels, counts
+from pipeline.files import open_file, read, upload_atomic
 from pipeline.manifest import Manifest
-from pipeline.storage import Options, connect, open_file, read, upload_atomic
+from pipeline.storage import Options, connect
 from pipeline.table import Tables
 from pipeline.threads import mapped
 from ugrie.errors import one_line

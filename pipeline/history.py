@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.storage import listed, open_file, read
+from pipeline.files import listed, open_file, read
 from pipeline.table import SCHEMA_VERSION
 from pipeline.threads import mapped
 from ugrie.errors import one_line

@@ -19,8 +19,10 @@ from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
+from pipeline.files import listed
+from pipeline.request import ask
 from pipeline.retry import Policy
-from pipeline.storage import ask, listed, version_of
+from pipeline.storage import version_of
 
 THREADS = 32
 MOST_HELD = 500_000  # files that are listed and not yet passed on: some 200 bytes each

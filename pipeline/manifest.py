@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.errors import UserError
+from pipeline.files import open_file, write_atomic
 from pipeline.source import Item
-from pipeline.storage import open_file, write_atomic
 
 SCHEMA = pa.schema(
     [

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import fsspec
 
 from pipeline.errors import ImageError
+from pipeline.files import read
 from pipeline.manifest import Manifest
 from pipeline.shelves import Pick
 from pipeline.spans import Row
-from pipeline.storage import connect, names, read
+from pipeline.storage import connect, names
 from pipeline.threads import mapped
 from pipeline.uris import protocol, refusal, storage_of
 

@@ -19,12 +19,13 @@ from pipeline import blocks, delta, strays
 from pipeline.config import AnnotateConfig
 from pipeline.embedded import embedded_items
 from pipeline.errors import PASSING, UserError
+from pipeline.files import create_atomic, listed, read
 from pipeline.gather import GROUP_ROWS
 from pipeline.history import image_ids, past_runs
 from pipeline.logs import name_run
 from pipeline.manifest import MAX_BLOCK_ROWS, Manifest, write_manifest
 from pipeline.source import items
-from pipeline.storage import connect, create_atomic, listed, read
+from pipeline.storage import connect
 from pipeline.table import Tables
 from pipeline.weights import check_tower, local_folder, local_tower
 from ugrie import checkpoint

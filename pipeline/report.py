@@ -21,12 +21,13 @@ from pipeline import cards, drift, nights
 from pipeline.config import AnnotateConfig
 from pipeline.errors import STATUSES, StorageError, UserError
 from pipeline.excerpt import Excerpt, excerpt
+from pipeline.files import listed, write_atomic
 from pipeline.gallery import Picture, pictures, settings_of
 from pipeline.history import past_runs
 from pipeline.nights import Record
 from pipeline.progress import duration
 from pipeline.shelves import Pick, arranged
-from pipeline.storage import Options, connect, listed, write_atomic
+from pipeline.storage import Options, connect
 from ugrie.errors import one_line
 
 logger = logging.getLogger(__name__)

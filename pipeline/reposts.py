@@ -26,8 +26,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import blocks
+from pipeline.files import open_file, read
 from pipeline.history import past_runs
-from pipeline.storage import Options, connect, open_file, read
+from pipeline.storage import Options, connect
 from pipeline.table import Tables
 from pipeline.threads import mapped
 

@@ -23,9 +23,10 @@ from fsspec.implementations.http import HTTPFileSystem
 from fsspec.utils import glob_translate
 
 from pipeline.errors import StorageError, UserError
+from pipeline.files import listed, open_file
 from pipeline.listing import HIDDEN, File, file_of, files_below
 from pipeline.retry import FOR_NOW
-from pipeline.storage import Options, connect, listed, names, open_file
+from pipeline.storage import Options, connect, names
 from pipeline.threads import mapped
 from pipeline.uris import scrubbed, without_secrets
 from ugrie.errors import one_line

@@ -13,7 +13,7 @@ from pipeline import delta
 from pipeline.commit import part_of
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.storage import listed, read
+from pipeline.files import listed, read
 
 logger = logging.getLogger(__name__)
 MOST_NAMED = 5

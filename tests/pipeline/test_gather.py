@@ -10,9 +10,10 @@ import pytest
 
 from pipeline import blocks, gather, reposts
 from pipeline.config import AnnotateConfig
+from pipeline.files import upload_atomic
 from pipeline.gather import Gatherer, VerificationError, groups
 from pipeline.plan import prepare
-from pipeline.storage import connect, upload_atomic
+from pipeline.storage import connect
 
 
 @pytest.fixture(scope="module")

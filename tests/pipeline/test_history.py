@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.history import image_ids, past_runs, union
+from pipeline.request import get
 from pipeline.table import SCHEMA_VERSION
 
 MODEL = "ugrie-tiny@0123456789ab"
@@ -122,7 +122,7 @@ def test_only_the_ids_of_a_file_are_read(s3, monkeypatch):
     pq.write_table(pa.table({"sentence": columns["sentence"], "image_id": range(200), "embedding": columns["embedding"]}), sink)
     s3.put("ids/part.parquet", sink.getvalue())
     came = []
-    monkeypatch.setattr(storage, "get", lambda *asked, get=storage.get: came.append(get(*asked)) or came[-1])
+    monkeypatch.setattr("pipeline.files.get", lambda *asked, get=get: came.append(get(*asked)) or came[-1])
     assert image_ids(s3.fs, s3.bucket, ["ids/part.parquet"]).tolist() == list(range(200))
     assert 0 < sum(map(len, came)) < 2.5 * 2**20 < len(sink.getvalue()) / 6
 

@@ -12,8 +12,8 @@ import pytest
 from pipeline import blocks
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.files import write_atomic
 from pipeline.plan import committed, prepare
-from pipeline.storage import write_atomic
 from pipeline.table import SCHEMA_VERSION
 
 
