@@ -81,7 +81,10 @@ class AnnotateConfig(BaseModel):
         description="Images that go through the image tower together; by default as many as a short trial on the device finds best",
     )
     block_rows: int | None = Field(
-        None, ge=1, le=4096, description="Images that are fetched, annotated and written as one; by default 256, fewer in small runs"
+        None,
+        ge=1,
+        le=4096,
+        description="Images that are fetched, annotated and written as one; by default 256, fewer in small runs; 16,384 from embeddings",
     )
     fetch_concurrency: int = Field(16, ge=1, le=256, description="Images that one worker fetches at once")
     fetch_timeout: float = Field(

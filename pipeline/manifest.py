@@ -89,18 +89,17 @@ def write_manifest(
     block_rows: int | None = None,
     known: np.ndarray = NONE,
     limit: int | None = None,
-    most_block_rows: int = MAX_BLOCK_ROWS,
 ) -> Manifest:
-    """Writes the images in blocks of `block_rows`, by default `most_block_rows`, or fewer so that a small run has some blocks too.
+    """Writes the images in blocks of `block_rows`, by default of 256, or fewer so that a small run has some blocks too.
 
     Those whose ids are `known` (int64, sorted) are left out, and so is what comes after the first `limit` of the others. An image that
     a table names twice is in once. Raises UserError where two different images share an id, which one of them would have to pay for.
     """
     counts: Counter[str] = Counter()
-    pieces = _pieces(new_images(items, known, limit, counts), most_block_rows * 16)
+    pieces = _pieces(new_images(items, known, limit, counts), MAX_BLOCK_ROWS * 16)
     first = next(pieces, SCHEMA.empty_table())
     if block_rows is None:
-        block_rows = min(most_block_rows, max(16, -(-len(first) // 16)))
+        block_rows = min(MAX_BLOCK_ROWS, max(16, -(-len(first) // 16)))
     for number, table in enumerate(_pieces(chain([first], pieces), block_rows * BLOCKS_PER_FILE)):
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")

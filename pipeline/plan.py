@@ -23,7 +23,7 @@ from pipeline.files import create_atomic, listed, read
 from pipeline.gather import GROUP_ROWS
 from pipeline.history import image_ids, past_runs
 from pipeline.logs import name_run
-from pipeline.manifest import MAX_BLOCK_ROWS, Manifest, write_manifest
+from pipeline.manifest import Manifest, write_manifest
 from pipeline.source import items
 from pipeline.storage import connect
 from pipeline.table import Tables
@@ -112,15 +112,17 @@ def _begin(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, ask
     """Lists the input and settles what the run is. Two drivers that begin the same run at once settle on one's list."""
     name = f"manifest-{uuid.uuid4().hex[:8]}"
     work = f"{root}/_work/{config.run_id}"
+    block_rows = config.block_rows
     if config.from_embeddings:
-        source, most_block_rows = embedded_items(config.input, tables.tower, config.storage_options), GROUP_ROWS
+        source = embedded_items(config.input, tables.tower, config.storage_options)
+        block_rows = block_rows or GROUP_ROWS  # a block reads whole groups of rows
     else:
-        source, most_block_rows = items(config.input, config.column, config.storage_options), MAX_BLOCK_ROWS
+        source = items(config.input, config.column, config.storage_options)
     source = chain([next(source)], source)  # an input that is wrong is found before anything is read of earlier runs
     known = annotated(fs, root, config, asked["model"], asked["schemes"])
     strays.warn(fs, root, config)
     try:
-        manifest = write_manifest(fs, f"{work}/{name}", source, config.block_rows, known, config.limit, most_block_rows)
+        manifest = write_manifest(fs, f"{work}/{name}", source, block_rows, known, config.limit)
         settled = {
             "asked": asked,
             "started_at": dt.datetime.now(dt.UTC).isoformat(),

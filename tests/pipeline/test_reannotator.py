@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import run
+from pipeline import gather, run
 from pipeline.board import Board
 from pipeline.cluster import Shares
 from pipeline.config import AnnotateConfig
@@ -53,7 +53,7 @@ def test_the_answers_are_those_that_the_pixels_gave(output, local_ray, rows):
     """A copy of the model: another version, that says the same."""
     same = shutil.copytree(checkpoint.find("ugrie-tiny"), output.parent / "same")
     (same / "config.json").write_text((same / "config.json").read_text() + "\n")
-    record = run.annotate(again(output, same, keep_embeddings=True))
+    record = run.annotate(again(output, same, keep_embeddings=True, block_rows=10))
     first = [row for row in rows_of(output, json.loads((output / "runs" / "first.json").read_text())) if row["status"] == "ok"]
     found = rows_of(output, record)
     assert rows.differences(found, first, rows.file_name) == []
@@ -87,6 +87,10 @@ def reannotator_of(plan):
     shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=2, loaders=1, load=1, write=1)
     _, settings, _ = run.operators(plan, shares, Board(), Reposts())
     return Reannotator(settings, plan.config.input, plan.config.output, plan.manifest)
+
+
+def test_a_block_is_as_many_rows_as_a_file_is_read_by_at_once(output, newer):
+    assert prepare(again(output, newer)).manifest.block_rows == gather.GROUP_ROWS
 
 
 def test_a_run_that_goes_on_must_be_asked_for_the_same(output, newer):
