@@ -19,7 +19,7 @@ def hotspots(monkeypatch):
 @pytest.mark.parametrize(
     ("stack", "part"),
     [
-        ("<module> (ray/worker.py:9);Annotator.__call__ (pipeline/annotator.py:70);Encoder._part (ugrie/encoder.py:120);conv2d (torch/nn.py:1)",
+        ("Annotator.__call__ (pipeline/annotator.py:70);Encoder._part (ugrie/encoder.py:120);conv2d (nn.py:1)",
          "the tower"),
         ("Annotator.__call__ (pipeline/annotator.py:70);fill (ugrie/slots.py:31);linear (torch/nn.py:1)", "mapper and template"),
         ("Loader.__call__ (pipeline/load.py:60);decode (pipeline/decode.py:74);crop (ugrie/preprocess.py:57);resize (PIL/Image.py:1)",
