@@ -117,7 +117,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--photos", type=Path, required=True, help="a folder of JPEG photos")
     arguments.add_argument("--tower", choices=["ViT-B-32", "ViT-L-14"], help="instead of ugrie-tiny, a tower of random weights")
-    arguments.add_argument("--images", type=int, nargs=2, default=[256, 1024], help="photos of the smaller and of the larger folder")
+    arguments.add_argument("--images", type=int, nargs=2, default=[256, 4096], help="photos of the smaller and of the larger folder")
     arguments.add_argument("--rows", type=int, nargs=2, default=[16_384, 524_288], help="rows of the smaller and of the larger table")
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
