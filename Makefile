@@ -35,7 +35,7 @@ lint: .venv/dev  ## check format, lint and types
 docs: .venv/dev  ## write docs/reference.md anew, from the settings that there are
 	@$(BIN)/python -m pipeline.reference docs/reference.md
 
-bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/results/, about two hours (PHOTOS=DIR: JPEG photos)
+bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/results/, some three hours (PHOTOS=DIR: JPEG photos)
 	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder of JPEG photos"; exit 2; }
 	@$(BIN)/python benchmarks/slots.py
 	@$(BIN)/python benchmarks/encoder.py --photos $(PHOTOS)
