@@ -162,6 +162,7 @@ def of_runs(scale: dict[str, Any]) -> str:
         [f"{what}, MiB", *(f"{run['memory_mib'][key]:,.0f}" for run in runs.values()), f"{growth['memory_mib'][key]:.2f}"]
         for what, key in {
             "the driver": "driver",
+            "the driver, while it writes the report": "report",
             "the largest worker": "worker",
             "all workers": "workers",
             "Ray's own processes": "ray",
@@ -235,8 +236,8 @@ Assumed, not measured:
   Beyond, give runs inputs of their own.
 - **Listing** one flat folder is one request after the other, a thousand keys each. Folders are listed 32 at once.
 - **Memory of a worker** does not depend on the number of images. A loader holds a block of crops (38 MB) and the bytes of some tens of
-  images; what waits in the object store is bounded (see [tuning](tuning.md)). The largest worker is one that gathers a file of the
-  table, of at most a million rows or 256 MiB; so it grows up to a million rows, and not beyond.
+  images; a worker that gathers a file of the table keeps blocks and file on its disk until the file is stored, of at most a million
+  rows or 256 MiB; and what waits in the object store is bounded (see [tuning](tuning.md)).
 - **Memory of the driver and of Ray's own processes** grows with the number of blocks, by what Ray keeps of each task: {per_block} kB
   of the driver's for a block. Larger blocks (`--block-rows`) make fewer of them, and take more memory each.
 - **The commit** reads every block once and writes every file once, as many files at a time as there are pairs of CPUs.

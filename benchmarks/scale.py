@@ -65,9 +65,10 @@ def run(folder: Path) -> None:
     state = get_state_from_address(ray.get_runtime_context().gcs_address)
 
     def watch() -> None:
-        while True:
-            used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used)
-            time.sleep(0.5)
+        with suppress(AssertionError):  # once Ray has ended, as it does before the process
+            while True:
+                used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used)
+                time.sleep(0.5)
 
     threading.Thread(target=watch, daemon=True).start()
     config = AnnotateConfig(input=str(folder / "input.parquet"), output=str(folder / "output"), run_id="scale", column="uri")
@@ -82,14 +83,16 @@ def kind_of(process: psutil.Process, driver: int) -> str:
     return "worker" if words[0].startswith("ray::") else "ray"
 
 
-def most_memory(process: psutil.Process) -> dict[str, float]:
-    """MiB, until the process ends: the driver's, the largest worker's, all workers' together, and Ray's own processes'."""
+def most_memory(process: psutil.Process, record: Path) -> dict[str, float]:
+    """MiB, until the process ends: the driver's until there is the record, and after that, when it writes the report; the largest
+    worker's, all workers' together, and Ray's own processes'."""
     most: Counter[str] = Counter()
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         now: Counter[str] = Counter()
         for each in [process, *process.children(recursive=True)]:
             with suppress(psutil.Error):
                 kind, size = kind_of(each, process.pid), each.memory_full_info().uss / MIB
+                kind = "report" if kind == "driver" and record.exists() else kind
                 now[f"{kind}s" if kind == "worker" else kind] += size
                 if kind == "worker":
                     now["worker"] = max(now["worker"], size)
@@ -103,7 +106,7 @@ def annotated(rows: int, folder: Path) -> dict[str, Any]:
     write_table(folder / "input.parquet", rows)
     began = time.perf_counter()
     process = psutil.Popen([sys.executable, __file__, "--run", str(folder)], stdout=subprocess.PIPE, text=True)
-    memory = most_memory(process)
+    memory = most_memory(process, folder / "output" / "runs" / "scale.json")
     out, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"the run of {rows} rows ended with {process.returncode}")

@@ -31,7 +31,7 @@ def test_chance_gives_every_scheme_probabilities_that_come_to_one(benchmark):
 
 def test_a_run_is_whole_and_its_memory_is_seen(benchmark, tmp_path):
     found = benchmark("scale").annotated(100, tmp_path / "run")
-    assert found["memory_mib"].keys() == {"driver", "worker", "workers", "ray", "object_store"}
+    assert found["memory_mib"].keys() == {"driver", "report", "worker", "workers", "ray", "object_store"}
     assert found["memory_mib"]["driver"] > 50
     assert found["memory_mib"]["workers"] >= found["memory_mib"]["worker"] > 10
     assert found["files"]["count"] == 1
