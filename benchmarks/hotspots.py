@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,7 +39,7 @@ PARTS = {
     "the tower": ("ugrie/encoder.py", "ugrie/stages.py"),
     "mapper and template": ("ugrie/model.py", "ugrie/mapper.py", "ugrie/regression.py", "ugrie/slots.py", "ugrie/bart.py"),
     "decoding and cropping": ("pipeline/decode.py", "ugrie/preprocess.py"),
-    "fetching": ("pipeline/fetch.py", "pipeline/storage.py", "pipeline/threads.py"),
+    "fetching": ("pipeline/fetch.py", "pipeline/request.py", "pipeline/storage.py", "pipeline/threads.py"),
     "tables, hashes, claims, files": ("pipeline/",),
 }
 OF_RAY = "Ray Data's and Ray's"
@@ -71,11 +72,9 @@ class Run:
         """Until the run ends. Its CPU seconds by kind of process, and the samples of each that is looked at by part."""
         root = psutil.Process(self.job.pid)
         while self.job.poll() is None:
-            try:
+            with suppress(psutil.Error):  # it has just ended
                 for process in [root, *root.children(recursive=True)]:
                     self._see(process)
-            except psutil.Error:
-                pass
             if looks is not None and any(self.blocks.glob("block-*.parquet")):
                 self._look(looks)
             time.sleep(0.1)

@@ -25,6 +25,7 @@ def hotspots(monkeypatch):
         ("Loader.__call__ (pipeline/load.py:60);decode (pipeline/decode.py:74);crop (ugrie/preprocess.py:57);resize (PIL/Image.py:1)",
          "decoding and cropping"),
         ("Loader.__call__ (pipeline/load.py:60);Fetcher.fetch (pipeline/fetch.py:40);open (fsspec/local.py:9)", "fetching"),
+        ("Fetcher.fetch (pipeline/fetch.py:40);ask (pipeline/retry.py:30);get (pipeline/request.py:75)", "fetching"),
         ("Loader._fetched (pipeline/load.py:88)", "tables, hashes, claims, files"),
         ("main_loop (ray/worker.py:3);put (ray/_private/worker.py:700)", "Ray Data's and Ray's"),
         ("Loader.__call__ (pipeline/load.py:60);get (queue.py:171);wait (threading.py:327)", None),
