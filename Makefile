@@ -27,9 +27,10 @@ test: .venv/dev  ## run the tests
 fuzz: .venv/dev  ## try broken images, tables and settings at random, each target for SECONDS (default 60); FOLDER keeps what fails
 	@UGRIE_FUZZ_SECONDS=$(SECONDS) UGRIE_FUZZ_FOLDER=$(FOLDER) $(BIN)/python -m pytest tests/fuzz
 
-lint: .venv/dev  ## check format, lint and types
+lint: .venv/dev  ## check format, lint, imports between rooms, and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 
 docs: .venv/dev  ## write docs/reference.md anew, from the settings that there are
@@ -62,7 +63,7 @@ train-tiny train-l14: train-%: .venv/dev  ## train a bundled checkpoint again, w
 	@$(BIN)/python jobs/train.py --recipe ugrie/checkpoints/ugrie-$*/recipe.toml --data $(DATA) --output checkpoints/ugrie-$* --folds 5
 
 clean:  ## remove the virtual environment, the demo and caches
-	rm -rf .venv .venv-bench demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Daft wants another pyarrow than UGRIE: the benchmarks that compare with it have an environment of their own.
 .venv/% .venv-bench/%: pyproject.toml

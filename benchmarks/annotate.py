@@ -16,7 +16,8 @@ import numpy as np
 from measure import medians, report
 from PIL import Image
 
-from ugrie import UGRIE, preprocess
+from ugrie import UGRIE
+from ugrie.vision import preprocess
 
 
 def measure(model: UGRIE, files: list[Path], repeats: int) -> dict[str, float]:

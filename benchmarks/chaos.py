@@ -34,12 +34,12 @@ import psutil
 import pyarrow.parquet as pq
 from measure import report
 
-from pipeline.storage import connect
-from tests.faults import Proxy
-from tests.plugins.cluster import Head, Node, ray_head
-from tests.plugins.processes import ray_token
-from tests.plugins.rows import file_name, same_labels
-from tests.plugins.s3 import S3, seaweed
+from benchmarks.compare import file_name, same_labels
+from benchmarks.servers.processes import ray_token
+from benchmarks.servers.proxy import Proxy
+from benchmarks.servers.ray_head import Head, Node, ray_head
+from benchmarks.servers.seaweed import S3, seaweed
+from pipeline.storage.filesystem import connect
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("driver", "actor", "worker", "raylet", "node")

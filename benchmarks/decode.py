@@ -22,7 +22,8 @@ import numpy as np
 from measure import report
 from PIL import Image
 
-from ugrie import UGRIE, preprocess
+from ugrie import UGRIE
+from ugrie.vision import preprocess
 
 MEGAPIXELS = 12
 

@@ -25,10 +25,10 @@ from PIL import Image
 from student import VISION, labelled, student, vit
 from torch.utils.flop_counter import FlopCounterMode
 
-from ugrie import preprocess
-from ugrie.encoder import Encoder
-from ugrie.lite0 import lite0
-from ugrie.probe import best_batch_size
+from ugrie.vision import preprocess
+from ugrie.vision.batch_size import best_batch_size
+from ugrie.vision.encoder import Encoder
+from ugrie.vision.lite0 import lite0
 
 WHOLE = "fp32, a whole batch at once, all cores on each layer"  # as PyTorch does it unasked
 

@@ -21,11 +21,11 @@ from encoder import flops
 from measure import report
 from student import CLIP_DEVIATION, CLIP_MEAN, SCHEMES, VISION
 
-from ugrie.checkpoint import TowerConfig
-from ugrie.encoder import Encoder
-from ugrie.recipe import Recipe
-from ugrie.schemes import load_scheme
-from ugrie.training import new_model
+from ugrie.schemes.scheme import load_scheme
+from ugrie.training.recipe import Recipe
+from ugrie.training.train import new_model
+from ugrie.vision.config import TowerConfig
+from ugrie.vision.encoder import Encoder
 
 TOY = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}
 

@@ -36,10 +36,21 @@ LOOKED_AT = (ANNOTATOR, LOADER)
 WAITS = ("(threading.py", "_worker (concurrent/futures/thread.py", "(selectors.py", "main_loop (ray/", "Annotator.__call__ (")
 # The innermost file of UGRIE's on a stack says what it is at; nothing of UGRIE's is Ray.
 PARTS = {
-    "the tower": ("ugrie/encoder.py", "ugrie/stages.py"),
-    "mapper and template": ("ugrie/model.py", "ugrie/mapper.py", "ugrie/regression.py", "ugrie/slots.py", "ugrie/bart.py"),
-    "decoding and cropping": ("pipeline/decode.py", "ugrie/preprocess.py"),
-    "fetching": ("pipeline/fetch.py", "pipeline/request.py", "pipeline/storage.py", "pipeline/threads.py"),
+    "the tower": ("ugrie/vision/encoder.py", "ugrie/vision/stage_tower.py"),
+    "mapper and template": (
+        "ugrie/model/model.py",
+        "ugrie/model/mapper.py",
+        "ugrie/training/kernel_ridge.py",
+        "ugrie/model/slots.py",
+        "ugrie/training/init_bart.py",
+    ),
+    "decoding and cropping": ("pipeline/images/decode.py", "ugrie/vision/preprocess.py"),
+    "fetching": (
+        "pipeline/images/fetch.py",
+        "pipeline/storage/client.py",
+        "pipeline/storage/filesystem.py",
+        "pipeline/storage/parallel.py",
+    ),
     "tables, hashes, claims, files": ("pipeline/",),
 }
 OF_RAY = "Ray Data's and Ray's"

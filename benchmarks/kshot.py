@@ -21,13 +21,14 @@ import torch
 from measure import mean_interval, report
 from sklearn.linear_model import LogisticRegression
 
-from ugrie.checkpoint import TowerConfig
-from ugrie.cross_validation import folds_of
-from ugrie.data import Labelled
-from ugrie.evaluation import predict
-from ugrie.recipe import Recipe
-from ugrie.schemes import Scheme, did_you_mean
-from ugrie.training import new_model, train
+from ugrie.data.labelled import Labelled
+from ugrie.evaluation.evaluate import predict
+from ugrie.schemes.scheme import Scheme
+from ugrie.text import did_you_mean
+from ugrie.training.cross_validation import folds_of
+from ugrie.training.recipe import Recipe
+from ugrie.training.train import new_model, train
+from ugrie.vision.config import TowerConfig
 
 SEEN = 640  # images in an epoch, or the nearest number that shows each as often
 EPOCHS = 40

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ugrie.checkpoint import TowerConfig
-from ugrie.data import Labelled, load_all
-from ugrie.embeddings import EmbeddingCache
-from ugrie.recipe import Recipe, read_recipe
-from ugrie.schemes import Scheme, load_scheme
-from ugrie.tables import Image
-from ugrie.towers import load_tower, tower_config
+from ugrie.data.labelled import Labelled, load_all
+from ugrie.data.table import Image
+from ugrie.schemes.scheme import Scheme, load_scheme
+from ugrie.training.recipe import Recipe, read_recipe
+from ugrie.training.towers import load_tower, tower_config
+from ugrie.vision.config import TowerConfig
+from ugrie.vision.embeddings import EmbeddingCache
 
 
 def read(recipe_file: Path, root: Path) -> tuple[Recipe, list[Scheme], TowerConfig, Labelled]:

@@ -30,7 +30,7 @@ from measure import report, seconds_of
 from photos import corpus, jpegs
 from student import checkpoint_of
 
-from tests.plugins.s3 import seaweed
+from benchmarks.servers.seaweed import seaweed
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = ROOT / "benchmarks" / "contenders"

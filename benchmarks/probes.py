@@ -18,7 +18,7 @@ from measure import report
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.metrics import f1_score
 
-from ugrie.cross_validation import folds_of
+from ugrie.training.cross_validation import folds_of
 
 LOGISTIC = {
     "Cs": np.logspace(-3.5, -1.5, 5),

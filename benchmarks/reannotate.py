@@ -25,7 +25,7 @@ from measure import report, seconds_of
 from photos import corpus, jpegs
 from student import checkpoint_of
 
-from ugrie import checkpoint
+from ugrie.model import checkpoint
 
 JOB = str(Path(__file__).parents[1] / "jobs" / "annotate.py")
 GROUP_ROWS = 2**14  # as UGRIE's own files have

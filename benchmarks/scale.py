@@ -53,7 +53,7 @@ def run(folder: Path) -> None:
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
     from stubs import put_in
 
-    import pipeline.run
+    import pipeline.run.driver
     from pipeline.config import AnnotateConfig
 
     put_in()
@@ -129,7 +129,7 @@ def annotated(rows: int, folder: Path) -> dict[str, Any]:
 def plan(folder: Path) -> None:
     """In a process of its own: plans a night. Prints what it took."""
     from pipeline.config import AnnotateConfig
-    from pipeline.plan import prepare
+    from pipeline.run.plan import prepare
 
     prepared = prepare(AnnotateConfig(input=str(folder / "input.parquet"), output=str(folder / "output"), run_id="plan", column="uri"))
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -145,9 +145,9 @@ def plan(folder: Path) -> None:
 
 def earlier_night(output: Path, rows: int) -> None:
     """A committed run that annotated the first `rows` URIs; of its table there is what planning reads, and the URIs."""
-    from pipeline.manifest import image_id
-    from pipeline.source import Item
-    from ugrie import checkpoint
+    from pipeline.inputs.manifest import image_id
+    from pipeline.inputs.source import Item
+    from ugrie.model import checkpoint
 
     files = [f"annotations/dt=2026-11-24/part-earlier-00000000-{number:05d}.parquet" for number in range(-(-rows // GROUP))]
     (output / files[0]).parent.mkdir(parents=True)

@@ -25,12 +25,12 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
-from ugrie.model import UGRIE
-from ugrie.schemes import Scheme
-from ugrie.slots import SlotFiller
-from ugrie.template import CLOSING, Template
-from ugrie.tokenizer import SPECIAL, phrase_tokenizer
-from ugrie.trie import Slot, compile_template, sentence_ids
+from ugrie.model.model import UGRIE
+from ugrie.model.slots import SlotFiller
+from ugrie.model.tokenizer import SPECIAL, phrase_tokenizer
+from ugrie.model.trie import Slot, compile_template, sentence_ids
+from ugrie.schemes.scheme import Scheme
+from ugrie.schemes.template import CLOSING, Template
 
 SCHEMES = ("polarity2", "polarity3", "ekman6", "valence", "arousal")
 GEOMETRIES = {

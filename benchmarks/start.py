@@ -56,7 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ugrie-start-") as folder:
         runs = [run(args.photos, Path(folder) / str(number)) for number in range(args.repeats)]
-    imports = {name: [seconds_of(f"import {name}") for _ in range(args.repeats)] for name in ("ray.data", "torch", "ugrie.model")}
+    imports = {name: [seconds_of(f"import {name}") for _ in range(args.repeats)] for name in ("ray.data", "torch", "ugrie.model.model")}
     results = {
         "seconds": {name: round(statistics.median(each[name] for each in runs), 1) for name in runs[0]},
         "seconds_to_import_alone": {name: round(statistics.median(times), 1) for name, times in imports.items()},

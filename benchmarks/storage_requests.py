@@ -22,8 +22,8 @@ import numpy as np
 from measure import report
 from PIL import Image
 
-from tests.faults import Proxy
-from tests.plugins.s3 import S3, seaweed
+from benchmarks.servers.proxy import Proxy
+from benchmarks.servers.seaweed import S3, seaweed
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = 1024  # of a shard

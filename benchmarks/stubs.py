@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-import pipeline.load
-import pipeline.run
-from pipeline.annotator import Annotator, AnnotatorSettings
-from pipeline.decode import Decoded, Decoder
-from pipeline.fetch import Fetcher
-from pipeline.load import Loader
-from ugrie import checkpoint
-from ugrie.annotation import Prediction
+import pipeline.run.driver
+import pipeline.stages.load
+from pipeline.images.decode import Decoded, Decoder
+from pipeline.images.fetch import Fetcher
+from pipeline.stages.annotate import Annotator, AnnotatorSettings
+from pipeline.stages.load import Loader
+from ugrie.model import checkpoint
+from ugrie.model.prediction import Prediction
 
 
 class Numbers(Fetcher):
@@ -32,7 +32,7 @@ class Black(Decoder):
 
 class BlackLoader(Loader):
     def __call__(self, numbers: pa.Table) -> pa.Table:
-        pipeline.load.Decoder = Black  # type: ignore[misc]
+        pipeline.stages.load.Decoder = Black  # type: ignore[misc]
         return super().__call__(numbers)
 
 
@@ -62,4 +62,4 @@ class ChanceAnnotator(Annotator):
 
 def put_in() -> None:
     """Makes this process's runs use them."""
-    pipeline.run.Fetcher, pipeline.run.Loader, pipeline.run.Annotator = Numbers, BlackLoader, ChanceAnnotator  # type: ignore[misc]
+    pipeline.run.driver.Fetcher, pipeline.run.driver.Loader, pipeline.run.driver.Annotator = Numbers, BlackLoader, ChanceAnnotator  # type: ignore[misc]

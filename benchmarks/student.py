@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ugrie import preprocess
-from ugrie.checkpoint import TowerConfig
-from ugrie.data import Labelled
-from ugrie.encoder import Encoder
-from ugrie.model import UGRIE
-from ugrie.recipe import Recipe
-from ugrie.schemes import load_scheme
-from ugrie.training import new_model, train
+from ugrie.data.labelled import Labelled
+from ugrie.model.model import UGRIE
+from ugrie.schemes.scheme import load_scheme
+from ugrie.training.recipe import Recipe
+from ugrie.training.train import new_model, train
+from ugrie.vision import preprocess
+from ugrie.vision.config import TowerConfig
+from ugrie.vision.encoder import Encoder
 
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 VISION = {

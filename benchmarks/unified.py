@@ -19,14 +19,14 @@ import labelled
 import numpy as np
 from measure import mean_interval, report
 
-from ugrie.annotation import Prediction
-from ugrie.checkpoint import TowerConfig
-from ugrie.cross_validation import predict_unseen
-from ugrie.data import Labelled
-from ugrie.measures import contradictions, evaluate
-from ugrie.recipe import Recipe
-from ugrie.schemes import Scheme
-from ugrie.template import Template
+from ugrie.data.labelled import Labelled
+from ugrie.evaluation.metrics import contradictions, evaluate
+from ugrie.model.prediction import Prediction
+from ugrie.schemes.scheme import Scheme
+from ugrie.schemes.template import Template
+from ugrie.training.cross_validation import predict_unseen
+from ugrie.training.recipe import Recipe
+from ugrie.vision.config import TowerConfig
 
 MEASURES = ("accuracy", "macro_f1", "roc_auc", "nll", "ece", "pearson_r")
 

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
-from pipeline.command import run_command, with_config
+from pipeline.cli import run_command, with_config
 from pipeline.config import AnnotateConfig
 from pipeline.logs import complain, write_as
 
@@ -29,9 +29,9 @@ app = App(name="annotate", help=__doc__, help_format="plaintext", version_flags=
 def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
     write_as(config.log_format)
     from pipeline.errors import RunError
-    from pipeline.hooks import success, with_hooks
-    from pipeline.run import annotate
-    from pipeline.summary import summary
+    from pipeline.run.driver import annotate
+    from pipeline.run.hooks import success, with_hooks
+    from pipeline.run.summary import summary
 
     try:
         record = with_hooks(config, annotate)

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from pipeline.clean import leftovers, remove
 from pipeline.errors import UserError
+from pipeline.table.vacuum import leftovers, remove
 
 app = App(name="clean", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from pipeline.delta import compact as compact_table
 from pipeline.errors import StorageError, UserError
+from pipeline.table.delta import compact as compact_table
 
 app = App(name="compact", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 

@@ -17,8 +17,8 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from pipeline.errors import UserError
-from ugrie.checkpoint import CheckpointError
-from ugrie.tables import DataError
+from ugrie.data.table import DataError
+from ugrie.model.checkpoint import CheckpointError
 
 app = App(name="evaluate", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 
@@ -55,8 +55,8 @@ def main(
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {plot}: must end with .png, .svg or .pdf")
     try:
-        from ugrie.evaluation import evaluate_model
-        from ugrie.figure import draw
+        from ugrie.evaluation.evaluate import evaluate_model
+        from ugrie.evaluation.plot import draw
     except ModuleNotFoundError as error:
         raise UserError(f"{error}: evaluation needs UGRIE's train extra, pip install '.[train]'") from None
     evaluation = evaluate_model(model, data, scales, tower_weights)

@@ -18,7 +18,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from pipeline.command import run_command, with_config
+from pipeline.cli import run_command, with_config
 from pipeline.config import AnnotateConfig
 from pipeline.logs import write_as
 
@@ -34,8 +34,8 @@ def plan(
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print all of it as JSON")] = False,
 ) -> None:
     write_as(config.log_format)
-    from pipeline.forecast import Cluster
-    from pipeline.prospect import page, prospect
+    from pipeline.estimate.cost import Cluster
+    from pipeline.estimate.dry_run import page, prospect
 
     found = prospect(config, sample, Cluster(config.cpus or os.cpu_count() or 1, config.gpus or 0, dollars_an_hour))
     print(json.dumps(found.public(), indent=1) if as_json else page(found))

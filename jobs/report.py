@@ -31,7 +31,7 @@ def report(
     to: Annotated[str | None, Parameter(help="Path or URI of the page")] = None,
     storage_options: Annotated[str, Parameter(help="fsspec's options for output and input, as a JSON object")] = "{}",
 ) -> None:
-    from pipeline.report import write
+    from pipeline.report.page import write
 
     try:
         options: dict[str, Any] = dict(json.loads(storage_options))

@@ -18,10 +18,10 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from pipeline.errors import UserError
-from ugrie.recipe import RecipeError
-from ugrie.schemes import SchemeError
-from ugrie.tables import DataError
-from ugrie.template import TemplateError
+from ugrie.data.table import DataError
+from ugrie.schemes.scheme import SchemeError
+from ugrie.schemes.template import TemplateError
+from ugrie.training.recipe import RecipeError
 
 app = App(name="train", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 
@@ -42,8 +42,8 @@ def main(
     if folds < 0 or folds == 1:
         raise UserError(f"--folds {folds}: must be 2 or more, or 0 for none")
     try:
-        from ugrie.training import TrainingError
-        from ugrie.training_run import train_recipe
+        from ugrie.training.run import train_recipe
+        from ugrie.training.train import TrainingError
 
         measured = train_recipe(recipe, data, output, cache, folds, bart, tower_weights)
     except ModuleNotFoundError as error:

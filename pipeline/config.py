@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.logs import LogFormat
-from pipeline.uris import without_secrets
+from pipeline.storage.uris import without_secrets
 
 
 def _comma_separated(value: Any) -> Any:

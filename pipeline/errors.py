@@ -1,6 +1,7 @@
 """The three kinds of failure: a user's (the run must not start), the storage's (it stops), an image's (its row says so)."""
 
-from ugrie.errors import GivenError, one_line
+from ugrie.errors import GivenError
+from ugrie.text import one_line
 
 MESSAGE_LENGTH = 500
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from pipeline.command import EXIT_CODES
+from pipeline.cli import EXIT_CODES
 from pipeline.config import AnnotateConfig
 from pipeline.errors import PASSING, STATUSES
 

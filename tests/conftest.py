@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.plugins.processes import ray_token
+from benchmarks.servers.processes import ray_token
 
 pytest_plugins = [
     f"tests.plugins.{name}" for name in ("cluster", "corpus", "nights", "operators", "outputs", "pages", "poison", "rows", "s3")

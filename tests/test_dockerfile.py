@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.processes import script
+from benchmarks.servers.processes import script
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = ROOT / "docs" / "docker" / "Dockerfile"

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.plan import prepare
+from pipeline.run.plan import prepare
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 

@@ -11,7 +11,7 @@ import promql_parser
 import pytest
 import yaml
 
-from pipeline.metrics import METRICS
+from pipeline.run.metrics import METRICS
 
 FOLDER = Path(__file__).parents[1] / "docs" / "monitoring"
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]

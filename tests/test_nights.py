@@ -8,7 +8,7 @@ import pytest
 
 from jobs.sample import main as sample
 from pipeline.config import AnnotateConfig
-from pipeline.run import annotate
+from pipeline.run.driver import annotate
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ for annotation in model.annotate(["beach.jpg", "storm.jpg"]):
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ugrie.model import UGRIE
+    from ugrie.model.model import UGRIE
 
 __version__ = "0.1.0"
 __all__ = ["UGRIE", "__version__"]
@@ -19,7 +19,7 @@ __all__ = ["UGRIE", "__version__"]
 def __getattr__(name: str) -> Any:
     """Imports the model when it is first asked for: workers that only decode images need no torch."""
     if name == "UGRIE":
-        from ugrie.model import UGRIE
+        from ugrie.model.model import UGRIE
 
         return UGRIE
     raise AttributeError(f"module 'ugrie' has no attribute '{name}'")

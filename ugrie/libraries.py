@@ -3,7 +3,7 @@
 Modules of UGRIE that need either at run time take it from here.
 """
 
-import ugrie.torchvision_ops  # noqa: F401  isort: skip
+import ugrie.compat  # noqa: F401  isort: skip
 
 import open_clip
 from transformers import (

@@ -15,8 +15,9 @@ from PIL import Image
 from rows import BATCH, files, open_storage, parser, rows
 from torch.utils.data import DataLoader, Dataset
 
-from ugrie import UGRIE, preprocess
-from ugrie.probe import best_batch_size
+from ugrie import UGRIE
+from ugrie.vision import preprocess
+from ugrie.vision.batch_size import best_batch_size
 
 
 class Images(Dataset):

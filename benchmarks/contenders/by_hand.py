@@ -13,8 +13,9 @@ from PIL import Image
 from ray.data import ActorPoolStrategy
 from rows import BATCH, endpoint, parser
 
-from ugrie import UGRIE, preprocess
-from ugrie.checkpoint import find, read_config
+from ugrie import UGRIE
+from ugrie.model.checkpoint import find, read_config
+from ugrie.vision import preprocess
 
 
 class Preprocess:

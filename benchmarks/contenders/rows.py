@@ -6,8 +6,8 @@ import os
 import fsspec
 import pyarrow as pa
 
-from pipeline.answers import scheme_column
-from ugrie.annotation import Prediction
+from pipeline.stages.prediction_columns import scheme_column
+from ugrie.model.prediction import Prediction
 
 BATCH = 64
 

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from rows import BATCH, endpoint, parser, rows
 
-from ugrie import UGRIE, preprocess
-from ugrie.checkpoint import find, read_config
-from ugrie.probe import best_batch_size
+from ugrie import UGRIE
+from ugrie.model.checkpoint import find, read_config
+from ugrie.vision import preprocess
+from ugrie.vision.batch_size import best_batch_size
 
 
 def output_type(name: str) -> daft.DataType:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ugrie.schemes import load_scheme
+from ugrie.schemes.scheme import load_scheme
 
 ROOT = Path(__file__).parents[2]
 

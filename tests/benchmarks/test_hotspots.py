@@ -19,17 +19,18 @@ def hotspots(monkeypatch):
 @pytest.mark.parametrize(
     ("stack", "part"),
     [
-        ("Annotator.__call__ (pipeline/annotator.py:70);Encoder._part (ugrie/encoder.py:120);conv2d (nn.py:1)",
+        ("Annotator.__call__ (pipeline/stages/annotate.py:70);Encoder._part (ugrie/vision/encoder.py:120);conv2d (nn.py:1)",
          "the tower"),
-        ("Annotator.__call__ (pipeline/annotator.py:70);fill (ugrie/slots.py:31);linear (torch/nn.py:1)", "mapper and template"),
-        ("Loader.__call__ (pipeline/load.py:60);decode (pipeline/decode.py:74);crop (ugrie/preprocess.py:57);resize (PIL/Image.py:1)",
+        ("Annotator.__call__ (pipeline/stages/annotate.py:70);fill (ugrie/model/slots.py:31);linear (torch/nn.py:1)",
+         "mapper and template"),
+        ("decode (pipeline/images/decode.py:74);crop (ugrie/vision/preprocess.py:57);resize (PIL/Image.py:1)",
          "decoding and cropping"),
-        ("Loader.__call__ (pipeline/load.py:60);Fetcher.fetch (pipeline/fetch.py:40);open (fsspec/local.py:9)", "fetching"),
-        ("Fetcher.fetch (pipeline/fetch.py:40);ask (pipeline/retry.py:30);get (pipeline/request.py:75)", "fetching"),
-        ("Loader._fetched (pipeline/load.py:88)", "tables, hashes, claims, files"),
+        ("Loader.__call__ (pipeline/stages/load.py:60);Fetcher.fetch (pipeline/images/fetch.py:40);open (fsspec/local.py:9)", "fetching"),
+        ("Fetcher.fetch (pipeline/images/fetch.py:40);ask (pipeline/storage/retry.py:30);get (pipeline/storage/client.py:75)", "fetching"),
+        ("Loader._fetched (pipeline/stages/load.py:88)", "tables, hashes, claims, files"),
         ("main_loop (ray/worker.py:3);put (ray/_private/worker.py:700)", "Ray Data's and Ray's"),
-        ("Loader.__call__ (pipeline/load.py:60);get (queue.py:171);wait (threading.py:327)", None),
-        ("run (thread.py:9);Annotator.__call__ (pipeline/annotator.py:66)", None),
+        ("Loader.__call__ (pipeline/stages/load.py:60);get (queue.py:171);wait (threading.py:327)", None),
+        ("run (thread.py:9);Annotator.__call__ (pipeline/stages/annotate.py:66)", None),
     ],
 )  # fmt: skip
 def test_a_stack_is_of_the_innermost_of_ugries_files_unless_it_waits(hotspots, stack, part):

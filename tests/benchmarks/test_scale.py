@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ugrie import checkpoint
+from ugrie.model import checkpoint
 
 ROOT = Path(__file__).parents[2]
 

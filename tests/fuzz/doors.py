@@ -40,7 +40,7 @@ LIBRARIES = tuple(str(Path(folder).resolve()) for folder in (ROOT, sys.prefix, s
 
 
 def image(data: bytes) -> None:
-    from pipeline.decode import decode
+    from pipeline.images.decode import decode
 
     decoded = decode(data, 32, MAX_PIXELS)
     assert (decoded.crop.shape, decoded.crop.dtype) == ((32, 32, 3), "uint8")
@@ -53,8 +53,8 @@ def source(given: tuple[str, str]) -> None:
     """An input, and the column of a table."""
     import fsspec
 
-    from pipeline.manifest import write_manifest
-    from pipeline.source import items
+    from pipeline.inputs.manifest import write_manifest
+    from pipeline.inputs.source import items
 
     name, column = given
     found = list(islice(items(os.path.join(os.getcwd(), name), column, {}), MAX_ITEMS))
@@ -75,8 +75,8 @@ def source(given: tuple[str, str]) -> None:
 def scheme(path: str) -> None:
     import numpy as np
 
-    from ugrie.schemes import Scheme, load_scheme
-    from ugrie.template import Template
+    from ugrie.schemes.scheme import Scheme, load_scheme
+    from ugrie.schemes.template import Template
 
     load_scheme.cache_clear()
     own = load_scheme(path)
@@ -98,8 +98,8 @@ def sentence(given: tuple[list[dict[str, Any]], str, list[int]]) -> None:
     """Schemes, a text, and the label of each scheme by its index."""
     from pydantic import ValidationError
 
-    from ugrie.schemes import Scheme
-    from ugrie.template import Template, TemplateError
+    from ugrie.schemes.scheme import Scheme
+    from ugrie.schemes.template import Template, TemplateError
 
     documents, text, choices = given
     try:
@@ -123,7 +123,7 @@ def _read_back(template: Any, written: str) -> dict[str, str]:
 
 
 def recipe(path: str) -> None:
-    from ugrie.recipe import Recipe, read_recipe
+    from ugrie.training.recipe import Recipe, read_recipe
 
     read = read_recipe(path)
     assert read.schemes
@@ -132,7 +132,7 @@ def recipe(path: str) -> None:
 
 
 def checkpoint(name: str) -> None:
-    from ugrie.checkpoint import Config, find, read_config
+    from ugrie.model.checkpoint import Config, find, read_config
 
     config = read_config(find(name))
     assert Config.model_validate_json(config.model_dump_json()) == config

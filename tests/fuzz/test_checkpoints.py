@@ -1,11 +1,11 @@
-"""config.json of checkpoints at `ugrie.checkpoint.find` and `read_config`."""
+"""config.json of checkpoints at `ugrie.model.checkpoint.find` and `read_config`."""
 
 import json
 
 from hypothesis import strategies as st
 
 from tests.fuzz.inputs import NAMES, changed, mutated
-from ugrie.checkpoint import FOLDER
+from ugrie.model.checkpoint import FOLDER
 
 FILES = [path.read_bytes() for path in sorted(FOLDER.glob("*/config.json"))]
 ODD = [

@@ -1,11 +1,11 @@
-"""Recipes at `ugrie.recipe.read_recipe`."""
+"""Recipes at `ugrie.training.recipe.read_recipe`."""
 
 import tomllib
 
 from hypothesis import strategies as st
 
 from tests.fuzz.inputs import NAMES, changed, mutated, toml
-from ugrie.checkpoint import FOLDER
+from ugrie.model.checkpoint import FOLDER
 
 FILES = [path.read_bytes() for path in sorted(FOLDER.glob("*/recipe.toml"))]
 OWN = {

@@ -1,11 +1,11 @@
-"""Scheme files at `ugrie.schemes.load_scheme`, and sentences of any schemes at `ugrie.template.Template`."""
+"""Scheme files at `ugrie.schemes.scheme.load_scheme`, and sentences of any schemes at `ugrie.schemes.template.Template`."""
 
 import tomllib
 
 from hypothesis import strategies as st
 
 from tests.fuzz.inputs import NAMES, changed, mutated, toml
-from ugrie.schemes import FOLDER
+from ugrie.schemes.scheme import FOLDER
 
 OWN = {
     "name": "weather",

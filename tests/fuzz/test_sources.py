@@ -1,4 +1,4 @@
-"""Files at `pipeline.source.items`: tables and shards that are broken in many ways, and folders of files with odd names."""
+"""Files at `pipeline.inputs.source.items`: tables and shards that are broken in many ways, and folders of files with odd names."""
 
 import io
 import json

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ugrie.checkpoint import digest, find, read_config
-from ugrie.model import UGRIE
+from ugrie.model.checkpoint import digest, find, read_config
+from ugrie.model.model import UGRIE
 
 ROOT = Path(__file__).parents[2]
 TINY = find("ugrie-tiny")
@@ -123,5 +123,5 @@ def test_the_command_itself_ends_with_the_exit_code():
 
 
 def test_without_its_packages_it_says_what_to_install(job, data, refused, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ugrie.figure", None)
+    monkeypatch.setitem(sys.modules, "ugrie.evaluation.plot", None)
     assert "pip install '.[train]'" in refused("--model", "ugrie-tiny", "--data", "embeddings.npz")

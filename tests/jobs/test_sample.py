@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.decode import decode
 from pipeline.errors import ImageError
+from pipeline.images.decode import decode
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ugrie import UGRIE, embeddings
-from ugrie.checkpoint import find
+from ugrie import UGRIE
+from ugrie.model.checkpoint import find
+from ugrie.vision import embeddings
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -145,7 +146,7 @@ def test_an_output_that_may_not_be_written_is_named(refused, folder):
 
 
 def test_without_its_packages_it_says_what_to_install(refused, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ugrie.training_run", None)
+    monkeypatch.setitem(sys.modules, "ugrie.training.run", None)
     assert "pip install '.[train]'" in refused(RECIPE)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import Proxy
-from tests.plugins.s3 import S3
+from benchmarks.servers.proxy import Proxy
+from benchmarks.servers.seaweed import S3
 
 
 @pytest.fixture

@@ -34,10 +34,10 @@ def lines(text):
 
 def test_a_line_is_an_object_that_says_when_who_and_what(log):
     text = log("json")
-    logging.getLogger("pipeline.run").info("%d of %d\nimages, “é”", 3, 4)
+    logging.getLogger("pipeline.run.driver").info("%d of %d\nimages, “é”", 3, 4)
     (line,) = lines(text)
     assert list(line) == ["time", "level", "logger", "message"]
-    assert (line["level"], line["logger"], line["message"]) == ("INFO", "pipeline.run", "3 of 4\nimages, “é”")
+    assert (line["level"], line["logger"], line["message"]) == ("INFO", "pipeline.run.driver", "3 of 4\nimages, “é”")
     said = dt.datetime.fromisoformat(line["time"])
     assert abs(dt.datetime.now(dt.UTC) - said) < dt.timedelta(minutes=1)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from pipeline.command import EXIT_CODES
+from pipeline.cli import EXIT_CODES
 from pipeline.config import AnnotateConfig, Names
 from pipeline.errors import STATUSES
 from pipeline.reference import _default, _takes, reference

@@ -1,8 +1,8 @@
 """How tests fetch images: a fetcher with small limits, and what it says of each."""
 
-from pipeline.fetch import Fetcher
-from pipeline.manifest import image_id
-from pipeline.source import allowed_protocols, items
+from pipeline.images.fetch import Fetcher
+from pipeline.inputs.manifest import image_id
+from pipeline.inputs.source import allowed_protocols, items
 
 
 def fetcher(source, **settings):

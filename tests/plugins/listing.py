@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import source
+from pipeline.inputs import source
 
 
 def items(uri, column="uri"):

@@ -27,11 +27,11 @@ def write_night(
     **changes: Any,
 ) -> dict[str, Any]:
     """Writes a run of some images, which have a row each. The larger `lean`, the more have a scheme's last labels."""
-    from pipeline import counts
-    from pipeline.answers import scheme_column
     from pipeline.config import AnnotateConfig
-    from pipeline.table import SCHEMA_VERSION, Tables
-    from ugrie.schemes import load_scheme
+    from pipeline.stages.prediction_columns import scheme_column
+    from pipeline.table import stats
+    from pipeline.table.schema import SCHEMA_VERSION, Tables
+    from ugrie.schemes.scheme import load_scheme
 
     tables = Tables(tuple(map(load_scheme, schemes)), 224, None, "made-up@0123", tower="0123")
     run_id = changes.get("run_id", f"night-{date}")
@@ -55,7 +55,7 @@ def write_night(
     for name, part in zip(names, np.array_split(np.arange(len(rows)), parts), strict=True):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.take(part), output / name, row_group_size=group_rows)
-    labels = {scheme.name: counts.count_labels(scheme, table[scheme.name]) for scheme in tables.schemes}
+    labels = {scheme.name: stats.count_labels(scheme, table[scheme.name]) for scheme in tables.schemes}
     config = AnnotateConfig(
         input=changes.pop("input", str(output)), output=str(output), run_id=run_id, date=date, **changes.pop("config", {})
     )

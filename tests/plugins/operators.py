@@ -12,28 +12,28 @@ import pytest
 
 @dataclass
 class Ledgers:
-    """`pipeline.reposts.Reposts` without Ray: the ledger is in this process."""
+    """`pipeline.stages.dedup.Reposts` without Ray: the ledger is in this process."""
 
     ledger: Any
 
     def owners(self, block: int, hashes: Sequence[str]) -> list[str | None]:
-        from pipeline.reposts import key
+        from pipeline.stages.dedup import key
 
         return self.ledger.claim(block, list(map(key, hashes)))
 
 
 @dataclass
 class Operators:
-    """A plan's three operators, as `pipeline.run` makes them, called one after the other in this process."""
+    """A plan's three operators, as `pipeline.run.driver` makes them, called one after the other in this process."""
 
     models: dict[str, Any] = field(default_factory=dict)
     reposts: Any = None
 
     def _of(self, plan: Any) -> tuple[Any, Any, Any]:
-        from pipeline.board import Board
-        from pipeline.cluster import Shares
-        from pipeline.reposts import Reposts
-        from pipeline.run import operators
+        from pipeline.run.driver import operators
+        from pipeline.run.resources import Shares
+        from pipeline.stages.dedup import Reposts
+        from pipeline.stages.tracker import Board
 
         shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
         return operators(plan, shares, Board(), self.reposts or Reposts())
@@ -41,7 +41,7 @@ class Operators:
     @contextmanager
     def sharing(self, past: Any = None) -> Iterator[None]:
         """Blocks that are done meanwhile know of each other's images, and of those of a past."""
-        from pipeline.reposts import Ledger
+        from pipeline.stages.dedup import Ledger
 
         self.reposts = Ledgers(Ledger(past))
         try:
@@ -51,7 +51,7 @@ class Operators:
 
     def annotator(self, plan: Any) -> Any:
         """The plan's annotator; a model is loaded once for all plans."""
-        from pipeline.annotator import Annotator
+        from pipeline.stages.annotate import Annotator
 
         settings = self._of(plan)[1]
         if plan.tables.model not in self.models:
@@ -73,14 +73,14 @@ class Operators:
 
     def gather(self, plan: Any, name: str, numbers: Sequence[int]) -> dict[str, Any]:
         """Writes these blocks as a file of the table, by its path within the output. Returns what the gatherer says of it."""
-        from pipeline.gather import Gatherer
+        from pipeline.stages.merge import Gatherer
 
         return Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)(name, numbers)
 
     def commit(self, plan: Any) -> dict[str, Any]:
         """Does all blocks, gathers them into one file and commits the run. Returns its record."""
-        from pipeline.commit import write_record
-        from pipeline.table import SCHEMA_VERSION
+        from pipeline.table.commit import write_record
+        from pipeline.table.schema import SCHEMA_VERSION
 
         self.do(plan)
         date = plan.config.date.isoformat()
@@ -93,7 +93,7 @@ class Operators:
 
     def rows(self, plan: Any) -> list[dict[str, Any]]:
         """Does all blocks and gathers them. Returns the table's rows, in order."""
-        from pipeline.gather import groups
+        from pipeline.stages.merge import groups
 
         self.do(plan)
         rows = []

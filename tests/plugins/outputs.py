@@ -25,13 +25,13 @@ class Made:
 
     @property
     def place(self) -> tuple[Any, str]:
-        from pipeline.storage import connect
+        from pipeline.storage.filesystem import connect
 
         return connect(self.output, self.options)
 
     def schema(self, schemes: Sequence[str], embeddings: bool = False) -> pa.Schema:
-        from pipeline.table import Tables
-        from ugrie.schemes import load_scheme
+        from pipeline.table.schema import Tables
+        from ugrie.schemes.scheme import load_scheme
 
         return Tables(
             tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=4 if embeddings else None, tower="t", model=self.model
@@ -66,8 +66,8 @@ class Made:
         self, run_id: str, ids: Sequence[int], schemes: Sequence[str] = ("polarity3", "valence"), date: str = "2026-01-02", **settings: Any
     ) -> dict[str, Any]:
         """Commits a run of these images, and returns its record."""
-        from pipeline import commit
-        from pipeline.table import SCHEMA_VERSION
+        from pipeline.table import commit
+        from pipeline.table.schema import SCHEMA_VERSION
 
         fs, root = self.place
         schema = settings.pop("schema", None) or self.schema(schemes, settings.get("keep_embeddings", False))
@@ -100,7 +100,7 @@ class Made:
         """The output as the Delta table that it was made into."""
         from deltalake import DeltaTable
 
-        from pipeline.delta_storage import storage_options
+        from pipeline.table.delta_storage import storage_options
 
         fs, root = self.place
         return DeltaTable(f"{fs.unstrip_protocol(root) if self.options else root}/annotations", storage_options=storage_options(fs))

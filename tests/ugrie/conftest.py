@@ -11,15 +11,16 @@ import torch
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from ugrie.checkpoint import Config, MapperConfig, TowerConfig
-from ugrie.data import Labelled
+from ugrie.data.labelled import Labelled
 from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
-from ugrie.model import UGRIE
-from ugrie.recipe import Bart, Recipe
-from ugrie.schemes import Label, Scheme, load_scheme
-from ugrie.template import Template
-from ugrie.tokenizer import SPECIAL, phrase_tokenizer
-from ugrie.trie import Slot, compile_template
+from ugrie.model.checkpoint import Config, MapperConfig
+from ugrie.model.model import UGRIE
+from ugrie.model.tokenizer import SPECIAL, phrase_tokenizer
+from ugrie.model.trie import Slot, compile_template
+from ugrie.schemes.scheme import Label, Scheme, load_scheme
+from ugrie.schemes.template import Template
+from ugrie.training.recipe import Bart, Recipe
+from ugrie.vision.config import TowerConfig
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 EMBEDDING_DIM = 8
@@ -185,7 +186,7 @@ def tower() -> TowerConfig:
 
 def tiny_model(schemes: Sequence[Scheme], tower: TowerConfig = TOWER, tokenizer: PreTrainedTokenizerFast | None = None) -> UGRIE:
     """A whole model with random weights, its tower included where that is described."""
-    from ugrie.encoder import Encoder
+    from ugrie.vision.encoder import Encoder
 
     tokenizer = tokenizer or phrase_tokenizer(schemes)
     bart = random_bart(len(tokenizer), seed=1)

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugrie.checkpoint import CheckpointError
-from ugrie.errors import LONGEST, GivenError, one_line
-from ugrie.int8 import Int8Error
-from ugrie.recipe import RecipeError
-from ugrie.schemes import SchemeError
-from ugrie.tables import DataError
-from ugrie.template import TemplateError
+from ugrie.data.table import DataError
+from ugrie.errors import GivenError
+from ugrie.model.checkpoint import CheckpointError
+from ugrie.schemes.scheme import SchemeError
+from ugrie.schemes.template import TemplateError
+from ugrie.text import LONGEST, one_line
+from ugrie.training.recipe import RecipeError
+from ugrie.vision.int8 import Int8Error
 
 
 @given(st.text() | st.text().map(lambda text: text * 500))

@@ -1,0 +1,113 @@
+"""Ray heads and further nodes on this machine, started as an operator would."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.servers.processes import free_ports, script, stop_tree, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray cluster's head, started as an operator would. Alone it is a cluster of one node."""
+
+    address: str
+    dashboard: str | None
+    environment: dict[str, str]
+    pid: int
+    folder: str
+    started: ExitStack = field(default_factory=ExitStack)
+
+    def python(self, *arguments: object, timeout: float = 280, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        """Runs a script of this project, which joins the cluster as RAY_ADDRESS says."""
+        command = [sys.executable, *map(str, arguments)]
+        environment = self.environment | {"RAY_ADDRESS": self.address}
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+    def submit(self, *options: object, entrypoint: Sequence[object]) -> subprocess.Popen[str]:
+        """`ray job submit` from the repository's root; what it says, the job's own words among it, comes on stdout."""
+        command = [script("ray"), "job", "submit", "--address", self.dashboard, *map(str, options), "--", *map(str, entrypoint)]
+        process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.started.callback(stop_tree, process)
+        return process
+
+    def join(self, name: str, cpus: int, gpus: int = 0, store: int = 100_000_000) -> "Node":
+        """Starts a further node, which joins the cluster and ends with its head. GPUs need not be there; `store` is in bytes.
+
+        Start one after the other: Ray gives a node 30 s, and most of what it does before it has joined is computing.
+        """
+        (agent,) = free_ports(1)
+        command = [script("ray"), "start", "--block", f"--address={self.address}", "--node-ip-address=127.0.0.1", f"--node-name={name}"]
+        command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={store}", f"--dashboard-agent-listen-port={agent}"]
+        command += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false", "--disable-usage-stats"]
+        log = Path(self.folder) / f"{name}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, env=self.environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        self.started.callback(stop_tree, process)
+        wait_for(name, lambda: b"Ray runtime started" in log.read_bytes(), process, log)
+        return Node(name, process)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node beside a head, on the same machine."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """SIGKILL for its raylet and for what runs on it, as where a machine is switched off."""
+        (raylet,) = [child for child in psutil.Process(self.process.pid).children(recursive=True) if child.name() == "raylet"]
+        for each in [raylet, *raylet.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait(20)  # it notices, and ends what is left
+
+
+@contextmanager
+def ray_head(cpus: int, dashboard: bool) -> Iterator[Head]:
+    folder = tempfile.mkdtemp(prefix="ugrie-head-")  # short: Ray's sockets lie below it
+    port, board, client, agent = free_ports(4)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") or key.startswith("RAY_AUTH")}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    command = [script("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={cpus}"]
+    command += [f"--include-dashboard={str(dashboard).lower()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={board}"]
+    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=300000000", "--disable-usage-stats"]
+    log = Path(folder) / "head.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    url = f"http://127.0.0.1:{board}"
+
+    def ready() -> bool:
+        if b"Ray runtime started" not in log.read_bytes():
+            return False
+        if not dashboard:
+            return True
+        try:
+            request = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+            return urllib.request.urlopen(request, timeout=10).status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    try:
+        wait_for("Ray's head", ready, process, log)
+        head = Head(f"127.0.0.1:{port}", url if dashboard else None, environment, process.pid, folder)
+        with head.started:
+            yield head
+    finally:
+        stop_tree(process)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,59 @@
+"""The model a run uses, and its image tower: a bundled name, a folder or a file, or a URL, which is fetched once on every machine."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.storage.download_cache import fetched, version
+from pipeline.storage.filesystem import Options
+from pipeline.storage.uris import without_secrets
+from ugrie.model import checkpoint
+
+TOWER = "tower.safetensors"
+
+
+def local_folder(model: str, options: Options) -> Path:
+    """The model's folder on this machine. Raises UserError where there is none."""
+    try:
+        if "://" not in model:
+            return checkpoint.find(model)
+        return checkpoint.find(str(_local({file: f"{model.rstrip('/')}/{file}" for file in checkpoint.FILES}, options)))
+    except checkpoint.CheckpointError as error:
+        raise UserError(str(error)) from None
+
+
+def local_tower(weights: str | None, options: Options) -> str | None:
+    """The file of the tower's weights on this machine, where one is given. Raises UserError where a URL's can't be had."""
+    return str(_local({TOWER: weights}, options) / TOWER) if weights is not None and "://" in weights else weights
+
+
+def check_tower(model: checkpoint.Config, weights: str | None, options: Options) -> None:
+    """Raises UserError where the workers could not load the image tower: this machine stands for them."""
+    shown = weights and without_secrets(weights)
+    if model.tower.name is None:
+        if weights is not None:
+            raise UserError(f"tower_weights = {shown}: {model.name} brings its own tower; leave this out")
+    elif weights is not None:
+        if "://" in weights:
+            version(weights, options)
+        elif not Path(weights).is_file():
+            raise UserError(f"tower_weights = {shown}: there is no such file; it must be there on every worker, too, or give a URL")
+        if not weights.partition("?")[0].endswith(".safetensors"):
+            raise UserError(f"tower_weights = {shown}: weights are read as .safetensors only, since other files can hold code")
+    else:
+        from ugrie.vision.encoder import fetch_weights  # needs torch, whose import takes seconds: only where weights are to be fetched
+
+        try:
+            fetch_weights(model.tower)
+        except OSError as error:
+            raise UserError(str(error)) from None
+
+
+def _local(files: dict[str, str], options: Options) -> Path:
+    return _once(json.dumps(files), json.dumps(options, sort_keys=True))
+
+
+@cache
+def _once(files: str, options: str) -> Path:
+    return fetched(json.loads(files), json.loads(options))

@@ -1,0 +1,63 @@
+"""What the model says of a block's images, gathered batch by batch, as the columns of the table."""
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.table.schema import Tables, scheme_type
+from ugrie.model.prediction import Prediction
+from ugrie.schemes.scheme import Scheme
+
+
+class Answers:
+    """The answers for `count` images. Those of which nothing is said are null."""
+
+    def __init__(self, tables: Tables, count: int):
+        self.tables = tables
+        self.probs = {scheme.name: np.full((count, len(scheme.labels)), np.nan, np.float32) for scheme in tables.schemes}
+        self.choices = {scheme.name: np.full(count, -1) for scheme in tables.schemes}
+        self.sentences: list[str | None] = [None] * count
+        self.embeddings = np.zeros((count, tables.embedding_dim or 0), np.float16)
+        self.missing = np.ones(count, bool)
+
+    def take(self, rows: np.ndarray, prediction: Prediction, embeddings: np.ndarray) -> None:
+        """Notes what is said of the images at `rows`, whose embeddings are float [rows, embedding_dim]."""
+        for name in self.probs:
+            self.probs[name][rows] = prediction.probs[name]
+            self.choices[name][rows] = prediction.choices[name]
+        for row, sentence in zip(rows.tolist(), prediction.sentences(), strict=True):
+            self.sentences[row] = sentence
+        if self.tables.embedding_dim is not None:
+            self.embeddings[rows] = embeddings
+        self.missing[rows] = False
+
+    def columns(self, run_id: str) -> dict[str, pa.Array]:
+        """All columns of the output that the model and the run give, by their names."""
+        count = len(self.missing)
+        columns: dict[str, pa.Array] = {s.name: scheme_column(s, self.probs[s.name], self.choices[s.name]) for s in self.tables.schemes}
+        if self.tables.embedding_dim is not None:
+            flat = pa.array(self.embeddings.reshape(-1))
+            columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, self.tables.embedding_dim, mask=pa.array(self.missing))
+        return columns | {
+            "sentence": pa.array(self.sentences, pa.string()),
+            "model": pa.repeat(self.tables.model, count),
+            "run_id": pa.repeat(run_id, count),
+            "annotated_at": pa.array([dt.datetime.now(dt.UTC)] * count, pa.timestamp("us", "UTC")),
+        }
+
+
+def scheme_column(scheme: Scheme, probs: np.ndarray, choices: np.ndarray) -> pa.StructArray:
+    """A scheme's struct column, null where there is no choice (-1)."""
+    missing = choices < 0
+    kind = scheme_type(scheme)
+    known = np.where(missing[:, None], 0, probs)
+    offsets = np.arange(len(probs) + 1, dtype=np.int32) * probs.shape[1]
+    children = {"probs": pa.ListArray.from_arrays(pa.array(offsets), pa.array(known.reshape(-1), pa.float32()))}
+    if scheme.kind == "ordinal":
+        children["value"] = pa.array(known @ np.asarray(scheme.values, np.float32), pa.float32())
+    else:
+        children["label"] = pa.array(scheme.label_names, pa.string()).take(pa.array(np.maximum(choices, 0)))
+        children["score"] = pa.array(np.take_along_axis(known, np.maximum(choices, 0)[:, None], 1)[:, 0], pa.float32())
+    fields = [children[field.name] for field in kind]
+    return pa.StructArray.from_arrays(fields, fields=list(kind), mask=pa.array(missing))

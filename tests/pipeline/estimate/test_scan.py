@@ -1,0 +1,88 @@
+"""What an input holds, counted without beginning a run."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import AnnotateConfig
+from pipeline.estimate.scan import _drawn, survey
+from pipeline.inputs.manifest import SCHEMA
+from pipeline.run.plan import tables_of
+from pipeline.table.schema import SCHEMA_VERSION
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Surveys a source into an output below the test's folder."""
+
+    def look(source, size=8, **settings):
+        config = AnnotateConfig(input=str(source), output=str(tmp_path / "out"), **settings)
+        return survey(config, tables_of(config), size)
+
+    return look
+
+
+def test_images_are_counted_and_some_drawn_and_nothing_is_written(found, corpus, tmp_path):
+    about = found(corpus.folder)
+    sizes = [path.stat().st_size for path in corpus.files]
+    assert (about.listed, about.known, about.new) == (40, 0, 40)
+    assert (about.bytes, about.sized, about.in_files) == (sum(sizes), 40, 0)
+    assert (about.copies, about.repost_share) == (None, None)
+    uris = [f"file://{path}" for path in corpus.files]
+    places = [uris.index(row["uri"]) for row in about.sample]
+    assert len(set(places)) == 8
+    assert places == sorted(places)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sample_is_no_larger_than_what_is_new(found, corpus):
+    assert len(found(corpus.folder, size=100).sample) == 40
+    assert len(found(corpus.folder, size=100, limit=5).sample) == 5
+
+
+def test_every_image_is_as_likely_as_any_other_to_be_drawn():
+    draw, times = np.random.default_rng(0), np.zeros(30)
+    for _ in range(300):
+        drawn = []
+        for start in range(0, 30, 7):
+            ids = np.arange(start, min(start + 7, 30))
+            table = pa.table({"image_id": ids})
+            drawn = _drawn(drawn, table, draw.random(len(ids)), start, 3)
+        assert len(drawn) == 3
+        assert all(place == row["image_id"] for _, place, row in drawn)
+        times[[row["image_id"] for _, _, row in drawn]] += 1
+    assert times.sum() == 900
+    assert 10 < times.min() <= times.max() < 55, "30 on average"
+
+
+def test_copies_are_told_by_their_etags(found, s3, images):
+    for name, seed in (("a", 1), ("b", 2), ("c", 1), ("d", 1)):
+        s3.put(f"survey/{name}.jpg", images.jpeg(seed))
+    about = found(f"s3://{s3.bucket}/survey", storage_options=s3.options)
+    assert (about.new, about.copies) == (4, 2)
+
+
+def test_what_earlier_nights_annotated_and_copied_is_counted(found, corpus, tmp_path):
+    config = AnnotateConfig(input=str(corpus.folder), output=str(tmp_path / "out"))
+    sample = found(corpus.folder, size=40).sample
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    ids = pa.array([row["image_id"] for row in sample[:10]], SCHEMA.field("image_id").type)
+    pq.write_table(pa.table({"image_id": ids}), tmp_path / "out" / "part.parquet")
+    record = {
+        "run_id": "r",
+        "schema_version": SCHEMA_VERSION,
+        "model": tables_of(config).model,
+        "date": "2026-01-02",
+        "finished_at": "2026-01-02T03:00",
+        "schemes": dict.fromkeys(("polarity3", "polarity2", "valence", "arousal"), "ordinal"),
+        "counts": {"rows": 10, "reposts": {"run": 1, "earlier": 2}},
+        "files": ["part.parquet"],
+        "config": {},
+    }
+    (tmp_path / "out" / "runs" / "r.json").write_text(json.dumps(record))
+    about = found(corpus.folder, size=40)
+    assert (about.known, about.new, about.repost_share) == (10, 30, pytest.approx(0.3))
+    assert [row["image_id"] for row in about.sample] == [row["image_id"] for row in sample[10:]]

@@ -1,0 +1,98 @@
+"""Files that mean harm, through whole runs on a real Ray."""
+
+import json
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from pipeline.config import AnnotateConfig
+from pipeline.errors import STATUSES
+from pipeline.run import driver
+from pipeline.run.driver import annotate
+from pipeline.stages.tracker import Board
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_images_that_kill_and_hang_their_decoder_cost_their_rows_alone_and_no_log_has_a_secret(
+    start_head, s3, images, poison, monkeypatch, tmp_path
+):
+    content = {f"{i:02}.jpg": images.jpeg(i) for i in range(24)}
+    content |= {f"05-{kind}.jpg": poison.image(kind) for kind in ("segfault", "abort", "recursion")}
+    content["20-loop.jpg"] = poison.image("loop")  # in the other block
+    content["21-again.jpg"] = poison.image("segfault")
+    for name, data in content.items():
+        s3.put(f"poison/{name}", data)
+    settings = {"input": f"s3://{s3.bucket}/poison", "output": f"s3://{s3.bucket}/poisoned", "run_id": "r", "date": "2026-01-02"}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    lines += ["block_rows = 15", "decode_timeout = 3", "[storage_options]", f'key = "{s3.key}"', f'secret = "{s3.secret}"']
+    lines += ["[storage_options.client_kwargs]", f'endpoint_url = "{s3.endpoint}"', 'region_name = "us-east-1"']
+    (tmp_path / "job.toml").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", str(poison.folder))
+    with start_head(cpus=4, dashboard=False) as head:
+        done = head.python("jobs/annotate.py", "--config", tmp_path / "job.toml")
+        logs = {path: path.read_bytes() for path in Path(head.folder).rglob("*") if path.is_file() and not path.is_symlink()}
+    assert done.returncode == 0, done.stderr[-4000:]
+    record = json.loads(s3.fs.cat_file(f"{s3.bucket}/poisoned/runs/r.json"))
+    assert record["counts"]["status"] == {"ok": 24, "decoder_crashed": 3, "timeout": 1, "corrupt": 1}
+    assert record["counts"]["reposts"] == {"run": 1, "earlier": 0}
+    with s3.fs.open(f"{s3.bucket}/poisoned/{record['files'][0]}", "rb") as file:
+        found = {Path(row["uri"]).name: row for row in pq.read_table(file).to_pylist()}
+    assert {name: row["status"] for name, row in found.items() if row["status"] != "ok"} == {
+        "05-segfault.jpg": "decoder_crashed",
+        "05-abort.jpg": "decoder_crashed",
+        "20-loop.jpg": "timeout",
+        "21-again.jpg": "decoder_crashed",
+        "05-recursion.jpg": "corrupt",
+    }
+    assert "SIGSEGV" in found["05-segfault.jpg"]["error"] == found["21-again.jpg"]["error"]
+    for happened in (b"Fatal Python error: Aborted", b"Timeout (0:00:03)!"):  # in workers, before they were decoded apart
+        assert any(happened in data for data in logs.values())
+    said = [done.stdout.encode(), done.stderr.encode(), *logs.values()]
+    assert len(logs) > 10
+    assert not any(s3.secret.encode() in data for data in said)
+
+
+def test_every_hostile_file_is_a_row_and_no_worker_is_lost(shared_data, local_ray, monkeypatch, rows, tmp_path):
+    folder = shared_data / "hostile"
+    count = sum(path.is_file() and not path.name.startswith((".", "_")) for path in folder.rglob("*"))
+    boards = []
+    monkeypatch.setattr(driver.Board, "put_up", classmethod(lambda cls, up=Board.put_up: boards.append(up()) or boards[0]))
+    peak, over = [0], threading.Event()
+
+    def watch():
+        while not over.wait(0.5):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if process.name().startswith("ray::"):
+                        memory = process.memory_info()
+                        peak[0] = max(peak[0], memory.rss - memory.shared)
+                except psutil.Error:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    clock = time.monotonic()
+    try:
+        record = annotate(AnnotateConfig(input=str(folder), output=str(tmp_path), run_id="hostile", max_pixels=20_000_000))
+    finally:
+        over.set()
+        watcher.join()
+    found = rows.of(tmp_path, record)
+    assert len(found) == len({row["image_id"] for row in found}) == record["counts"]["rows"] == count
+    statuses = Counter(row["status"] for row in found)
+    assert set(statuses) <= set(STATUSES)
+    assert min(statuses["ok"], statuses["not_an_image"], statuses["corrupt"]) > 50
+    assert statuses["decoder_crashed"] == statuses["timeout"] == 0
+    blocks = -(-count // record["config"]["block_rows"]) if record["config"]["block_rows"] else None
+    begun = ray.get(boards[0].log.beginnings.remote())
+    assert set(begun.values()) == {1}, "a worker was lost"
+    assert blocks is None or len(begun) == blocks
+    assert peak[0] < 2e9
+    print(f"{count} files in {time.monotonic() - clock:.0f} s, {dict(statuses)}, at most {peak[0] / 1e6:.0f} MB a worker")

@@ -1,0 +1,189 @@
+"""What there is to annotate, out of folders, globs and files; what goes for every kind of source."""
+
+import os
+import re
+from itertools import count
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
+from pipeline.inputs import source
+from pipeline.run.plan import prepare
+from tests.plugins.listing import items, names, write
+
+
+def test_a_folder_gives_all_its_files_in_the_order_of_their_paths(tmp_path):
+    write(tmp_path, "b.jpg", "a/z.png", "a/deep/er/y.txt")
+    assert [item.uri for item in items(tmp_path)] == [f"file://{tmp_path}/{name}" for name in ("a/deep/er/y.txt", "a/z.png", "b.jpg")]
+
+
+def test_a_file_comes_with_its_size_and_a_version_that_changes_with_it(tmp_path):
+    write(tmp_path, "a.jpg", data=b"12345")
+    before = items(tmp_path)[0]
+    os.utime(tmp_path / "a.jpg", (1, 1))
+    after = items(tmp_path)[0]
+    assert before.size == after.size == 5
+    assert before.version != after.version
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    write(tmp_path, "a.jpg", ".a.jpg", "_SUCCESS", "_temporary/b.jpg", ".git/c.jpg", "x/_d.jpg")
+    assert names(tmp_path) == ["a.jpg"]
+
+
+def test_a_folder_that_lies_within_a_hidden_one_can_be_read(tmp_path):
+    write(tmp_path, "_inbox/.today/a.jpg")
+    assert names(tmp_path / "_inbox" / ".today") == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "c.jpg"]),
+        ("?.jpg", ["a.jpg", "b.jpg"]),
+        ("[ab].jpg", ["a.jpg", "b.jpg"]),
+        ("su[b]/c.jpg", ["c.jpg"]),
+        ("s?b/*.jpg", ["c.jpg"]),
+    ],
+)
+def test_a_glob_gives_the_files_it_matches_but_hidden_ones(tmp_path, pattern, found):
+    write(tmp_path, "a.jpg", "b.jpg", "c.png", "_d.jpg", "sub/c.jpg", "sub/.e.jpg")
+    assert names(tmp_path / pattern) == found
+
+
+def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path):
+    write(tmp_path, "holidays [2024]/a.jpg", "holidays [2024]/what?.jpg")
+    assert names(tmp_path / "holidays [2024]") == ["a.jpg", "what?.jpg"]
+    assert names(tmp_path / "holidays [2024]" / "what?.jpg") == ["what?.jpg"]
+
+
+def test_images_come_while_the_listing_goes_on(tmp_path, monkeypatch):
+    endless = (source.File(f"{tmp_path}/{i}.jpg", 1, "v") for i in count())
+    monkeypatch.setattr(source, "files_below", lambda fs, folder: endless)
+    found = source.items(str(tmp_path), "uri", {})
+    assert [next(found) for _ in range(3)] == [source.Item(f"file://{tmp_path}/{i}.jpg", 1, "v") for i in range(3)]
+
+
+def test_a_folder_that_can_not_be_listed_ends_it_and_is_not_left_out(tmp_path, monkeypatch):
+    write(tmp_path, "a.jpg", "locked/b.jpg")
+    local = type(fsspec.filesystem("file"))
+    ls = local.ls
+
+    def refuse(self, path, **options):
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return ls(self, path, **options)
+
+    monkeypatch.setattr(local, "ls", refuse)
+    with pytest.raises(UserError, match=r"can't be listed: .*Permission denied; check the credentials"):
+        items(tmp_path)
+
+
+def test_a_single_file_is_a_source_of_one(tmp_path):
+    write(tmp_path, "a.jpg")
+    assert names(tmp_path / "a.jpg") == ["a.jpg"]
+
+
+def test_a_name_that_is_no_utf8_is_an_item_like_any_other(tmp_path):
+    write(tmp_path, "a.jpg")
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    assert names(tmp_path) == ["a.jpg", "caf\\xe9.jpg"]
+
+
+def test_other_storage_is_listed_alike():
+    fsspec.filesystem("memory").pipe({"/source-test/a.jpg": b"1", "/source-test/x/b.jpg": b"22", "/source-test/_x/c.jpg": b"3"})
+    assert [(item.uri, item.size) for item in items("memory://source-test")] == [
+        ("memory:///source-test/a.jpg", 1),
+        ("memory:///source-test/x/b.jpg", 2),
+    ]
+
+
+@pytest.mark.parametrize("name", ["nothing/here", "empty", "no*match/*.jpg"])
+def test_a_path_at_which_there_is_nothing_is_named(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"nothing is to be found at .*{re.escape(name)}: check the path") as error:
+        items(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_without_rows_and_a_tar_without_images_hold_no_images(tmp_path, tar):
+    pq.write_table(pa.table({"uri": pa.array([], pa.string())}), tmp_path / "list.parquet")
+    tar(tmp_path / "x.tar", {"notes.txt": b"1"})
+    for name in ("list.parquet", "x.tar"):
+        with pytest.raises(UserError, match=f"{name} holds no images"):
+            items(tmp_path / name)
+
+
+def test_a_protocol_that_is_unknown_names_the_one_that_was_meant():
+    with pytest.raises(UserError, match="did you mean 's3://'"):
+        items("s4://bucket/images")
+
+
+@pytest.mark.parametrize(
+    ("uri", "extra", "allowed"),
+    [
+        ("/data/list.csv", (), {"file", "local"}),
+        ("local:///data", (), {"file", "local"}),
+        ("s3://bucket/x", (), {"s3", "s3a"}),
+        ("s3a://bucket/x", (), {"s3", "s3a"}),
+        ("memory://x", ("https",), {"memory", "https"}),
+    ],
+)
+def test_uris_may_point_to_their_sources_storage_by_all_its_names_and_to_what_is_allowed(uri, extra, allowed):
+    assert source.allowed_protocols(uri, extra) == allowed
+
+
+def test_the_uris_of_a_listing_are_always_allowed(tmp_path):
+    write(tmp_path, "a.jpg")
+    for uri in (str(tmp_path), f"file://{tmp_path}", f"local://{tmp_path}"):
+        protocols = {item.uri.split(":")[0] for item in items(uri)}
+        assert protocols <= source.allowed_protocols(uri, ())
+
+
+def test_a_source_that_can_not_be_read_is_named_without_its_secrets(s3):
+    for uri in ("s3://me:hunter2@nobodys-bucket/x", "https://me:hunter2@127.0.0.1:9/x.csv?X-Amz-Signature=hunter2"):
+        with pytest.raises(UserError) as refused:
+            list(source.items(uri, "uri", s3.options if uri.startswith("s3") else {}))
+        assert "hunter2" not in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_every_kind_of_source_is_listed_through_faults(s3, failing, tar, tmp_path):
+    tar(tmp_path / "x.tar", {f"{i}.jpg": b"%d" % i * 700 for i in range(30)})
+    pq.write_table(pa.table({"uri": [f"{i}.jpg" for i in range(50)]}), tmp_path / "list.parquet", row_group_size=5)
+    (tmp_path / "list.csv").write_text("uri\na.jpg\nb.jpg\n")
+    s3.fs.pipe({f"{s3.bucket}/sources/folder/{i}.jpg": b"1" for i in range(5)})
+    uris = [f"s3://{s3.bucket}/sources/folder", f"s3://{s3.bucket}/sources/folder/*.jpg"]
+    uris += [s3.put(f"sources/{name}", (tmp_path / name).read_bytes()) for name in ("x.tar", "list.parquet", "list.csv")]
+    expected = [list(source.items(uri, "uri", s3.options)) for uri in uris]
+    assert [len(found) for found in expected] == [5, 5, 30, 50, 2]
+    with failing(fraction=0.3, kinds=("slow_down", "internal_error", "reset", "short_length", "body_cut"), most=2) as (proxy, server):
+        options = server.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+        assert [list(source.items(uri, "uri", options)) for uri in uris] == expected
+    assert proxy.failed.total() >= 3
+
+
+def test_a_listing_is_never_an_old_one(s3):
+    where = f"s3://{s3.bucket}/fresh"
+    s3.put("fresh/a.jpg", b"1")
+    assert len(list(source.items(where, "uri", s3.options))) == 1
+    fsspec.filesystem("s3", **s3.options | {"use_ssl": False}).pipe_file(f"{s3.bucket}/fresh/b.jpg", b"1")  # by another instance
+    assert len(list(source.items(where, "uri", s3.options))) == 2
+
+
+def test_links_are_followed_to_files_and_one_that_leads_nowhere_is_missing(tmp_path, operators, images):
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    (tmp_path / "in" / "a.jpg").write_bytes(images.jpeg(1))
+    (tmp_path / "in" / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "c.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "in" / "d").symlink_to("folder")
+    assert names(tmp_path / "in") == ["a.jpg", "b.jpg", "c.jpg"]
+    plan = prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out")))
+    loaded = operators.load(plan, 0)
+    assert loaded.column("content_hash").null_count == 1
+    assert loaded.column("status").to_pylist()[2] == "missing"

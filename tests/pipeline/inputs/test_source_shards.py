@@ -1,0 +1,150 @@
+"""What there is to annotate, out of .tar shards."""
+
+import io
+import os
+import tarfile
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.inputs import source
+from tests.plugins.listing import items, names, write
+
+
+def test_tar_shards_give_their_images_with_the_bytes_they_lie_at(tmp_path, tar):
+    tar(tmp_path / "shard-0.tar", {"./0/a.jpg": b"first", "0/a.json": b"{}", "0/a.txt": b"a cat", "b.PNG": b"second image"})
+    tar(tmp_path / "shard-1.tar", {"c.webp": b"third"})
+    found = items(tmp_path)
+    shard = f"file://{tmp_path}/shard-"
+    assert [item.uri for item in found] == [f"{shard}0.tar!/0/a.jpg", f"{shard}0.tar!/b.PNG", f"{shard}1.tar!/c.webp"]
+    assert [Path(item.container).read_bytes()[item.position :][: item.size] for item in found] == [b"first", b"second image", b"third"]
+
+
+def test_several_shards_are_read_at_once_and_not_too_far_ahead(tmp_path, tar, monkeypatch):
+    for i in range(30):
+        tar(tmp_path / f"{i:02}.tar", {f"{k}.jpg": b"%d" % k for k in range(i % 4 + 1)})
+    lock, at_once = threading.Lock(), Counter()
+
+    @contextmanager
+    def opened(fs, name, info, ahead):
+        with lock:
+            at_once["now"] += 1
+            at_once["most"] = max(at_once["most"], at_once["now"])
+            at_once["ahead"] = max(at_once["ahead"], at_once["now"] * ahead)
+        time.sleep(0.02)
+        with open(name, "rb") as file:
+            yield file
+        with lock:
+            at_once["now"] -= 1
+
+    monkeypatch.setattr(source, "open_file", opened)
+    assert names(tmp_path) == [f"{k}.jpg" for i in range(30) for k in range(i % 4 + 1)]
+    assert 2 < at_once["most"] <= 8
+    assert at_once["ahead"] <= 64 * 2**20
+
+
+def test_a_member_whose_name_is_no_utf8_is_an_item_like_any_other(tmp_path, tar):
+    tar(tmp_path / "x.tar", {os.fsdecode(b"caf\xe9.jpg"): b"1"})
+    assert names(tmp_path / "x.tar") == ["caf\\xe9.jpg"]
+
+
+def test_folders_and_links_within_a_tar_are_no_images(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, kind in (("d.jpg", tarfile.DIRTYPE), ("l.jpg", tarfile.SYMTYPE), ("a.jpg", tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            archive.addfile(info, io.BytesIO(b""))
+    assert names(tmp_path / "x.tar") == ["a.jpg"]
+
+
+def test_a_tar_among_other_files_is_a_file_that_is_no_image(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1"})
+    write(tmp_path, "b.jpg")
+    assert names(tmp_path) == ["b.jpg", "x.tar"]
+
+
+def test_files_of_one_name_in_a_tar_are_all_read(tmp_path, images):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for seed in (1, 2, 3):
+            info = tarfile.TarInfo("a.jpg")
+            info.size = len(images.jpeg(seed))
+            tar.addfile(info, io.BytesIO(images.jpeg(seed)))
+    found = items(tmp_path / "x.tar")
+    assert [item.uri.rpartition("!")[2] for item in found] == ["/a.jpg", "/a.jpg#2", "/a.jpg#3"]
+    assert len({item.position for item in found}) == 3
+
+
+def test_a_shard_that_is_broken_is_named_after_those_before_it(tmp_path, tar):
+    for i in range(20):
+        tar(tmp_path / f"{i:02}.tar", {"a.jpg": b"1"})
+    (tmp_path / "07.tar").write_bytes(b"no tar")
+    found = source.items(str(tmp_path), "uri", {})
+    assert [next(found).uri.rpartition("/")[0][-7:-1] for _ in range(7)] == [f"{i:02}.tar" for i in range(7)]
+    with pytest.raises(UserError, match=r"07\.tar is no readable \.tar"):
+        next(found)
+
+
+def tar_header(name: bytes, size: int, kind: bytes = b"0") -> bytes:
+    """A member's header in GNU's format, whose size may be any, and a block of its data."""
+    head = name.ljust(100, b"\0") + b"0000644\0" + bytes(16) + (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
+    rest = kind + bytes(100) + b"ustar  \0" + bytes(247)
+    checksum = sum(head + bytes(12) + b" " * 8 + rest)
+    return (head + bytes(12) + b"%06o\0 " % checksum + rest).ljust(1024, b"\0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no tar at all" * 100,
+        b"",
+        tar_header(b"a.jpg", 2**80),
+        tar_header(b"././@LongLink", 2**47, kind=b"L"),
+        tar_header(b"././@LongLink", -512, kind=b"L"),
+    ],
+)
+def test_a_shard_that_is_not_as_it_should_be_is_named(tmp_path, data):
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.tar is no readable \.tar") as error:
+        items(tmp_path / "x.tar")
+    assert "\n" not in str(error.value)
+
+
+def test_a_tar_that_is_cut_off_is_no_tar(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1" * 5000, "b.jpg": b"2" * 5000})
+    data = (tmp_path / "x.tar").read_bytes()
+    for length in (100, 3000, 512 + 5120 + 200, 512 + 5120 + 700):
+        (tmp_path / "x.tar").write_bytes(data[:length])
+        with pytest.raises(UserError, match=r"x.tar is no readable .tar"):
+            items(tmp_path / "x.tar")
+
+
+def test_a_tar_with_a_broken_header_does_not_lose_its_later_members_silently(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1" * 500, "b.jpg": b"2" * 500})
+    data = bytearray((tmp_path / "x.tar").read_bytes())
+    data[1024:1100] = b"?" * 76
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(UserError, match="cut off or broken at byte 1024"):
+        items(tmp_path / "x.tar")
+
+
+def test_a_tar_whose_header_claims_more_than_there_can_be_is_no_tar(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"x"})
+    data = bytearray((tmp_path / "x.tar").read_bytes())
+    data[124:136] = b"\x80" + (2**80).to_bytes(11, "big")  # the size, in base 256
+    data[156:157] = b"x"  # of a header that is read whole
+    data[148:156] = b" " * 8
+    data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.tar is no readable \.tar"):
+        items(tmp_path / "x.tar")
+
+
+def test_a_tar_without_an_end_marker_is_whole(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"a.jpg": b"1" * 500})
+    (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1024])
+    assert names(tmp_path / "x.tar") == ["a.jpg"]

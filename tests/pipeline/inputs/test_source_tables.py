@@ -1,0 +1,171 @@
+"""What there is to annotate, out of tables of URIs, and out of Parquet with image bytes."""
+
+import io
+import json
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.inputs import source
+from tests.plugins.listing import items, names, write
+
+
+def csv(folder: Path, values: list[str]) -> Path:
+    path = folder / "list.csv"
+    path.write_text("id,uri\n" + "".join(f'{i},"{value}"\n' for i, value in enumerate(values)))
+    return path
+
+
+def jsonl(folder: Path, values: list[str]) -> Path:
+    path = folder / "list.jsonl"
+    path.write_text("".join(json.dumps({"uri": value or None}) + "\n" for value in values))
+    return path
+
+
+def parquet(folder: Path, values: list[str]) -> Path:
+    path = folder / "list.parquet"
+    pq.write_table(pa.table({"uri": [value or None for value in values]}), path, row_group_size=2)
+    return path
+
+
+@pytest.mark.parametrize("table", [csv, jsonl, parquet])
+def test_a_tables_uris_may_be_whole_or_absolute_or_relative_to_it(tmp_path, table):
+    path = table(tmp_path, ["s3://bucket/a.jpg", "/data/b.jpg", "c/d.jpg", "", "a b,c.jpg"])
+    uris = ["s3://bucket/a.jpg", "file:///data/b.jpg", f"file://{tmp_path}/c/d.jpg", "", f"file://{tmp_path}/a b,c.jpg"]
+    assert items(path) == [source.Item(uri) for uri in uris]
+
+
+def test_a_relative_path_in_a_table_elsewhere_is_elsewhere_too():
+    fsspec.filesystem("memory").pipe_file("/source-lists/list.csv", b"uri\na.jpg\n")
+    assert [item.uri for item in items("memory://source-lists/list.csv")] == ["memory:///source-lists/a.jpg"]
+
+
+@pytest.mark.parametrize("write_with", ["pandas", "polars", "polars categories", "pandas categories"])
+def test_tables_that_other_tools_write_are_read(tmp_path, write_with):
+    path, values = tmp_path / "list.parquet", ["s3://bucket/a.jpg", "s3://bucket/b.jpg"]
+    if write_with.startswith("pandas"):
+        pd.DataFrame({"uri": pd.Series(values, dtype="category" if "categories" in write_with else None)}).to_parquet(path)
+    else:
+        pl.DataFrame({"uri": pl.Series(values, dtype=pl.Categorical if "categories" in write_with else pl.String)}).write_parquet(path)
+    assert [item.uri for item in items(path)] == values
+
+
+def test_what_a_few_bytes_repeat_often_takes_little_memory(tmp_path):
+    uri = "s3://bucket/" + "x" * 60_000
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([uri]))
+    pq.write_table(pa.table({"uri": column}), tmp_path / "list.parquet", store_schema=False)
+    assert (tmp_path / "list.parquet").stat().st_size < 20_000
+    before = pa.total_allocated_bytes()
+    most = 0
+    for item in source.items(str(tmp_path / "list.parquet"), "uri", {}):
+        assert item.uri == uri
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 10 * 2**20
+
+
+def test_the_column_is_the_one_that_is_named(tmp_path):
+    pq.write_table(pa.table({"uri": [1], "thumbnail": ["s3://b/t.jpg"]}), tmp_path / "list.parquet")
+    assert [item.uri for item in items(tmp_path / "list.parquet", "thumbnail")] == ["s3://b/t.jpg"]
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path):
+    for i in range(3):
+        pq.write_table(pa.table({"uri": [f"s3://b/{i}.jpg"]}), tmp_path / f"part-{i}.parquet")
+    write(tmp_path, "_metadata", "_SUCCESS")
+    assert names(tmp_path) == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"1", b"22", None], pa.binary()),
+        pa.array([b"1", b"22", None], pa.large_binary()),
+        pa.array(
+            [{"bytes": b"1", "path": "a.jpg"}, {"bytes": b"22", "path": None}, None], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        ),
+    ],
+    ids=["binary", "large binary", "Hugging Face"],
+)
+def test_a_parquet_with_bytes_gives_its_rows(tmp_path, column):
+    path = tmp_path / "images.parquet"
+    pq.write_table(pa.table({"image": column}), path)
+    found = items(path, "image")
+    assert [item.uri for item in found] == [f"file://{path}!/{row}" for row in range(3)]
+    assert [item.position for item in found] == [0, 1, 2]
+    assert {item.container for item in found} == {str(path)}
+    assert {item.version for item in found} != {""}
+
+
+def test_a_tables_links_are_shown_without_their_secrets_and_kept_with_them(tmp_path):
+    link = "https://me:hunter2@host/a.jpg?size=2&X-Amz-Signature=hunter2"
+    plain, signed, again = items(csv(tmp_path, ["https://host/b.jpg?size=2", link, " HTTPS://host/c.jpg "]))
+    assert (plain.uri, plain.link) == ("https://host/b.jpg?size=2", None)
+    assert (signed.uri, signed.link) == ("https://host/a.jpg?size=2", link)
+    assert again == source.Item("https://host/c.jpg")
+
+
+@pytest.mark.parametrize(
+    ("value", "uri"),
+    [
+        ("c/d.jpg", "https://host/lists/c/d.jpg"),
+        ("../d.jpg?x=1", "https://host/d.jpg?x=1"),
+        ("/d.jpg", "https://host/d.jpg"),
+        ("//evil/d.jpg", "https://evil/d.jpg"),
+        ("c.jpg?sig=hunter2", "https://host/lists/c.jpg"),
+    ],
+)
+def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
+    (item,) = source._uris(pa.array([value]), "https://host/lists/list.csv?sig=hunter2/", fsspec.filesystem("https"))
+    assert item.uri == uri
+    assert "hunter2" not in item.uri
+
+
+@pytest.mark.parametrize(
+    "value", ["file:/etc/passwd", "..\\x", "../../../etc/passwd", "/etc/passwd", "c:\\x", "data:image/png;base64,AAAA"]
+)
+def test_a_path_in_a_table_elsewhere_stays_in_its_storage(value):
+    fs = fsspec.filesystem("s3", anon=True)
+    (item,) = source._uris(pa.array([value]), "bucket/lists/list.csv", fs)
+    assert item.uri.startswith("s3://")
+
+
+def broken_parquet() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"uri": ["a"] * 100}), buffer)
+    data = bytearray(buffer.getvalue())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[footer : footer + 20] = b"\xff" * 20
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("list.csv", b"", "list.csv can't be read as a table: Empty CSV file"),
+        ("list.csv", b"uri,b\na,1\nc,2,3\n", "list.csv can't be read as a table: CSV parse error"),
+        ("list.csv", b"uri,uri\na,b\n", "list.csv has more than one column 'uri': rename one"),
+        ("list.csv", b"uri\na\n" + b"x" * 70_000, "list.csv holds a URI of 70000 characters: name the column of URIs with --column"),
+        ("list.csv", b"uri\ncaf\xe9.jpg\n", "list.csv can't be read as a table: column 'uri' is not in UTF-8"),
+        ("list.csv", b"\xe9\nx.jpg\n", "list.csv can't be read as a table: 'utf-8' codec can't decode"),
+        ("list.csv", b"url,b\na,1\n", r"list.csv has no column 'uri' \(did you mean 'url'\?\); it has url, b: name one with --column"),
+        ("list.csv", b"uri,b\n1,1\n", "column 'uri' of .*list.csv holds int64, neither URIs nor image bytes: name another with --column"),
+        ("list.jsonl", b'{"uri": "a"}\n{"uri": \n', "list.jsonl can't be read as a table: JSON parse error"),
+        ("list.jsonl", b"null\n", "list.jsonl can't be read as a table: JSON parse error: a line is null"),
+        ("list.jsonl", b'{"uri": "a"}\n' * 10 + b"\r\n \tnull\n", "list.jsonl can't be read as a table: JSON parse error: a line is null"),
+        ("list.jsonl", b'{"uri": "\xe9"}\n', "list.jsonl can't be read as a table: "),
+        ("list.jsonl", b'{"uri": ["a"]}\n', "column 'uri' of .*list.jsonl holds list"),
+        ("list.parquet", b"PAR1 and no more", "list.parquet can't be read as a table"),
+        ("list.parquet", broken_parquet(), "list.parquet can't be read"),
+    ],
+)
+def test_a_table_that_is_not_as_it_should_be_is_named(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=message) as error:
+        items(tmp_path / name)
+    assert "\n" not in str(error.value)

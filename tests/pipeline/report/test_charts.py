@@ -1,0 +1,63 @@
+"""Charts as SVG: what they show, in the page's own colours, and nothing that a page may not hold."""
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from pipeline.report.charts import by_night, density, histogram
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def marks(chart, kind="path"):
+    return [element for element in ET.fromstring(chart).iter(SVG + kind) if element.get("fill") == "var(--accent)"]
+
+
+def texts(chart):
+    return [element.text for element in ET.fromstring(chart).iter(SVG + "text") if element.get("opacity") != "0"]
+
+
+def test_a_histogram_has_a_bar_for_each_bin():
+    chart = histogram(np.array([1, 0, 3, 4]), 0, 1, "probability")
+    assert len(marks(chart)) == 4
+    assert {"0%", "50%", "100%", "probability", "% of images"} <= set(texts(chart))
+
+
+def test_a_map_has_a_cell_wherever_there_are_images():
+    counts = np.zeros((5, 5), int)
+    counts[0, 0], counts[4, 2], counts[1, 3] = 1, 100, 25
+    cells = [
+        float(mark.get("fill-opacity"))
+        for mark in marks(density(counts, ("valence", "arousal"), [(1, 9), (1, 9)]))
+        if mark.get("d", "")[0] == "M"
+    ]
+    assert sum(opacity == 1 for opacity in cells) >= 1
+    assert len(cells) >= 3
+    assert {"valence", "arousal"} <= set(texts(density(counts, ("valence", "arousal"), [(1, 9), (1, 9)])))
+
+
+def test_nights_beyond_the_limit_stand_out():
+    chart = by_night({"2026-01-02": 0.01, "2026-01-03": 0.2, "2026-01-04": 0.03}, 0.05)
+    points = [
+        element.get("fill")
+        for element in ET.fromstring(chart).iter(SVG + "path")
+        if element.get("fill") in ("var(--accent)", "var(--warn)")
+    ]
+    assert sorted(points) == ["var(--accent)", "var(--accent)", "var(--warn)"]
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        histogram(np.zeros(4, int), 0, 1, "<b>&"),
+        density(np.ones((2, 2), int), "<>", [(0, 1), (0, 1)]),
+        by_night({"2026-01-02": 0, "2026-01-03": 0}, 0.05),
+    ],
+)
+def test_a_page_can_hold_it(chart):
+    for element in ET.fromstring(chart).iter():
+        assert element.tag.removeprefix(SVG) in {"svg", "g", "path", "line", "text", "rect", "tspan"}
+        assert not {"style", "id", "class"} & set(element.keys()) - {"class"}
+        assert not any(name.startswith("on") or "href" in name for name in element.keys())  # noqa: SIM118
+        assert element.get("fill") in (None, "none", "currentColor", "transparent", "var(--accent)", "var(--warn)")

@@ -1,0 +1,96 @@
+"""The page in headless Chromium: nothing in it runs, nothing is asked for, and it can be used with the keyboard and read on a phone."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.report.page import write
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+HOSTILE = "\"><img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("there is no Chromium with its driver here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, images, night, tmp_path_factory):
+    """A page with pictures and with what must not run, in the browser."""
+    folder = tmp_path_factory.mktemp("page")
+    photos = []
+    for i in range(9):
+        (folder / f"{i}.jpg").write_bytes(images.jpeg(i))
+        photos.append((f"file://{folder}/{i}.jpg", images.jpeg(i)))
+    photos += [(f"s3://b/{HOSTILE}{i}.jpg", bytes([i])) for i in range(3)] + [("javascript:document.title='run'", b"j")]
+    failures = [(f"s3://b/{HOSTILE}", "corrupt", f"</style>{HOSTILE}"), ("javascript:document.title='run'", "missing", HOSTILE)]
+    night(folder, "2026-01-01", photos, failures)
+    night(folder, "2026-01-02", photos, failures, input=HOSTILE, tuning={HOSTILE: HOSTILE})
+    browser.get(f"file://{write(str(folder), {})}")
+    return browser
+
+
+def test_nothing_runs_and_nothing_is_asked_for(opened):
+    assert opened.title == "Night of 2026-01-02 · made-up@0123"
+    assert opened.get_log("browser") == []
+    assert opened.execute_script("return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
+    assert opened.execute_script("return document.scripts.length") == 0
+
+
+def test_images_are_blurred_until_they_are_asked_for_with_the_keyboard(opened):
+    blur = "return [...document.querySelectorAll('.tile img')].map(image => getComputedStyle(image).filter)"
+    assert set(opened.execute_script(blur)) == {"blur(14px)"}
+    first = opened.find_element("css selector", ".tile input")
+    first.send_keys(" ")
+    assert opened.execute_script(blur)[:2] == ["none", "blur(14px)"]
+    reveal = opened.find_element("css selector", "#reveal")
+    reveal.send_keys(" ")
+    assert set(opened.execute_script(blur)) == {"none"}
+    reveal.send_keys(" ")
+    assert opened.execute_script(blur)[:2] == ["none", "blur(14px)"]
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_nothing_sticks_out_of_the_window(opened, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    inner, page, beyond = opened.execute_script(
+        "const page = document.documentElement; return [innerWidth, page.clientWidth, page.scrollWidth]"
+    )
+    assert inner == width
+    assert beyond == page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_they_stand_on(opened, scheme):
+    """WCAG 2.1's contrast of 4.5 to 1, between the colours that the page is made of."""
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    colour = "return getComputedStyle(document.documentElement).getPropertyValue(arguments[0]).trim()"
+    found = {
+        name: luminance(opened.execute_script(colour, f"--{name}"))
+        for name in ("page", "card", "ink", "quiet", "accent", "warn", "warn-back")
+    }
+    for text, back in [(text, back) for text in ("ink", "quiet", "accent", "warn") for back in ("page", "card")] + [("warn", "warn-back")]:
+        light, dark = sorted((found[text], found[back]), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, back)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.1's relative luminance of #rrggbb."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

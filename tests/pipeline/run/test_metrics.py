@@ -1,0 +1,197 @@
+"""A run's numbers for Prometheus: what is told to Ray, and what its agent exports."""
+
+import datetime as dt
+import re
+import threading
+import time
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from ray.util.metrics import Counter
+
+from pipeline.config import AnnotateConfig
+from pipeline.run import metrics
+from pipeline.run.metrics import METRICS, NOT_BEGUN, Metrics, tell_success
+from pipeline.run.progress import Progress
+from pipeline.run.resources import Shares
+from pipeline.stages.tracker import Board
+
+SHARES = Shares("cpu", actors=2, least_actors=2, actor_cpus=1, actor_gpus=0, threads=None, loaders=3, load=1, write=0.25)
+WRITTEN = {"block": 0, "rows": 9, "ok": 7, "status": [("ok", 5), ("repost", 2), ("missing", 2)]}
+SECONDS = {"fetch_seconds": 1.5, "decode_seconds": 0.5, "annotate_seconds": 0.0}
+
+
+class Heard(dict):
+    """What the metrics were told: (metric, its tags) -> value."""
+
+    def inc(self, name, value, tags=None):
+        assert value > 0, "Ray refuses it"
+        self[key(name, tags)] = self.get(key(name, tags), 0) + value
+
+    def set(self, name, value, tags=None):
+        if value is not None:
+            self[key(name, tags)] = value
+
+    def __call__(self, name, **tags):
+        return self[key(name, tags)]
+
+
+def key(name, tags):
+    return name, *sorted((tags or {}).items())
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """What is told in place of Ray."""
+    heard = Heard()
+
+    def meter(name):
+        return SimpleNamespace(
+            inc=lambda value, tags=None: heard.inc(name, value, tags), set=lambda value, tags=None: heard.set(name, value, tags)
+        )
+
+    monkeypatch.setattr(metrics, "meters", lambda model: {name: meter(name) for name in METRICS})
+    return heard
+
+
+def of_run(board, progress=None, blocks=4, model="m@1", **settings):
+    config = AnnotateConfig(input="in", output="out", run_id="r", date=dt.date(2026, 1, 2), **settings)
+    plan = SimpleNamespace(config=config, tables=SimpleNamespace(model=model), todo=tuple(range(blocks)))
+    return Metrics(plan, SHARES, board, progress or Progress(36))
+
+
+def board_with(stages):
+    return SimpleNamespace(stages=lambda: dict(stages))
+
+
+def test_names_are_as_prometheus_wants_them():
+    assert all(re.fullmatch(r"ugrie_[a-z_]+", name) for name in METRICS)
+    assert {name for name, (kind, *_) in METRICS.items() if kind is Counter} == {name for name in METRICS if name.endswith("_total")}
+
+
+def test_a_block_is_counted_by_status_and_seconds(heard):
+    told = of_run(Board())
+    for _ in range(2):
+        told.add(WRITTEN | SECONDS)
+    assert [heard("ugrie_images_total", status=status) for status in ("ok", "repost", "missing")] == [10, 4, 4]
+    assert heard("ugrie_stage_seconds_total", stage="fetch") == 3
+    assert ("ugrie_stage_seconds_total", ("stage", "annotate")) not in heard, "a counter takes no zero"
+
+
+def test_gauges_say_where_the_run_is(heard):
+    progress = Progress(36, done=9)
+    told = of_run(board_with({"being loaded": 2, "being annotated": 1}), progress)
+    told.tell()
+    blocks = {stage: heard("ugrie_blocks", stage=stage) for stage in ("being loaded", "being annotated", NOT_BEGUN)}
+    assert blocks == {"being loaded": 2, "being annotated": 1, NOT_BEGUN: 1}
+    assert (heard("ugrie_run_images"), heard("ugrie_run_images_done")) == (36, 9)
+    assert (heard("ugrie_workers", kind="annotators"), heard("ugrie_workers", kind="loaders")) == (2, 3)
+    assert heard("ugrie_run_info", run_id="r", date="2026-01-02", device="cpu") == 1
+    assert ("ugrie_images_per_second",) not in heard, "it is not known before the second block"
+
+
+def test_a_run_that_reads_no_images_has_no_loaders(heard):
+    of_run(Board(), from_embeddings=True).tell()
+    assert [tags for name, *tags in heard if name == "ugrie_workers"] == [[("kind", "annotators")]]
+
+
+def test_a_stage_that_no_block_is_in_any_more_is_at_zero(heard):
+    stages = {"being loaded": 4}
+    told = of_run(board_with(stages))
+    told.tell()
+    stages.clear()
+    for _ in range(4):
+        told.add(WRITTEN | SECONDS)
+    told.tell()
+    assert [heard("ugrie_blocks", stage=stage) for stage in ("being loaded", NOT_BEGUN)] == [0, 0]
+
+
+def test_a_board_that_does_not_answer_ends_no_run(heard):
+    def dead():
+        raise TimeoutError("its node is gone")
+
+    of_run(SimpleNamespace(stages=dead)).tell()
+    assert heard("ugrie_run_images") == 36
+
+
+def test_gauges_are_told_again_while_no_block_is_written(heard, monkeypatch):
+    monkeypatch.setattr(metrics, "EVERY_SECONDS", 0.01)
+    asked, often = [], threading.Event()
+
+    def stages():
+        asked.append(1)
+        if len(asked) > 3:
+            often.set()
+        return {}
+
+    with of_run(SimpleNamespace(stages=stages)):
+        assert often.wait(10)
+
+
+def test_a_success_is_told_with_the_time_at_which_the_run_finished(heard, monkeypatch):
+    monkeypatch.setattr(metrics.ray, "is_initialized", lambda: True)
+    tell_success(record())
+    assert heard("ugrie_last_success_timestamp_seconds") == 1767312000
+    assert heard("ugrie_stage_seconds_total", stage="commit") == 2.5
+
+
+def test_a_night_with_nothing_new_starts_no_ray_to_tell_of_it(heard, monkeypatch):
+    monkeypatch.setattr(metrics.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(metrics, "connect_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    tell_success(record())
+    assert heard == {}
+
+
+def test_that_a_success_can_not_be_told_is_a_warning(heard, monkeypatch, caplog):
+    def refuses():
+        raise ConnectionError("no cluster is there")
+
+    monkeypatch.setattr(metrics.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(metrics, "connect_ray", refuses)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    tell_success(record())
+    assert "run r is committed, but Prometheus could not be told: no cluster is there" in caplog.text
+
+
+def record(model="m@1"):
+    return {"run_id": "r", "model": model, "finished_at": "2026-01-02T00:00:00+00:00", "timings": {"commit_seconds": 2.5}}
+
+
+def scraped(model):
+    """What Ray's agent exports of a model, as Prometheus reads it: (metric, the other tags) -> value."""
+    import ray
+
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    text = urllib.request.urlopen(url, timeout=30).read().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.labels.get("model") == model:
+                ours = METRICS[sample.name.removeprefix("ray_")][2]
+                found[key(sample.name, {tag: sample.labels[tag] for tag in ours})] = sample.value
+    return found
+
+
+def test_rays_agent_exports_all_of_them(local_ray):
+    board, progress = Board.put_up(), Progress(36)
+    with of_run(board, progress, model="scraped@1") as told:
+        board.begin(1)
+        for _ in range(2):
+            progress.add(9, 7)
+            told.add(WRITTEN | SECONDS | {"annotate_seconds": 1.0})
+    tell_success(record("scraped@1"))
+    end, names, found = time.monotonic() + 60, {f"ray_{name}" for name in METRICS}, {}
+    while {name for name, *_ in found} != names and time.monotonic() < end:  # they are told to the agent every ten seconds
+        time.sleep(0.5)
+        found |= scraped("scraped@1")
+    assert {name for name, *_ in found} == names
+    assert found["ray_ugrie_images_total", ("status", "missing")] == 4
+    assert found["ray_ugrie_stage_seconds_total", ("stage", "commit")] == 2.5
+    assert found["ray_ugrie_blocks", ("stage", "being loaded")] == 1
+    assert found["ray_ugrie_blocks", ("stage", NOT_BEGUN)] == 1
+    assert found["ray_ugrie_run_images_done",] == 18
+    assert found["ray_ugrie_last_success_timestamp_seconds",] == 1767312000

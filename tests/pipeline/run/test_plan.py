@@ -1,0 +1,293 @@
+"""What a run will do, settled before any cluster work begins."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
+from pipeline.run.plan import committed, prepare
+from pipeline.stages import write as blocks
+from pipeline.storage.files import write_atomic
+from pipeline.table.schema import SCHEMA_VERSION
+
+
+@pytest.fixture
+def config(corpus, tmp_path):
+    def make(**settings):
+        return AnnotateConfig(**{"input": str(corpus.folder), "output": str(tmp_path / "out"), "run_id": "r", "block_rows": 9} | settings)
+
+    return make
+
+
+@pytest.fixture
+def commit(tmp_path):
+    """Records a run as committed, whose table has these ids."""
+
+    def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), status="ok", **settings):
+        file = f"annotations/dt=2026-01-02/part-{run_id}-00000000-00000.parquet"
+        record = {
+            "run_id": run_id,
+            "schema_version": SCHEMA_VERSION,
+            "model": model,
+            "date": "2026-01-02",
+            "finished_at": "2026-01-02T03:00",
+        }
+        record |= {"schemes": dict.fromkeys(schemes, "ordinal"), "counts": {"rows": len(ids)}, "files": [file], "config": settings}
+        for name in (file, f"runs/{run_id}.json"):
+            (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64()), "status": [status] * len(ids)}), tmp_path / "out" / file)
+        (tmp_path / "out" / "runs" / f"{run_id}.json").write_text(json.dumps(record))
+
+    return write
+
+
+def manifest(plan):
+    return pa.concat_tables(plan.manifest.read(plan.fs, block) for block in range(plan.manifest.blocks))
+
+
+def test_a_plan_has_a_manifest_of_all_images_and_all_blocks_to_do(config, corpus):
+    plan = prepare(config())
+    uris = [uri for block in plan.todo for uri in plan.manifest.read(plan.fs, block).column("uri").to_pylist()]
+    assert uris == [f"file://{path}" for path in corpus.files]
+    assert (plan.manifest.rows, plan.todo) == (40, (0, 1, 2, 3, 4))
+
+
+def test_only_the_first_images_are_planned_where_a_limit_is_set(config):
+    assert prepare(config(limit=3)).manifest.rows == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "ugrie-tny"}, r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\)"),
+        ({"schemes": "polarity2,valense"}, r"ugrie-tiny was not trained for 'valense' \(did you mean 'valence'\?\); it knows .*polarity2"),
+        ({"schemes": "goemotions27"}, "ugrie-tiny was not trained for 'goemotions27'; it knows"),
+        ({"schemes": ""}, "schemes = none: a template needs at least one scheme"),
+        ({"schemes": "valence,valence"}, "schemes = valence, valence: two schemes of the template have the name 'valence'"),
+        ({"input": "nowhere/at/all"}, "nothing is to be found at nowhere/at/all"),
+        ({"input": "s4://bucket"}, "did you mean 's3://'"),
+        ({"output": "s4://bucket"}, "did you mean 's3://'"),
+    ],
+)
+def test_what_a_user_got_wrong_is_said_and_nothing_is_written(config, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message) as error:
+        prepare(config(**settings))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(config, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"can't be written: .*check the path and the credentials|output can't be read"):
+        prepare(config(output=str(tmp_path / "file" / "out")))
+
+
+def test_an_input_that_cannot_be_read_is_not_blamed_on_the_output(config, tmp_path):
+    (tmp_path / "list.csv").symlink_to(tmp_path / "list.csv")
+    with pytest.raises(UserError, match=r"list\.csv") as error:
+        prepare(config(input=str(tmp_path / "list.csv")))
+    assert "output" not in str(error.value).replace(str(tmp_path), "")
+    assert "written" not in str(error.value)
+
+
+def test_a_run_that_died_goes_on_with_the_blocks_that_are_left(config):
+    plan = prepare(config(date="2026-01-02"))
+    for number in (0, 3):
+        write_atomic(plan.fs, blocks.path(plan.rows_folder, number), b"rows")
+    again = prepare(config(date="2026-01-03", block_rows=1))
+    assert again.todo == (1, 2, 4)
+    assert again.manifest == plan.manifest
+    assert again.started_at == plan.started_at
+    assert again.config.date.isoformat() == "2026-01-02"
+
+
+def test_a_run_that_goes_on_has_the_manifest_it_began_with(config, corpus, tmp_path, images):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(images.jpeg(1))
+    prepare(config(input=str(folder)))
+    (folder / "b.jpg").write_bytes(images.jpeg(2))
+    assert prepare(config(input=str(folder))).manifest.rows == 1
+
+
+def test_a_run_that_died_before_its_plan_was_written_begins_again(config):
+    plan = prepare(config())
+    plan.fs.rm(f"{plan.work}/plan.json")
+    assert prepare(config(limit=7)).manifest.rows == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit": 3}, "run r was begun with limit = None, not 3: give that again, or another --run-id"),
+        ({"schemes": "valence"}, r"run r was begun with schemes = \[.*\], not \['valence'\]"),
+        ({"column": "image"}, "run r was begun with column = uri, not image"),
+        ({"keep_embeddings": True}, "run r was begun with keep_embeddings = False, not True"),
+        ({"input": "elsewhere"}, "run r was begun with input = .*, not elsewhere"),
+    ],
+)
+def test_a_run_that_goes_on_must_be_asked_for_the_same(config, settings, message):
+    prepare(config())
+    with pytest.raises(UserError, match=message):
+        prepare(config(**settings))
+
+
+def test_drivers_that_begin_one_run_at_once_settle_on_one_list(config, tmp_path):
+    with ThreadPoolExecutor(6) as pool:
+        plans = list(pool.map(lambda _: prepare(config()), range(6)))
+    assert len({(plan.manifest.folder, plan.started_at, plan.todo) for plan in plans}) == 1
+    assert len({plan.attempt for plan in plans}) == 6
+    assert len(list((tmp_path / "out" / "_work" / "r").glob("manifest-*"))) == 1
+    assert plans[0].manifest.read(plans[0].fs, 0).num_rows == 9
+
+
+def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, caplog, commit):
+    caplog.set_level("INFO")
+
+    def resumed(**settings):
+        settings = {"resume": True} | settings
+        return prepare(AnnotateConfig(**config(**settings).model_dump(exclude={"run_id"}, exclude_unset=True))).config.run_id
+
+    assert resumed() not in ("a", "b")
+    assert "is unfinished: beginning one" in caplog.text
+    for run_id, settings in {"a": {}, "b": {}, "other": {"limit": 3}, "c": {}}.items():
+        prepare(config(run_id=run_id, **settings))
+    assert resumed() == "c"
+    assert "going on with run c" in caplog.text
+    assert resumed(limit=3) == "other"
+    commit("c", [], "another model")
+    assert resumed() == "b"
+    assert prepare(config(run_id="mine", resume=True)).config.run_id == "mine"
+
+
+def test_another_run_into_the_same_output_is_a_run_of_its_own(config):
+    plan = prepare(config())
+    write_atomic(plan.fs, blocks.path(plan.rows_folder, 0), b"rows")
+    assert prepare(config(run_id="r2", limit=3)).todo == (0,)
+
+
+# --- what was annotated before
+
+
+def test_images_that_a_committed_run_annotated_are_not_planned_again(config, corpus, commit):
+    first = prepare(config(run_id="first"))
+    table = manifest(first)
+    commit("first", table.column("image_id").to_pylist()[:15], first.tables.model)
+    commit("second", table.column("image_id").to_pylist()[10:22], first.tables.model)
+    plan = prepare(config())
+    assert manifest(plan).equals(table[22:])
+    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo) == (40, 22, 18, (0, 1))
+    settled = json.loads(plan.fs.cat_file(f"{plan.work}/plan.json"))
+    assert (settled["listed"], settled["known"], settled["rows"]) == (40, 22, 18)
+
+
+@pytest.mark.parametrize(
+    ("had", "asked", "known"),
+    [
+        ({}, {}, True),
+        ({}, {"reannotate": True}, False),
+        ({}, {"schemes": "valence"}, True),
+        ({"schemes": ("valence", "arousal")}, {}, False),
+        ({"schemes": ("valence", "arousal")}, {"schemes": "arousal,valence"}, True),
+        ({"schemes": ("valence", "arousal")}, {"schemes": "valence,polarity2"}, False),
+        ({"keep_embeddings": False}, {"keep_embeddings": True}, False),
+        ({"keep_embeddings": True}, {"keep_embeddings": True}, True),
+        ({"keep_embeddings": True}, {}, True),
+        ({"model": "ugrie-tiny@000000000000"}, {}, False),
+    ],
+)
+def test_annotated_before_is_what_has_all_that_is_asked_for_by_the_same_model(config, commit, had, asked, known):
+    first = prepare(config(run_id="first"))
+    commit("first", manifest(first).column("image_id").to_pylist(), **{"model": first.tables.model} | had)
+    assert prepare(config(**asked)).manifest.known == (40 if known else 0)
+
+
+def test_images_that_could_not_be_read_are_tried_again_where_that_is_asked_for(config, commit):
+    first = prepare(config(run_id="first"))
+    ids, model = manifest(first).column("image_id").to_pylist(), first.tables.model
+    commit("first", ids[:10], model)
+    commit("late", ids[10:20], model, status="timeout")
+    commit("broken", ids[20:30], model, status="corrupt")
+    commit("later", ids[10:12], model)
+    assert prepare(config()).manifest.known == 30
+    plan = prepare(config(run_id="again", retry_failed=True))
+    assert manifest(plan).column("image_id").to_pylist() == [*ids[12:20], *ids[30:]]
+    with pytest.raises(UserError, match="run again was begun with retry_failed = True, not False"):
+        prepare(config(run_id="again"))
+
+
+def test_an_image_that_changed_is_new(config, commit, images, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(images.jpeg(1))
+    first = prepare(config(run_id="first", input=str(tmp_path / "in")))
+    commit("first", manifest(first).column("image_id").to_pylist(), first.tables.model)
+    (tmp_path / "in" / "b.jpg").write_bytes(images.jpeg(2))
+    os.utime(tmp_path / "in" / "b.jpg", (1, 1))
+    assert manifest(prepare(config(input=str(tmp_path / "in")))).column("uri").to_pylist() == [f"file://{tmp_path}/in/b.jpg"]
+
+
+def test_a_limit_counts_new_images(config, corpus, commit):
+    first = prepare(config(run_id="first"))
+    table = manifest(first)
+    commit("first", table.column("image_id").to_pylist()[5:15], first.tables.model)
+    plan = prepare(config(limit=7))
+    assert manifest(plan).column("uri").to_pylist() == [f"file://{path}" for path in [*corpus.files[:5], *corpus.files[15:17]]]
+    assert (plan.manifest.listed, plan.manifest.known) == (17, 10)
+
+
+def test_a_run_that_goes_on_annotates_what_it_began_with_whatever_was_annotated_meanwhile(config, commit):
+    plan = prepare(config())
+    commit("first", manifest(plan).column("image_id").to_pylist(), plan.tables.model)
+    assert prepare(config()).manifest == plan.manifest
+    assert prepare(config(run_id="other")).manifest.rows == 0
+
+
+def test_where_nothing_is_new_there_is_nothing_to_do(config, commit):
+    first = prepare(config(run_id="first"))
+    commit("first", manifest(first).column("image_id").to_pylist(), first.tables.model)
+    plan = prepare(config())
+    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo) == (40, 40, 0, ())
+    assert prepare(config()).manifest == plan.manifest
+
+
+def test_an_input_that_is_wrong_is_found_before_earlier_runs_are_read(config, commit, tmp_path):
+    commit("first", [1], "a model")
+    (tmp_path / "out" / "runs" / "first.json").write_text("half a rec")
+    with pytest.raises(UserError, match="nothing is to be found at nowhere"):
+        prepare(config(input="nowhere"))
+    with pytest.raises(UserError, match=r"runs/first\.json is no run's record"):
+        prepare(config())
+    assert not (tmp_path / "out" / "_work").exists()
+
+
+# --- runs that are done
+
+
+def test_a_run_without_a_record_is_not_committed(config):
+    prepare(config())
+    assert committed(config()) is None
+
+
+def test_a_run_with_a_record_is(config, tmp_path):
+    record = {"run_id": "r", "config": json.loads(json.dumps(config().public()))}
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    (tmp_path / "out" / "runs" / "r.json").write_text(json.dumps(record))
+    assert committed(config()) == record
+    assert committed(config(batch_size=3, date="2020-01-01")) == record
+    with pytest.raises(UserError, match="run r was begun with limit = None, not 3: give that again, or another --run-id"):
+        committed(config(limit=3))
+
+
+def test_secrets_are_in_no_file_of_a_plan(config, corpus):
+    fs = fsspec.filesystem("memory")
+    plan = prepare(config(output="memory://plan-test", storage_options={"secret": "hunter2"}))
+    files = fs.find("/plan-test")
+    assert f"{plan.work}/plan.json" in files
+    assert all(b"hunter2" not in fs.cat_file(file) for file in files)

@@ -1,0 +1,70 @@
+"""A run's record as text."""
+
+import re
+
+import duckdb
+import pytest
+
+from pipeline.run.summary import summary
+
+
+def record(**changes):
+    labels = {"polarity2": {"negative": 1, "positive": 3}, "valence": {"bad": 0, "good": 4}}
+    return {
+        "run_id": "r",
+        "model": "ugrie-tiny@123",
+        "date": "2026-01-02",
+        "files": [f"annotations/dt=2026-01-02/part-r-0123abcd-0000{i}.parquet" for i in range(2)],
+        "schemes": {"polarity2": "categorical", "valence": "ordinal"},
+        "counts": {"rows": 5, "status": {"ok": 4, "corrupt": 1}, "labels": labels},
+        "timings": {"plan_seconds": 1, "ray_seconds": 2, "annotate_seconds": 60, "commit_seconds": 1, "images_per_second": 2.5},
+    } | changes
+
+
+def test_it_says_what_came_out_and_where_it_is():
+    text = summary(record(), "s3://bucket/out/")
+    assert text.startswith("4 of 5 images annotated by ugrie-tiny@123, run r\n")
+    assert re.search(r"ok +4 +80.0% ", text)
+    assert re.search(r"corrupt +1 +20.0% +an image that its decoder can't finish", text)
+    assert re.search(r"polarity2 +positive 75%, negative 25%\n", text)
+    assert re.search(r"valence +good 100%\n", text)
+    assert "2.5 images/s while annotating; 1 min 04 s in all" in text
+    assert "table   s3://bucket/out/annotations/dt=2026-01-02/part-r-0123abcd-*.parquet\n" in text
+    assert "record  s3://bucket/out/runs/r.json\nreport  s3://bucket/out/runs/r.html\n" in text
+
+
+def test_it_says_how_busy_the_workers_were_where_that_is_known():
+    timings = record()["timings"] | {"annotators_busy": 0.973, "loaders_busy": 0.4}
+    assert "2.5 images/s while annotating (annotators busy 97%, loaders busy 40%); " in summary(record(timings=timings), "out")
+
+
+def test_images_that_were_posted_before_are_counted_where_there_are_any():
+    assert "bytes of another" not in summary(record(), "out")
+    for reposts, said in (
+        ({"run": 0, "earlier": 0}, None),
+        ({"run": 1200, "earlier": 1}, "1,201 have .*: 1,200 of this run, 1 of earlier"),
+    ):
+        text = summary(record(counts=record()["counts"] | {"reposts": reposts}), "out")
+        assert re.search(said, text) if said else "bytes of another" not in text
+
+
+def test_where_nothing_was_new_it_says_so():
+    text = summary(record(counts={"listed": 12345, "known": 12345, "rows": 0, "status": {}, "labels": {}}, files=[]), "out")
+    assert text == "nothing new: 12,345 images listed, all annotated before by ugrie-tiny@123, run r"
+
+
+def test_a_run_without_a_single_good_image_has_a_summary_too():
+    labels = {"polarity2": {"negative": 0, "positive": 0}, "valence": {"bad": 0, "good": 0}}
+    timings = record()["timings"] | {"images_per_second": None}
+    text = summary(record(counts={"rows": 2, "status": {"missing": 2}, "labels": labels}, timings=timings), "out")
+    assert re.search(r"missing +2 +100.0% ", text)
+    assert "images/s" not in text
+
+
+@pytest.mark.timeout(300)
+def test_the_query_it_proposes_works(finished):
+    (query,) = re.findall(r"SQL     (.*)$", summary(finished.record, str(finished.output)))
+    found = dict(duckdb.sql(query).fetchall())
+    first = next(iter(finished.record["counts"]["labels"]))
+    given = {label: count for label, count in finished.record["counts"]["labels"][first].items() if count}
+    assert {label: count for label, count in found.items() if label is not None} == given

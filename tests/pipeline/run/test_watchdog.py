@@ -1,0 +1,42 @@
+"""A run that is stuck says where, and ends."""
+
+import threading
+import time
+
+import pytest
+
+from pipeline.run.watchdog import StalledError, watched
+
+
+def test_items_come_in_order_and_as_they_are():
+    assert list(watched(iter(range(50)), 10, lambda: "")) == list(range(50))
+
+
+def test_an_error_is_raised_where_the_items_are_wanted():
+    def items():
+        yield 1
+        raise ZeroDivisionError("here")
+
+    came = watched(items(), 10, lambda: "")
+    assert next(came) == 1
+    with pytest.raises(ZeroDivisionError, match="here"):
+        next(came)
+
+
+def test_a_wait_that_grows_long_is_warned_of_and_then_given_up_with_its_place(caplog):
+    release = threading.Event()
+
+    def items():
+        yield 1
+        release.wait(20)
+
+    came = watched(items(), 0.2, lambda: "block 3 has been written for ever")
+    assert next(came) == 1
+    with pytest.raises(StalledError, match=r"no block was written for 0 s: block 3 has been written for ever \(stall_timeout = 0.2 s\)"):
+        next(came)
+    assert len(caplog.messages) == 3
+    release.set()
+
+
+def test_a_slow_run_is_not_a_stuck_one():
+    assert len(list(watched((time.sleep(0.03) for _ in range(10)), 0.2, lambda: ""))) == 10

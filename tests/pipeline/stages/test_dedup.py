@@ -1,0 +1,374 @@
+"""Whose the bytes are, and whole runs over images that were posted again."""
+
+import datetime as dt
+import hashlib
+import json
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import AnnotateConfig
+from pipeline.run import driver
+from pipeline.run.driver import RunError, annotate
+from pipeline.run.plan import prepare
+from pipeline.stages import dedup, write
+from pipeline.stages.dedup import LASTING, Ledger, Past, Reposts, key, keys_of
+from pipeline.table.schema import SCHEMA_VERSION, Tables
+from ugrie.schemes.scheme import load_scheme
+
+pytestmark = pytest.mark.timeout(300)
+NOW = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)
+
+
+# --- the ledger
+
+
+def test_bytes_are_the_blocks_that_claimed_them_first():
+    ledger = Ledger()
+    assert ledger.claim(7, [1, 2, 1]) == [None, None, None]
+    assert ledger.claim(8, [2, 3]) == ["block-00000007.parquet", None]
+    assert ledger.claim(7, [3, 2]) == ["block-00000008.parquet", None]
+
+
+def test_a_block_that_is_begun_again_claims_the_same():
+    ledger = Ledger()
+    first = [ledger.claim(block, [block, 9, -block]) for block in (1, 2)]
+    assert [ledger.claim(block, [block, 9, -block]) for block in (1, 2)] == first
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 4), max_size=6)), max_size=20))
+def test_whatever_is_claimed_has_one_owner_for_ever(claims):
+    ledger, owner = Ledger(), {}
+    for block, keys in claims:
+        for each in keys:
+            owner.setdefault(each, block)
+        assert ledger.claim(block, keys) == [None if owner[each] == block else write.name(owner[each]) for each in keys]
+
+
+@given(st.lists(st.none() | st.binary(max_size=3), max_size=30))
+def test_a_key_is_the_beginning_of_a_content_hash(contents):
+    hashes = [data if data is None else hashlib.sha256(data).hexdigest() for data in contents]
+    keys = keys_of(pa.chunked_array([pa.array(hashes, pa.string())]))
+    assert keys.dtype == np.int64
+    assert keys.tolist() == sorted({key(each) for each in hashes if each is not None})
+    assert [int(each) & (2**64 - 1) for each in keys] == [int(each, 16) for each in (f"{key & (2**64 - 1):016x}" for key in keys.tolist())]
+
+
+class Known:
+    """A past of which all is known that it is made of; where it is to wait, it does so before the last."""
+
+    def __init__(self, *files, wait=None):
+        self.files, self.wait = files, wait
+
+    def keys(self):
+        for i, (file, keys) in enumerate(self.files):
+            if self.wait is not None and i == len(self.files) - 1:
+                self.wait.wait(20)
+            if isinstance(keys, Exception):
+                raise keys
+            yield file, np.array(keys, np.int64)
+
+
+def test_what_was_annotated_before_is_the_first_files_that_has_it():
+    ledger = Ledger(Known(("annotations/b", [1, 2]), ("block-00000004.parquet", [9]), ("annotations/a", [2, 3])))
+    assert ledger.claim(0, [1, 2, 3, 4, 9]) == ["annotations/b", "annotations/b", "annotations/a", None, "block-00000004.parquet"]
+
+
+def test_the_first_claim_waits_until_all_is_known():
+    wait = threading.Event()
+    ledger = Ledger(Known(("annotations/b", [1]), ("annotations/a", [2]), wait=wait))
+    threading.Timer(0.2, wait.set).start()
+    assert ledger.claim(0, [2]) == ["annotations/a"]
+
+
+def test_a_claim_does_not_wait_long_and_what_it_got_stays_its_own(monkeypatch):
+    monkeypatch.setattr(dedup, "KNOWING_SECONDS", 0.1)
+    wait = threading.Event()
+    ledger = Ledger(Known(("annotations/b", [1]), ("annotations/a", [2, 3]), wait=wait))
+    assert ledger.claim(0, [1, 2]) == ["annotations/b", None]
+    wait.set()
+    assert ledger.known.wait(20)
+    assert ledger.claim(1, [2, 3]) == ["block-00000000.parquet", "annotations/a"]
+
+
+def test_a_past_that_cannot_be_known_stops_nothing(caplog):
+    ledger = Ledger(Known(("annotations/b", [1]), ("annotations/a", OSError("gone"))))
+    assert ledger.claim(0, [1, 2]) == ["annotations/b", None]
+    assert "not all is known" in caplog.text
+
+
+# --- what earlier runs said
+
+
+TABLES = Tables((load_scheme("polarity2"), load_scheme("valence")), crop_size=8, embedding_dim=None, model="m@1", tower="t")
+
+
+def past(output, **settings):
+    known = {"folder": f"{output}/rows", "done": (), "tables": TABLES, "precision": "fp32", "tower_weights": None}
+    return Past(str(output), {}, **known | {"since": NOW - dt.timedelta(days=30)} | settings)
+
+
+def committed(output, name, **changes):
+    """A record, without the files that it lists."""
+    record = {
+        "run_id": name,
+        "schema_version": SCHEMA_VERSION,
+        "model": "m@1",
+        "precision": "fp32",
+        "date": "2026-01-30",
+        "finished_at": (NOW - dt.timedelta(days=1)).isoformat(),
+        "schemes": {"polarity2": "categorical", "valence": "ordinal"},
+        "counts": {},
+        "files": [f"annotations/{name}.parquet"],
+        "config": {"tower_weights": None},
+    }
+    (output / "runs").mkdir(exist_ok=True)
+    (output / "runs" / f"{name}.json").write_text(json.dumps(record | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "m@2"},
+        {"precision": "bf16"},
+        {"precision": None},
+        {"schemes": {"valence": "ordinal", "polarity2": "categorical"}},
+        {"schemes": {"polarity2": "categorical", "arousal": "ordinal", "valence": "ordinal"}},
+        {"config": {"tower_weights": "other.safetensors"}},
+        {"finished_at": (NOW - dt.timedelta(days=31)).isoformat()},
+    ],
+    ids=lambda changes: ", ".join(changes),
+)
+def test_runs_that_did_not_say_the_same_are_not_copied_from(tmp_path, changes):
+    committed(tmp_path, "a")
+    committed(tmp_path, "b", **changes)
+    assert past(tmp_path).files() == ["annotations/a.parquet"]
+
+
+def test_the_newest_night_comes_first_and_no_days_are_no_nights(tmp_path):
+    for name, date in (("a", "2026-01-29"), ("b", "2026-01-30"), ("c", "2026-01-28")):
+        committed(tmp_path, name, date=date)
+    assert past(tmp_path).files() == [f"annotations/{name}.parquet" for name in "bac"]
+    assert past(tmp_path, since=None).files() == []
+
+
+def write_file(output, name, contents, columns=TABLES.output.names):
+    """A committed run's file: rows of statuses and content hashes."""
+    committed(output, name)
+    (output / "annotations").mkdir(exist_ok=True)
+    about = {"image_id": 1, "uri": "u", "model": "m@1", "run_id": name, "annotated_at": NOW}
+    table = pa.Table.from_pylist([about | {"status": status, "content_hash": each} for status, each in contents], TABLES.output)
+    pq.write_table(table.select(columns), output / "annotations" / f"{name}.parquet")
+
+
+def test_of_a_file_only_what_is_so_for_good_is_copied(tmp_path):
+    """And nothing of one that lacks a column, is broken, or is gone."""
+    hashes = [hashlib.sha256(bytes([i])).hexdigest() for i in range(len(LASTING) + 2)]
+    contents = [*zip([*LASTING, "too_large", "timeout"], hashes, strict=True), ("missing", None)]
+    write_file(tmp_path, "a", contents)
+    write_file(tmp_path, "b", contents, [name for name in TABLES.output.names if name != "valence"])
+    for name in "cd":
+        committed(tmp_path, name)
+    (tmp_path / "annotations" / "c.parquet").write_bytes(b"no Parquet")
+    found = {file: keys.tolist() for file, keys in dict(past(tmp_path).keys()).items()}
+    nothing = {f"annotations/{name}.parquet": [] for name in "bcd"}
+    assert found == {"annotations/a.parquet": sorted(map(key, hashes[: len(LASTING)])), **nothing}
+
+
+def test_a_run_that_goes_on_knows_what_its_blocks_did_themselves(images, operators, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, seed in {"0a": 1, "0b": 2, "1a": 1, "1b": 3, "2a": 1}.items():
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(images.jpeg(seed))
+    plan = prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), block_rows=2))
+    with operators.sharing():
+        operators.do(plan, [0, 1])
+    plan.fs.pipe_file(write.path(plan.rows_folder, 2), b"half a block")
+    known = Past(plan.config.output, {}, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, None)
+    hashes = [hashlib.sha256(images.jpeg(seed)).hexdigest() for seed in (1, 2, 3, 4)]
+    assert Ledger(known).claim(9, list(map(key, hashes))) == [write.name(0), write.name(0), write.name(1), None]
+
+
+# --- asked through Ray
+
+
+def test_without_ray_and_where_nobody_answers_every_block_does_its_images_itself(local_ray, tmp_path):
+    import ray
+
+    hashes = [hashlib.sha256(bytes([i])).hexdigest() for i in range(3)]
+    assert Reposts().owners(0, hashes) == [None] * 3
+    shared = Reposts.open(past(tmp_path))
+    owners = ray.remote(num_cpus=0)(lambda block, some: shared.owners(block, some))
+    assert ray.get(owners.remote(1, hashes[:2])) == [None, None]
+    assert ray.get(owners.remote(2, hashes)) == [write.name(1), write.name(1), None]
+    ray.kill(shared.ledger)
+    assert shared.owners(3, hashes) == [None] * 3
+
+
+def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, tmp_path):
+    import ray
+
+    before, new = [hashlib.sha256(data).hexdigest() for data in (b"before", b"new")]
+    write_file(tmp_path, "a", [("ok", before)])
+    shared = Reposts.open(past(tmp_path))
+    assert shared.owners(1, [before, new]) == ["annotations/a.parquet", None]
+    ray.kill(shared.ledger, no_restart=False)
+    block, end = 2, time.monotonic() + 60
+    while shared.owners(block, [new]) != [None] and time.monotonic() < end:
+        block += 1
+        time.sleep(0.05)
+    assert shared.owners(1, [before, new]) == ["annotations/a.parquet", write.name(block)]
+
+
+# --- whole runs
+
+
+@pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"reuse_days": 3}, 3), ({"reuse_days": 0}, None), ({"reannotate": True}, None)])
+def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, local_ray, monkeypatch, tmp_path, settings, days):
+    plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), block_rows=16, **settings))
+    monkeypatch.setattr(driver.Reposts, "open", staticmethod(lambda past: past))
+    known = driver._reposts(replace(plan, todo=(1,)), driver.share_out(plan.config))
+    assert known.since == (days and plan.started_at - dt.timedelta(days=days))
+    assert (known.done, known.precision, known.folder) == ((0, 2), "fp32", plan.rows_folder)
+
+
+@pytest.fixture(scope="module")
+def contents(images):
+    """Names and bytes: seven contents, one of them corrupt and one no image, in 24 files, within blocks of six and across."""
+    kinds = [images.jpeg(i, 90 + 10 * i) for i in range(5)] + [images.jpeg(7, 300, 200)[:2000], b"no image"]
+    return {f"{i:02}.jpg": kinds[(i * i + i // 6) % 7] for i in range(24)}
+
+
+def folder_of(folder, contents, distinct=False):
+    """The files; where they are to be distinct, with some bytes more that no decoder reads."""
+    folder.mkdir()
+    for i, (name, data) in enumerate(contents.items()):
+        (folder / name).write_bytes(data + bytes([i + 1]) if distinct else data)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def apart(contents, local_ray, rows, tmp_path_factory):
+    """The rows of the same images, no two of which have the same bytes."""
+    folder = tmp_path_factory.mktemp("apart")
+    record = annotate(config_of(folder_of(folder / "in", contents, distinct=True), folder / "out", "apart"))
+    assert record["counts"]["reposts"] == {"run": 0, "earlier": 0}
+    return rows.of(folder / "out", record)
+
+
+def config_of(source, output, name, **settings):
+    return AnnotateConfig(input=source, output=str(output), run_id=name, date="2026-01-02", block_rows=6, keep_embeddings=True, **settings)
+
+
+@pytest.fixture(scope="module")
+def first_night(contents, local_ray, tmp_path_factory):
+    """An output with a committed run over the contents."""
+    folder = tmp_path_factory.mktemp("first")
+    annotate(config_of(folder_of(folder / "in", contents), folder / "out", "first"))
+    return folder / "out"
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many images the annotator was given by the runs whose names are asked for: their blocks are left where they are."""
+    monkeypatch.setattr(driver.commit, "tidy", lambda *_: None)
+
+    def count(output, name):
+        files = (output / "_work" / name / "rows").glob("*.parquet")
+        return sum(pq.read_table(file)["status"].to_pylist().count("ok") for file in files)
+
+    return count
+
+
+def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
+    contents, apart, encoded, local_ray, rows, check_output, tmp_path
+):
+    record = annotate(config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r"))
+    found = rows.of(tmp_path / "out", record)
+    assert rows.differences(found, apart, rows.file_name) == []
+    assert [row["error"] is None for row in found] == [row["status"] == "ok" for row in found]
+    assert [(row["width"], row["height"], row["embedding"] is None) for row in found] == [
+        (row["width"], row["height"], row["embedding"] is None) for row in apart
+    ]
+    assert {row["status"] for row in found} == {"ok", "corrupt", "not_an_image"}
+    assert record["counts"]["reposts"] == {"run": 24 - len(set(contents.values())), "earlier": 0}
+    assert encoded(tmp_path / "out", "r") == 5
+    assert [row["content_hash"] for row in found] == [hashlib.sha256(data).hexdigest() for data in contents.values()]
+    assert len({row["image_id"] for row in found}) == 24
+    check_output(tmp_path / "out", "--rows", 24)
+
+
+def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_night, encoded, rows, check_output, tmp_path):
+    """Under new names."""
+    output = shutil.copytree(first_night, tmp_path / "out")
+    first = rows.record(output)
+    second = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
+    assert second["counts"]["reposts"] == {"run": 0, "earlier": 24}
+    assert second["counts"]["labels"] == first["counts"]["labels"]
+    assert encoded(output, "second") == 0
+    found = rows.of(output, second)
+    assert rows.differences(found, apart, rows.file_name) == []
+    assert {row["run_id"] for row in found} == {"second"}
+    assert all(str(tmp_path / "in") in row["uri"] for row in found)
+    check_output(output, "--rows", 48)
+
+
+def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, first_night, rows, monkeypatch, tmp_path):
+    output = shutil.copytree(first_night, tmp_path / "out")
+    (file,) = rows.record(output)["files"]
+    monkeypatch.setattr(driver.gather, "groups", lambda *blocks, groups=driver.gather.groups: (output / file).unlink() or groups(*write))
+    record = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
+    assert rows.differences(rows.of(output, record), apart, rows.file_name) == []
+    assert record["counts"]["reposts"]["earlier"] == 0
+
+
+def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apart, operators, local_ray, rows, tmp_path):
+    """An image was there when its block claimed it, and was not when the block was begun again."""
+    config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r")
+    plan = prepare(config)
+    with operators.sharing():
+        operators.do(plan)
+    lost = write.path(plan.rows_folder, 0)
+    table = pq.read_table(lost)
+    for name, value in (("content_hash", None), ("status", "missing"), ("error", "gone")):
+        field = table.schema.get_field_index(name)
+        table = table.set_column(field, table.field(field), [[value, *table[name].to_pylist()[1:]]])
+    pq.write_table(table, lost)
+    found = rows.of(tmp_path / "out", annotate(config))
+    assert found[0]["status"] == "missing"
+    assert rows.differences(found[1:], apart[1:], rows.file_name) == []
+
+
+def test_two_drivers_of_one_run_that_know_different_owners_end_with_one_table(contents, apart, local_ray, rows, check_output, tmp_path):
+    config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "twice")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(annotate, [config, config])
+    assert first == second == rows.record(tmp_path / "out")
+    assert rows.differences(rows.of(tmp_path / "out", first), apart, rows.file_name) == []
+    check_output(tmp_path / "out", "--rows", 24)
+
+
+def test_a_run_that_cannot_be_mended_ends_and_says_why(contents, operators, local_ray, monkeypatch, tmp_path):
+    config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r")
+    plan = prepare(config)
+    with operators.sharing():
+        operators.do(plan)
+    path = write.path(plan.rows_folder, 0)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, table.field(0), [["annotations/gone.parquet"] * 6]), path)
+    times = []
+    monkeypatch.setattr(driver, "_work", lambda plan, *_: times.append(plan.todo))
+    with pytest.raises(RunError, match=r"run r stopped: \d blocks hold images whose rows can't be copied from any other, the first 0\."):
+        annotate(config)
+    assert len(times) == driver.TIMES_AGAIN
+    assert all(0 in todo for todo in times)
+    monkeypatch.undo()
+    assert annotate(config)["counts"]["rows"] == 24

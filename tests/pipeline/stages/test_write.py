@@ -1,0 +1,78 @@
+"""The third operator: a block's rows to a file of their own."""
+
+from collections import Counter
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import AnnotateConfig
+from pipeline.run.plan import prepare
+from pipeline.stages import write
+
+
+def plan_into(corpus, output):
+    return prepare(AnnotateConfig(input=str(corpus.folder / "a"), output=str(output), run_id="r", block_rows=5, limit=8))
+
+
+@pytest.fixture(scope="module")
+def both(operators, corpus, tmp_path_factory):
+    """Blocks 0 and 1, annotated, in one table."""
+    plan = plan_into(corpus, tmp_path_factory.mktemp("blocks"))
+    return pa.concat_tables([operators.annotator(plan)(operators.load(plan, block)) for block in plan.todo])
+
+
+@pytest.fixture
+def annotated(both):
+    return both.slice(0, 5)
+
+
+@pytest.fixture
+def plan(corpus, tmp_path):
+    return plan_into(corpus, tmp_path)
+
+
+def test_a_table_that_is_not_as_declared_is_refused_by_its_column(operators, plan, annotated):
+    with pytest.raises(TypeError, match="write: column sentence string was declared"):
+        operators.writer(plan)(annotated.drop_columns("sentence"))
+
+
+def test_a_block_is_written_to_its_file_and_counted(operators, plan, annotated):
+    written = operators.writer(plan)(annotated)
+    assert written.schema.equals(write.WRITTEN)
+    (row,) = written.to_pylist()
+    assert (row["block"], row["rows"], row["ok"]) == (0, 5, annotated.column("status").to_pylist().count("ok"))
+    assert dict(row["status"]) == Counter(annotated.column("status").to_pylist())
+    assert row["decode_seconds"] > 0
+    table = pq.read_table(write.path(plan.rows_folder, 0))
+    assert table.schema.equals(plan.tables.written)
+    assert table.schema.metadata == plan.tables.output.metadata
+    assert table.column("image_id").equals(annotated.column("image_id"))
+
+
+def test_several_blocks_that_come_together_are_written_apart(operators, plan, both):
+    assert operators.writer(plan)(both).column("rows").to_pylist() == [5, 3]
+    assert [len(pq.read_table(write.path(plan.rows_folder, number))) for number in (0, 1)] == [5, 3]
+
+
+def test_writing_a_block_again_leaves_one_file_with_the_same_rows(operators, plan, annotated):
+    files = []
+    for _ in range(2):
+        operators.writer(plan)(annotated)
+        (file,) = plan.fs.ls(plan.rows_folder, detail=False)
+        files.append(pq.read_table(file))
+    assert files[0].equals(files[1])
+
+
+def test_the_blocks_that_are_done_are_those_with_a_whole_file():
+    fs = fsspec.filesystem("memory")
+    names = ("block-00000007.parquet", "block-00000002.parquet", ".block-00000003.parquet.4af", "block-00000004.parquet.tmp", "notes")
+    for name in names:
+        fs.pipe_file(f"/blocks-test/rows/{name}", b"1234")
+    assert write.done(fs, "/blocks-test/rows") == {2: 4, 7: 4}
+    assert list(write.done(fs, "/blocks-test/rows")) == [2, 7]
+
+
+def test_nothing_is_done_before_anything_is_written(tmp_path):
+    assert write.done(fsspec.filesystem("file"), str(tmp_path / "rows")) == {}

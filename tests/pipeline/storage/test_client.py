@@ -1,0 +1,70 @@
+"""One request and no more, and again where it is refused."""
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.storage.client import ask, get, tail
+from pipeline.storage.files import create_atomic, read
+from pipeline.storage.filesystem import connect
+from pipeline.storage.retry import Policy, ShortError
+
+
+@pytest.mark.parametrize("where", ["local", "memory", "s3"])
+def test_the_end_of_a_file_comes_with_its_size(where, s3, tmp_path):
+    base = {"local": str(tmp_path), "memory": "memory://tail", "s3": f"s3://{s3.bucket}/tail"}[where]
+    fs, path = connect(f"{base}/file", s3.options if where == "s3" else {})
+    fs.pipe_file(path, b"0123456789")
+    assert tail(fs, path, 10, 4) == (b"6789", 10)
+    assert tail(fs, path, 10, 10) == tail(fs, path, 10, 11) == (b"0123456789", 10)
+    with pytest.raises(FileNotFoundError):
+        tail(fs, f"{path}-not-there", 10, 4)
+
+
+def test_the_end_of_an_object_is_one_request_for_the_version_that_is_meant(s3, failing):
+    uri = s3.put("tail/one", b"0123456789")
+    etag = s3.fs.info(uri)["ETag"].strip('"')
+    with failing() as (proxy, server):
+        fs, path = connect(uri, server.options)
+        assert tail(fs, path, 10, 4, etag) == (b"6789", 10)
+        assert (proxy.count("GET"), proxy.requests.total()) == (1, 1)
+        with pytest.raises(OSError, match=r"PreconditionFailed|pre-conditions"):
+            tail(fs, path, 10, 4, "0" * 32)
+    with failing(always={"one": "short_length"}) as (_, server), pytest.raises(ShortError, match="2 bytes came of 4"):
+        tail(connect(uri, server.options)[0], path, 10, 4)
+
+
+def test_credentials_that_were_renewed_meanwhile_are_taken(s3, monkeypatch, tmp_path):
+    s3.put("renewed/a", b"mine")
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def give(key, secret):
+        file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+
+    give("SOMEBODYELSESKEY", "not-the-secret")
+    fs, path = connect(f"s3://{s3.bucket}/renewed/a", {"client_kwargs": s3.options["client_kwargs"]})
+    outcomes = []
+
+    def attempt(seconds):
+        try:
+            outcomes.append(get(fs, path, seconds))
+        except PermissionError:
+            outcomes.append("refused")
+            give(s3.key, s3.secret)
+            raise
+        return outcomes[-1]
+
+    assert ask(fs, path, Policy(20, first_wait=0.01), attempt) == b"mine"
+    assert outcomes == ["refused", b"mine"]
+
+
+def test_credentials_that_stay_refused_stop_the_run_in_one_line_that_says_how_to_go_on(s3):
+    fs, path = connect(f"s3://{s3.bucket}/x", s3.refused)
+    with pytest.raises(StorageError, match=r"^the credentials for s3://images/x are expired or wrong \(InvalidAccessKeyId\): renew them; "):
+        read(fs, path, Policy(20, first_wait=0.01))
+    fs, path = connect(f"s3://{s3.bucket}/x", s3.options | {"secret": "not-the-secret"})
+    with pytest.raises(StorageError, match=r"\(SignatureDoesNotMatch\)") as stopped:
+        create_atomic(fs, path, b"x")
+    assert "not-the-secret" not in str(stopped.value)

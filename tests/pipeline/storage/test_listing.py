@@ -1,0 +1,208 @@
+"""The files below a folder: all, in order, with as few requests as it takes, and few of them held."""
+
+import re
+import threading
+import time
+from collections import Counter
+
+import fsspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.storage import listing
+from pipeline.storage.filesystem import connect, version_of
+from pipeline.storage.listing import THREADS, files_below
+
+
+def names(fs, folder, levels=None):
+    return [file.name.removeprefix(f"{folder}/") for file in files_below(fs, folder, levels)]
+
+
+@pytest.fixture
+def pages(monkeypatch):
+    """The pages that were asked S3 for, as (folder, whether folder by folder), in a list."""
+    asked = []
+    page = listing._page
+    monkeypatch.setattr(listing, "_page", lambda fs, place: asked.append(place) or page(fs, place))
+    return asked
+
+
+NAMES = st.text("ab-.0_ é", min_size=1, max_size=3).filter(lambda name: name.strip(".") == name)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(st.sets(st.lists(NAMES, min_size=1, max_size=4).map("/".join), min_size=1, max_size=20))
+def test_the_files_of_any_tree_come_in_the_order_of_their_paths(paths):
+    paths = {path for path in paths if not any(other.startswith(f"{path}/") for other in paths)}
+    fs = fsspec.filesystem("memory")
+    fs.pipe({f"/listing/{path}": b"x" for path in paths})
+    try:
+        assert names(fs, "/listing") == sorted(path for path in paths if not re.search(r"(^|/)[._]", path))
+    finally:
+        fs.rm("/listing", recursive=True)
+
+
+def test_a_folder_that_is_not_there_is_an_error_and_one_that_goes_away_meanwhile_is_not(tmp_path, monkeypatch):
+    fs = fsspec.filesystem("file")
+    with pytest.raises(FileNotFoundError):
+        names(fs, f"{tmp_path}/nowhere")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").write_bytes(b"1")
+    ls = fs.ls
+    monkeypatch.setattr(type(fs), "ls", lambda self, path, **options: ls(path if not path.endswith("/a") else f"{path}/gone", **options))
+    assert names(fs, str(tmp_path)) == ["b/x.jpg"]
+
+
+def test_no_deeper_than_asked(tmp_path):
+    for name in ("a.jpg", "b/c.jpg", "b/d/e.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    fs = fsspec.filesystem("file")
+    assert [names(fs, str(tmp_path), levels) for levels in (0, 1, 2)] == [
+        ["a.jpg"],
+        ["a.jpg", "b/c.jpg"],
+        ["a.jpg", "b/c.jpg", "b/d/e.jpg"],
+    ]
+
+
+class Tree:
+    """Stands for a storage of `folders` folders with `files` files each, whose listings take a while and are watched."""
+
+    def __init__(self, folders, files, seconds=0.01):
+        self.folders, self.files, self.seconds = folders, files, seconds
+        self.lock, self.at_work, self.most_at_work, self.listed = threading.Lock(), 0, 0, 0
+
+    def invalidate_cache(self):
+        pass
+
+    def ls(self, path, detail):
+        with self.lock:
+            self.at_work += 1
+            self.most_at_work = max(self.most_at_work, self.at_work)
+            self.listed += 1
+        time.sleep(self.seconds)
+        with self.lock:
+            self.at_work -= 1
+        if path == "/tree":
+            return [{"name": f"/tree/{i:04}", "type": "directory"} for i in range(self.folders)]
+        return [{"name": f"{path}/{i:04}.jpg", "type": "file", "size": 1, "mtime": 1} for i in range(self.files)]
+
+
+def test_folders_are_listed_at_once_and_no_more_than_threads_of_them():
+    tree = Tree(200, 3)
+    assert names(tree, "/tree") == [f"{i:04}/{k:04}.jpg" for i in range(200) for k in range(3)]
+    assert THREADS / 2 < tree.most_at_work <= THREADS
+
+
+def test_no_more_is_listed_than_may_be_held(monkeypatch):
+    monkeypatch.setattr(listing, "MOST_HELD", 50)
+    tree = Tree(300, 10, seconds=0.001)
+    files = files_below(tree, "/tree")
+    found = []
+    for file in files:
+        found.append(file.name)
+        if len(found) % 10 == 0:
+            time.sleep(0.002)
+            assert tree.listed <= 2 + len(found) / 10 + 5 + 2 * THREADS
+    assert (len(found), found[-1]) == (3000, "/tree/0299/0009.jpg")
+
+
+def test_what_is_held_of_many_small_folders_is_in_few_parts(monkeypatch):
+    parts = []
+
+    def watched(ahead, begin, look_ahead=listing._look_ahead):
+        look_ahead(ahead, begin)
+        parts.append(sum(isinstance(part, list) for part in ahead))
+
+    monkeypatch.setattr(listing, "_look_ahead", watched)
+    for _ in files_below(Tree(2000, 1, seconds=0), "/tree"):
+        time.sleep(0.0003)
+    assert max(parts) <= 2 * THREADS
+
+
+def test_an_error_ends_it_at_its_turn():
+    tree = Tree(4, 2)
+    ls = tree.ls
+    tree.ls = lambda path, detail: ls(path, detail) if path != "/tree/0002" else 1 // 0
+    files = files_below(tree, "/tree")
+    assert [next(files).name for _ in range(4)] == [
+        "/tree/0000/0000.jpg",
+        "/tree/0000/0001.jpg",
+        "/tree/0001/0000.jpg",
+        "/tree/0001/0001.jpg",
+    ]
+    with pytest.raises(ZeroDivisionError):
+        next(files)
+
+
+# --- S3
+
+
+ODD = ["a b+c%20d&e=f.jpg", "what?.jpg", "[1].jpg", "é ☃.jpg", "x//y.jpg", "a-b.jpg", "a/c.jpg", "a.jpg", "tab\there.jpg"]
+
+
+def test_odd_keys_and_folder_markers_in_s3(s3):
+    for key in ODD:
+        s3.put(f"odd/{key}", b"1")
+    for key in ("odd/_hidden/z.jpg", "odd/.z.jpg"):
+        s3.put(key, b"1")
+    client = s3.fs
+    client.call_s3("put_object", Bucket=s3.bucket, Key="odd/", Body=b"")
+    client.call_s3("put_object", Bucket=s3.bucket, Key="odd/folder/", Body=b"")
+    found = list(files_below(s3.fs, f"{s3.bucket}/odd"))
+    stored = {name.removeprefix(f"{s3.bucket}/odd/") for name in s3.fs.find(f"{s3.bucket}/odd") if not name.endswith("/")}
+    assert [file.name.removeprefix(f"{s3.bucket}/odd/") for file in found] == sorted(stored - {"_hidden/z.jpg", ".z.jpg"})
+    assert {"a b+c%20d&e=f.jpg", "what?.jpg", "[1].jpg", "é ☃.jpg", "a-b.jpg", "a/c.jpg", "a.jpg"} <= stored
+    assert all(s3.fs.cat_file(file.name) == b"1" for file in found if "?" not in file.name)
+
+
+def test_what_is_listed_is_what_the_storage_says_of_each(s3):
+    s3.put("said/a.jpg", b"123")
+    (file,) = files_below(s3.fs, f"{s3.bucket}/said")
+    info = s3.fs.info(f"{s3.bucket}/said/a.jpg")
+    assert file == (info["name"], 3, version_of(info))
+    assert (file.info["size"], version_of(file.info)) == (3, file.version)
+
+
+@pytest.fixture(scope="module")
+def many(s3):
+    """2,500 objects in one folder, and 300 in a hundred folders of another."""
+    s3.fs.pipe({f"{s3.bucket}/large/{i:04}.jpg": b"1" for i in range(2500)})
+    s3.fs.pipe({f"{s3.bucket}/folders/{i:02}/{k}/x.jpg": b"1" for i in range(50) for k in range(2)})
+    return s3
+
+
+def test_a_large_folder_is_listed_page_by_page(many, pages):
+    assert names(many.fs, f"{many.bucket}/large") == [f"{i:04}.jpg" for i in range(2500)]
+    assert len(pages) == 3
+
+
+def test_pages_are_asked_for_as_they_are_needed(many, pages):
+    files = files_below(many.fs, f"{many.bucket}/large")
+    next(files)
+    files.close()
+    assert len(pages) <= 2
+
+
+def test_many_folders_are_listed_without_regard_to_what_is_below_them(many, pages):
+    assert names(many.fs, f"{many.bucket}/folders") == [f"{i:02}/{k}/x.jpg" for i in range(50) for k in range(2)]
+    assert Counter(place.path.count("/") for place in pages) == {1: 1, 2: 50}
+
+
+def test_few_folders_are_gone_down_so_that_there_are_more_to_list_at_once(many, pages):
+    folder = f"{many.bucket}/folders/07"
+    assert names(many.fs, folder) == ["0/x.jpg", "1/x.jpg"]
+    assert [(place.path, place.share) for place in sorted(pages, key=lambda place: place.path)] == [
+        (folder, THREADS),
+        (f"{folder}/0", THREADS / 2),
+        (f"{folder}/1", THREADS / 2),
+    ]
+
+
+def test_pages_that_fail_are_asked_for_again(many, failing):
+    with failing(fraction=0.5, kinds=("slow_down", "internal_error", "reset", "body_cut"), most=2) as (proxy, through):
+        fs, folder = connect(f"s3://{many.bucket}/large", through.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}})
+        assert len(names(fs, folder)) == 2500
+    assert proxy.failed.total() > 0

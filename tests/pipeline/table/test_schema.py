@@ -1,0 +1,91 @@
+"""The tables that go from operator to operator."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from pipeline.table.schema import SCHEMA_VERSION, Tables, expect, scheme_type
+from ugrie.schemes.scheme import load_scheme
+
+SCHEMES = (load_scheme("ekman6"), load_scheme("valence"))
+
+
+def tables(embedding_dim=None):
+    return Tables(SCHEMES, crop_size=8, embedding_dim=embedding_dim, model="m@123", tower="t123")
+
+
+def test_the_output_has_the_columns_that_are_promised():
+    schema = tables(embedding_dim=4).output
+    assert schema.names == [
+        *("image_id", "uri", "content_hash", "width", "height", "bytes", "status", "error", "sentence"),
+        *("ekman6", "valence", "embedding", "model", "run_id", "annotated_at"),
+    ]
+    assert schema.field("image_id").type == pa.int64()
+    assert schema.field("ekman6").type == pa.struct({"label": pa.string(), "score": pa.float32(), "probs": pa.list_(pa.float32())})
+    assert schema.field("valence").type == pa.struct({"value": pa.float32(), "probs": pa.list_(pa.float32())})
+    assert schema.field("embedding").type == pa.list_(pa.float16(), 4)
+    assert schema.field("annotated_at").type == pa.timestamp("us", "UTC")
+
+
+def test_embeddings_are_a_column_only_where_they_are_kept():
+    assert "embedding" not in tables().output.names
+
+
+def test_what_identifies_a_row_is_never_null():
+    required = {field.name for field in tables(4).output if not field.nullable}
+    assert required == {"image_id", "uri", "status", "model", "run_id", "annotated_at"}
+
+
+def test_the_metadata_states_each_schemes_labels_in_order():
+    about = json.loads(tables().output.metadata[b"ugrie"])
+    assert (about["schema_version"], about["model"], about["tower"]) == (SCHEMA_VERSION, "m@123", "t123")
+    ekman6, valence = about["schemes"]["ekman6"], about["schemes"]["valence"]
+    assert (ekman6["kind"], ekman6["labels"]) == ("categorical", ["anger", "disgust", "fear", "joy", "sadness", "surprise"])
+    assert ekman6["polarities"] == ["negative", "negative", "negative", "positive", "negative", None]
+    assert (valence["kind"], valence["range"], valence["values"]) == ("ordinal", [1, 9], list(range(1, 10)))
+    assert len(valence["labels"]) == 9
+
+
+def test_the_annotated_table_is_the_output_with_what_is_internal_and_its_times():
+    names = tables(4).annotated.names
+    assert names == ["block", "owner", *tables(4).output.names, "fetch_seconds", "decode_seconds", "annotate_seconds"]
+    assert tables(4).written.names == ["owner", *tables(4).output.names]
+
+
+def test_what_the_bytes_say_is_told_from_what_a_row_has_for_itself():
+    own = {"image_id", "uri", "content_hash", "bytes", "model", "run_id", "annotated_at"}
+    assert tables(4).of_content == ["width", "height", "status", "error", "sentence", "ekman6", "valence", "embedding"]
+    assert {*tables(4).of_content, *own} == set(tables(4).output.names)
+
+
+def test_a_crop_has_as_many_bytes_as_its_pixels():
+    assert tables().loaded.field("crop").type == pa.binary(3 * 8 * 8)
+
+
+def test_a_scheme_is_a_struct_of_its_kind():
+    assert [field.name for field in scheme_type(load_scheme("arousal"))] == ["value", "probs"]
+    assert [field.name for field in scheme_type(load_scheme("polarity2"))] == ["label", "score", "probs"]
+
+
+SCHEMA = pa.schema({"block": pa.int32(), "uri": pa.string()})
+
+
+def test_a_table_as_declared_goes_through():
+    table = pa.table({"block": [1], "uri": ["a"]}, SCHEMA)
+    assert expect(table, SCHEMA, "load") is table
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"block": pa.array([1], pa.int64()), "uri": ["a"]}, "load: column block int32 was declared, block int64 came"),
+        ({"block": pa.array([1], pa.int32()), "url": ["a"]}, "load: column uri string was declared, url string came"),
+        ({"uri": ["a"], "block": pa.array([1], pa.int32())}, "load: column block int32 was declared, uri string came"),
+        ({"block": pa.array([1], pa.int32())}, r"load: columns \['block', 'uri'\] were declared, \['block'\] came"),
+        ({"block": pa.array([1], pa.int32()), "uri": ["a"], "x": [1]}, r"load: columns .* were declared, \['block', 'uri', 'x'\] came"),
+    ],
+)
+def test_another_table_is_refused_with_the_column_that_differs(columns, message):
+    with pytest.raises(TypeError, match=message):
+        expect(pa.table(columns), SCHEMA, "load")

@@ -1,0 +1,46 @@
+"""Counts of rows, statuses and labels."""
+
+import pyarrow as pa
+import pytest
+
+from pipeline.table.stats import FailuresError, add, check_failures, count_labels
+from ugrie.schemes.scheme import load_scheme
+
+
+def test_labels_are_counted_also_those_that_were_never_given():
+    scheme = load_scheme("polarity3")
+    readings = [{"label": "positive"}, None, {"label": "positive"}, {"label": "negative"}]
+    column = pa.chunked_array(
+        [pa.array(readings[:2], pa.struct({"label": pa.string()})), pa.array(readings[2:], pa.struct({"label": pa.string()}))]
+    )
+    assert count_labels(scheme, column) == {"negative": 1, "neutral": 0, "positive": 2}
+
+
+def test_an_ordinal_value_counts_for_the_nearest_label():
+    scheme = load_scheme("valence")
+    readings = [{"value": value} for value in (1.0, 1.4, 5.2, 9.0)] + [None]
+    column = pa.chunked_array([pa.array(readings, pa.struct({"value": pa.float32()}))])
+    assert list(count_labels(scheme, column).values()) == [2, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_the_counts_of_all_files_are_added():
+    scheme = load_scheme("polarity2")
+    one = {"rows": 3, "status": {"ok": 2, "corrupt": 1}, "labels": {"polarity2": {"negative": 2, "positive": 0}}}
+    other = {"rows": 2, "status": {"missing": 1, "ok": 1}, "labels": {"polarity2": {"negative": 0, "positive": 1}}}
+    one["reposts"], other["reposts"] = {"run": 1, "earlier": 0}, {"run": 1, "earlier": 2}
+    total = add([one, other], [scheme])
+    assert total == {
+        "rows": 5,
+        "status": {"ok": 3, "corrupt": 1, "missing": 1},
+        "reposts": {"run": 2, "earlier": 2},
+        "labels": {"polarity2": {"negative": 2, "positive": 1}},
+    }
+    assert next(iter(total["status"])) == "ok"
+
+
+def test_a_run_may_commit_with_as_many_failures_as_it_is_allowed():
+    counts = {"rows": 10, "status": {"ok": 7, "corrupt": 2, "missing": 1}}
+    check_failures(counts, 0.3)
+    check_failures({"rows": 0, "status": {}}, 0)
+    with pytest.raises(FailuresError, match=r"3 of 10 images failed \(2 corrupt, 1 missing\), more than max_failed_ratio = 0\.29"):
+        check_failures(counts, 0.29)

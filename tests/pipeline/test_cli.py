@@ -1,0 +1,136 @@
+"""A job's command line by itself: what reaches the job, what comes of what it raises. tests/jobs/ has what the jobs say."""
+
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from cyclopts import App, Parameter
+
+from pipeline.cli import problems, run_command, with_config
+from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
+
+ASKED = ("--input", "in", "--output", "out")
+
+
+class Job:
+    """A job that keeps its settings, and raises what it is told to."""
+
+    def __init__(self):
+        self.config, self.raises = None, None
+        self.app = App(name="job", version_flags=[], result_action="return_value")
+        self.app.default(self._work)
+        self.app.meta.default(self._main)
+
+    def _work(self, config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
+        self.config = config
+        if self.raises is not None:
+            raise self.raises
+
+    def _main(self, *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None) -> None:
+        with_config(self.app, config, tokens)
+
+    def run(self, *tokens: object) -> int:
+        return run_command(self.app, "job", [str(token) for token in tokens])
+
+
+@pytest.fixture
+def job():
+    return Job()
+
+
+def all_of_it(run_id: str) -> AnnotateConfig:
+    """A setting of every kind."""
+    return AnnotateConfig(
+        input="in",
+        output="out",
+        schemes=("polarity2", "valence"),
+        date=dt.date(2026, 1, 2),
+        run_id=run_id,
+        resume=True,
+        max_bytes=1_000_000,
+        fetch_timeout=2.5,
+        storage_options={"key": "k", "client_kwargs": {"region_name": "r"}},
+    )
+
+
+def test_flags_give_settings_of_every_kind_and_the_rest_is_as_it_is_by_default(job):
+    flags = ["--schemes", "polarity2,valence", "--date", "2026-01-02", "--resume", "--max-bytes", "1_000_000", "--fetch-timeout", "2.5"]
+    assert job.run(*ASKED, *flags, "--storage-options", '{"key": "k", "client_kwargs": {"region_name": "r"}}') == 0
+    assert job.config == all_of_it(job.config.run_id)
+
+
+def test_a_file_gives_settings_of_every_kind(job, tmp_path):
+    lines = ['input = "in"', 'output = "out"', 'schemes = ["polarity2", "valence"]', "date = 2026-01-02", "resume = true"]
+    lines += ["max_bytes = 1_000_000", "fetch_timeout = 2.5", "[storage_options]", 'key = "k"', 'client_kwargs = { region_name = "r" }']
+    (tmp_path / "job.toml").write_text("\n".join(lines))
+    assert job.run("--config", tmp_path / "job.toml") == 0
+    assert job.config == all_of_it(job.config.run_id)
+
+
+def test_a_flag_can_take_back_what_a_file_says(job, tmp_path):
+    (tmp_path / "job.toml").write_text('input = "in"\noutput = "out"\nresume = true\nlimit = 3\n')
+    assert job.run("--config", tmp_path / "job.toml", "--no-resume", "--limit", "4") == 0
+    assert (job.config.resume, job.config.limit) == (False, 4)
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+def test_without_arguments_the_command_line_is_read(job, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["job.py", *ASKED])
+    assert run_command(job.app, "job") == 0
+    assert job.config.input == "in"
+
+
+def test_what_a_user_got_wrong_is_a_line_each_and_two(job, capsys):
+    job.raises = UserError("the input is\nnot there")
+    assert job.run(*ASKED) == 2
+    assert capsys.readouterr().err == "job: the input is not there\n"
+    job.raises = ExceptionGroup("settings are wrong", [UserError("one"), UserError("another")])
+    assert job.run(*ASKED) == 2
+    assert capsys.readouterr().err == "job: one\njob: another\n"
+
+
+def test_an_interruption_is_130(job):
+    job.raises = KeyboardInterrupt()
+    with pytest.raises(SystemExit) as ended:
+        job.run(*ASKED)
+    assert ended.value.code == 130
+
+
+@pytest.mark.parametrize("error", [SystemExit(143), RuntimeError("not foreseen")])
+def test_what_ends_a_job_otherwise_is_not_hidden(job, error):
+    job.raises = error
+    with pytest.raises(type(error)) as ended:
+        job.run(*ASKED)
+    assert ended.value is error
+
+
+def test_a_value_of_strangers_can_not_fill_the_terminal(job, capsys):
+    assert job.run(*ASKED, "--limit", "\x1b[2J" + "x" * 10_000) == 2
+    said = capsys.readouterr().err
+    assert len(said) < 1100
+    assert "\x1b" not in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["input", "= 3", 'input = "in"\ninput = "in"', "\0", "a = [[[[", "limit = 0x"])
+def test_a_file_that_is_no_toml_is_named(job, tmp_path, capsys, text):
+    (tmp_path / "job.toml").write_text(text)
+    assert job.run("--config", tmp_path / "job.toml") == 2
+    assert capsys.readouterr().err.startswith(f"job: --config {tmp_path / 'job.toml'} is not valid TOML: ")
+    assert job.config is None
+
+
+def test_a_folder_and_text_that_is_no_utf8_are_no_files_of_settings(job, tmp_path, capsys):
+    (tmp_path / "job.toml").write_bytes(b'input = "caf\xe9"')
+    assert job.run("--config", tmp_path) == 2
+    assert job.run("--config", tmp_path / "job.toml") == 2
+    folder, text = capsys.readouterr().err.splitlines()
+    assert folder == f"job: --config {tmp_path} can't be read: Is a directory"
+    assert text.startswith(f"job: --config {tmp_path / 'job.toml'} is not valid TOML: 'utf-8' codec can't decode")
+
+
+def test_an_error_of_another_kind_is_its_message():
+    assert list(problems(UserError("check the path"))) == ["check the path"]

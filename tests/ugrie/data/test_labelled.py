@@ -1,0 +1,360 @@
+"""Labels become distributions whose expectation is the rating; what a table lacks is named."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ugrie.data.format import Column, DataSet
+from ugrie.data.labelled import DataError, Labelled, distribution, load_all, normalized, over_levels, read, rescale, target
+from ugrie.schemes.scheme import load_scheme
+
+POLARITY, EKMAN, MIKELS, VALENCE = (load_scheme(name) for name in ("polarity2", "ekman6", "mikels8", "valence"))
+SENTIMENT = load_scheme("polarity3")
+LEVELS = tuple(map(float, range(1, 10)))
+
+
+def load(stated, root, schemes, embed):
+    """One data set, embedded."""
+    return read(stated, root, schemes).embed(embed)
+
+
+@given(value=st.floats(1, 9))
+def test_a_rating_is_on_the_levels_beside_it_and_is_their_expectation(value):
+    shares = over_levels(value, LEVELS)
+    assert shares.sum() == pytest.approx(1, abs=1e-6)
+    assert (shares >= 0).all()
+    assert shares @ np.array(LEVELS) == pytest.approx(value, abs=1e-5)
+    assert all(abs(level - value) < 1 for level, share in zip(LEVELS, shares, strict=True) if share > 0)
+
+
+def test_levels_need_not_be_even():
+    assert over_levels(4, (0, 1, 5)).tolist() == [0, 0.25, 0.75]
+
+
+@given(value=st.floats(1, 7))
+def test_a_rating_on_another_scale_keeps_its_place(value):
+    assert (rescale(value, (1, 7), (1, 9)) - 1) / 8 == pytest.approx((value - 1) / 6)
+
+
+def test_a_rating_outside_its_scale_is_refused():
+    with pytest.raises(DataError, match=r"a rating of 7.5 is outside its scale \[1, 7\]"):
+        rescale(7.5, (1, 7), (1, 9))
+
+
+def test_names_synonyms_and_any_case_are_labels():
+    shares = target(EKMAN, Column(), np.array(["joy", "Happy", "FEAR"]))
+    assert shares.argmax(1).tolist() == [3, 3, 2]
+    assert shares.sum(1).tolist() == [1, 1, 1]
+    assert shares.dtype == np.float32
+
+
+def test_empty_left_out_and_missing_values_are_no_label():
+    shares = target(SENTIMENT, Column(leave_out=("mixed",)), np.array(["positive", "", "mixed"]))
+    assert shares.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert not target(VALENCE, Column(), np.array([np.nan], np.float32)).any()
+
+
+def test_cuts_make_classes_of_numbers():
+    shares = target(SENTIMENT, Column(cuts=(3.5, 4.5)), np.array(["1", "3.49", "3.5", "4", "4.5", "7", ""]))
+    assert shares.argmax(1).tolist() == [0, 0, 1, 1, 2, 2, 0]
+    assert not shares[-1].any()
+
+
+def test_ratings_are_read_on_their_own_scale():
+    shares = target(VALENCE, Column(range=(1, 7)), np.array(["1", "4", "7", "2.5"]))
+    np.testing.assert_allclose(shares @ np.array(VALENCE.values), [1, 5, 9, 3])
+    np.testing.assert_allclose(target(VALENCE, Column(), np.array([5.5])) @ np.array(VALENCE.values), [5.5])
+
+
+def test_codes_are_read_as_the_labels_they_stand_for():
+    column = Column(codes={"0": "negative", "1": "good"}, leave_out=("9",))
+    for values in (np.array([0, 1, 9]), np.array([0.0, 1.0, np.nan]), np.array(["0", "1", "9"]), np.array(["negative", "1", ""])):
+        assert target(POLARITY, column, values).tolist() == [[1, 0], [0, 1], [0, 0]]
+    with pytest.raises(DataError, match="'2' is no label of polarity2"):
+        target(POLARITY, column, np.array([2]))
+
+
+@pytest.mark.parametrize(("word", "message"), [("high", "'high' is no number"), ("nan", "'nan' is no finite number"), ("inf", "'inf' is")])
+@pytest.mark.parametrize("column", [Column(), Column(cuts=tuple(range(8)))])
+def test_a_word_where_a_number_should_be_is_named(word, message, column):
+    with pytest.raises(DataError, match=message):
+        target(VALENCE, column, np.array([word]))
+
+
+@given(votes=st.lists(st.lists(st.integers(0, 20), min_size=6, max_size=6), min_size=1, max_size=5))
+def test_votes_become_their_shares(votes):
+    counts = np.array(votes)
+    shares = distribution(EKMAN, dict(zip(EKMAN.label_names, counts.T.astype(str), strict=True)))
+    assert shares.dtype == np.float32
+    np.testing.assert_allclose(shares * counts.sum(1, keepdims=True), counts, atol=1e-4)
+    assert (shares.any(1) == counts.any(1)).all()
+
+
+def test_labels_of_a_distribution_may_be_synonyms_and_empty_cells_are_no_votes():
+    shares = distribution(EKMAN, {"happy": np.array(["1", "", "0"]), "joy": np.array(["1", "", "0"]), "fear": np.array(["2", "3", ""])})
+    assert shares[:, [2, 3]].tolist() == [[0.5, 0.5], [1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"fear": ["1"], "angr": ["2"]}, r"'angr' is no label of ekman6 \(did you mean 'angry'\?\)"),
+        ({"fear": ["few"]}, "'few' is no number"),
+        ({"fear": ["-1"]}, "-1 votes for fear"),
+    ],
+)
+def test_what_is_no_distribution_is_named(columns, message):
+    with pytest.raises(DataError, match=message):
+        distribution(EKMAN, {label: np.array(values) for label, values in columns.items()})
+
+
+def test_a_row_of_zeros_stays_one():
+    assert normalized(np.array([[1.0, 3.0], [0.0, 0.0]])).tolist() == [[0.25, 0.75], [0, 0]]
+
+
+# Data sets
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Writes photos/labels.csv, empty files for its images, and gives the folder above."""
+
+    def write(text):
+        (tmp_path / "photos" / "images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / "labels.csv").write_text(text)
+        for line in text.splitlines()[1:]:
+            (tmp_path / "photos" / "images" / line.split(",")[0]).touch()
+        return tmp_path
+
+    return write
+
+
+def lengths(files) -> np.ndarray:
+    """An embedding that tells files apart: the length of their name."""
+    return np.array([[len(file.name), 1] for file in files], np.float32)
+
+
+TABLE = "image,theme,valence,mood\na.jpg,sea,1,bad\nbb.jpg,sea,7,positive\nccc.jpg,fire,4,\n"
+
+
+def data_set(**more) -> DataSet:
+    return DataSet(**{"path": "photos", "schemes": {"valence": Column(range=(1, 7)), "polarity2": Column(column="mood")}} | more)
+
+
+def test_a_table_of_labels_is_read_in_its_order(photos):
+    seen = []
+
+    def embed(files):
+        seen.extend(files)
+        return lengths(files)
+
+    root = photos(TABLE)
+    data = load(data_set(group="theme", repeat=2), root, [POLARITY, VALENCE], embed)
+    assert seen == [root / "photos" / "images" / name for name in ("a.jpg", "bb.jpg", "ccc.jpg")]
+    assert data.embeddings[:, 0].tolist() == [5, 6, 7]
+    assert data.targets["polarity2"].tolist() == [[1, 0], [0, 1], [0, 0]]
+    np.testing.assert_allclose(data.targets["valence"] @ np.array(VALENCE.values), [1, 9, 5])
+    assert data.groups.tolist() == ["photos:sea", "photos:sea", "photos:fire"]
+    assert data.repeats.tolist() == [2, 2, 2]
+
+
+def test_without_groups_every_image_is_one(photos):
+    assert len(set(load(data_set(), photos(TABLE), [POLARITY, VALENCE], lengths).groups)) == 3
+
+
+def test_an_npz_brings_its_embeddings(tmp_path):
+    half = np.arange(6, dtype=np.float16).reshape(3, 2)
+    np.savez(tmp_path / "mine.npz", embedding=half, ekman6=np.array(["joy", "fear", "sad"]), valence=np.array([1.0, 9.0, np.nan]))
+    data = load(
+        DataSet(path="mine.npz", schemes={"ekman6": Column(), "valence": Column()}),
+        tmp_path,
+        [EKMAN, VALENCE],
+        lambda files: pytest.fail("an .npz needs no tower"),
+    )
+    assert data.embeddings.dtype == np.float32
+    np.testing.assert_array_equal(data.embeddings, half)
+    assert data.targets["ekman6"].argmax(1).tolist() == [3, 2, 4]
+    assert data.targets["valence"].any(1).tolist() == [True, True, False]
+
+
+def test_an_npz_is_not_executed(tmp_path):
+    np.savez(tmp_path / "mine.npz", embedding=np.array([{"a": 1}], dtype=object), ekman6=np.array(["joy"]))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        load(DataSet(path="mine.npz", schemes={"ekman6": Column()}), tmp_path, [EKMAN], lengths)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"schemes": {"valence": Column(column="valense")}},
+            r"labels.csv has no column 'valense' \(did you mean 'valence'\?\); it has image, theme",
+        ),
+        ({"file": "file"}, "labels.csv has no column 'file'"),
+        ({"group": "category"}, "labels.csv has no column 'category'"),
+        ({"schemes": {"valense": Column()}}, r"'valense' is none of the recipe's schemes \(did you mean 'valence'\?\)"),
+        ({"labels": "other.csv"}, "there are no labels at .*other.csv"),
+        (
+            {"schemes": {"valence": Column(range=(1, 5))}},
+            r"labels.csv, column 'valence': a rating of 7.0 is outside its scale \[1.0, 5.0\]",
+        ),
+        ({"schemes": {"valence": Column(column="mood")}}, "labels.csv, column 'mood': .*'bad'"),
+        ({"schemes": {"polarity2": Column(column="theme")}}, "labels.csv, column 'theme': 'fire' is no label of polarity2"),
+        ({"schemes": {"polarity2": Column(column="valence", cuts=(3, 5))}}, "labels.csv, column 'valence': .*2 cuts.* 2 labels"),
+    ],
+)
+def test_what_a_table_lacks_or_does_not_mean_is_named(photos, changes, message):
+    with pytest.raises(DataError, match=message):
+        load(data_set(**changes), photos(TABLE), [POLARITY, VALENCE], lengths)
+
+
+def nothing(files):
+    pytest.fail("no image is to be embedded")
+
+
+def test_images_without_a_label_are_kept_for_what_they_look_like(photos, caplog):
+    caplog.set_level("INFO", logger="ugrie.data.labelled")
+    data = load(data_set(schemes={"polarity2": Column(column="mood")}), photos(TABLE), [POLARITY], lengths)
+    assert data.embeddings[:, 0].tolist() == [5, 6, 7]
+    assert data.targets["polarity2"].any(1).tolist() == [True, True, False]
+    assert "1 of 3 images have no label: they show what images are like, not what they evoke" in caplog.text
+
+
+def test_images_of_a_rare_label_are_seen_more_often(photos):
+    table = "image,mood\n" + "".join(f"{i}.jpg,{mood}\n" for i, mood in enumerate(["good"] * 5 + ["bad"] * 2 + [""]))
+    mood = {"polarity2": Column(column="mood", codes={"good": "positive", "bad": "negative"})}
+    data = load(data_set(schemes=mood, balance="polarity2", repeat=3), photos(table), [POLARITY], lengths)
+    assert data.repeats.tolist() == [3] * 5 + [6] * 2 + [3], "five to two is two and a half, rounded to two"
+
+
+@pytest.mark.parametrize("name", ["polarity3", "valence"])
+def test_only_a_scheme_of_classes_that_it_states_can_be_balanced(photos, name):
+    with pytest.raises(DataError, match=rf"photos: balance: '{name}' is none of its schemes of classes"):
+        read(data_set(balance=name), photos(TABLE), [POLARITY, VALENCE])
+
+
+def test_a_scheme_to_balance_that_is_misspelt_is_guessed(photos):
+    with pytest.raises(DataError, match=r"did you mean 'polarity2'\?"):
+        read(data_set(balance="polarty2"), photos(TABLE), [POLARITY, VALENCE])
+
+
+def test_a_data_set_without_one_label_is_refused(photos):
+    leave_out = data_set(schemes={"polarity2": Column(column="mood", leave_out=("bad", "positive"))})
+    with pytest.raises(DataError, match=r"labels.csv: none of the 3 images has a label"):
+        read(leave_out, photos(TABLE), [POLARITY])
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_named(photos, caplog):
+    def embed(files):
+        out = lengths(files)
+        out[[0, 2]] = np.nan
+        return out
+
+    data = load(data_set(), photos(TABLE), [POLARITY, VALENCE], embed)
+    assert data.embeddings.tolist() == [[6, 1]]
+    assert data.groups.tolist() == ["photos:bb.jpg"]
+    assert data.targets["polarity2"].tolist() == [[0, 1]]
+    assert "labels.csv: 2 of 3 images can't be decoded and are left out: 'a.jpg', 'ccc.jpg'" in caplog.text
+    with pytest.raises(DataError, match=r"none of the 3 images can be decoded: 'a.jpg', 'bb.jpg', 'ccc.jpg'"):
+        load(data_set(), photos(TABLE), [POLARITY, VALENCE], lambda files: lengths(files) * np.nan)
+
+
+def test_votes_of_a_table_are_a_distribution(photos):
+    root = photos("image,sad_votes,joy_votes\na.jpg,1,3\nb.jpg,0,0\nc.jpg,2,0\n")
+    votes = Column(distribution={"sadness": "sad_votes", "joy": "joy_votes"})
+    data = load(data_set(schemes={"ekman6": votes}), root, [EKMAN], lengths)
+    assert data.targets["ekman6"][:, [3, 4]].tolist() == [[0.75, 0.25], [0, 0], [0, 1]]
+    wrong = data_set(schemes={"ekman6": Column(distribution={"sadnes": "sad_votes"})})
+    with pytest.raises(DataError, match=r"labels.csv, distribution of 'ekman6': 'sadnes' is no label of ekman6 \(did you mean 'sadness'"):
+        read(wrong, root, [EKMAN])
+
+
+def crosswalked(**more) -> Column:
+    return Column.model_validate({"from": "mikels8"} | more)
+
+
+@pytest.mark.parametrize(
+    "schemes",
+    [
+        {"polarity2": crosswalked(column="feeling")},
+        {"mikels8": Column(column="feeling"), "polarity2": crosswalked()},
+    ],
+)
+def test_a_crosswalk_leads_from_what_the_table_speaks(photos, schemes):
+    root = photos("image,feeling\na.jpg,awe\nb.jpg,fear\nc.jpg,amused\n")
+    data = load(data_set(schemes=schemes), root, [POLARITY, MIKELS], lengths)
+    np.testing.assert_array_equal(data.targets["polarity2"], [[0, 1], [1, 0], [0, 1]])
+
+
+def test_a_crosswalk_is_of_a_distribution_as_well_and_what_it_loses_is_shared_out(photos):
+    root = photos("image,j,s,x\na.jpg,1,3,4\nb.jpg,0,0,1\nc.jpg,1,0,0\n")
+    stated = {
+        "ekman6": Column(distribution={"joy": "j", "sadness": "s", "surprise": "x"}),
+        "polarity2": Column.model_validate({"from": "ekman6"}),
+    }
+    data = load(data_set(schemes=stated), root, [EKMAN, POLARITY], lengths)
+    np.testing.assert_allclose(data.targets["polarity2"], [[0.75, 0.25], [0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "spoken", "message"),
+    [
+        (VALENCE, "mikels8", "labels.csv, scheme 'valence': mikels8 has no crosswalk to valence"),
+        (POLARITY, "mikel8", r"labels.csv, scheme 'polarity2': no scheme is named 'mikel8' \(did you mean 'mikels8'\?\)"),
+        (POLARITY, "mikels8", r"labels.csv, column 'feeling': 'aww' is no label of mikels8 \(did you mean 'awe'\?\)"),
+    ],
+)
+def test_a_crosswalk_that_leads_nowhere_is_named(photos, scheme, spoken, message):
+    root = photos("image,feeling\na.jpg,aww\n")
+    with pytest.raises(DataError, match=message):
+        read(data_set(schemes={scheme.name: Column.model_validate({"column": "feeling", "from": spoken})}), root, [scheme])
+
+
+def test_what_is_wrong_with_the_last_data_set_is_said_before_an_image_is_embedded(photos):
+    good, bad = data_set(), data_set(schemes={"polarity2": Column(column="theme")})
+    with pytest.raises(DataError, match="'fire' is no label of polarity2"):
+        load_all([good, bad], photos(TABLE), [POLARITY, VALENCE], nothing, 2)
+
+
+def test_data_sets_of_a_recipe_are_loaded_together(photos):
+    data = load_all(
+        [data_set(), data_set(schemes={"valence": Column(column="valence")}, repeat=2)], photos(TABLE), [POLARITY, VALENCE], lengths, 2
+    )
+    assert len(data) == 6
+    assert data.targets["polarity2"].any(1).tolist() == [True, True, False, False, False, False]
+    assert data.repeats.tolist() == [1, 1, 1, 2, 2, 2]
+    assert data.groups[:3].tolist() == data.groups[3:].tolist()
+
+
+def test_embeddings_of_another_tower_are_refused_before_an_image_is_embedded(photos, tmp_path):
+    root = photos(TABLE)
+    np.savez(tmp_path / "b.npz", embedding=np.zeros((1, 3), np.float16), ekman6=np.array(["joy"]))
+    given = [data_set(), DataSet(path="b.npz", schemes={"ekman6": Column()})]
+    with pytest.raises(DataError, match=r"b.npz: embeddings of 3 dimensions; the recipe's tower has 2"):
+        load_all(given, root, [EKMAN, POLARITY, VALENCE], nothing, 2)
+
+
+def test_data_sets_with_different_labels_are_put_together():
+    a = Labelled(np.zeros((2, 3), np.float32), {"polarity2": np.eye(2, dtype=np.float32)}, np.array(["a:0", "a:1"]), np.array([1, 1]))
+    b = Labelled(np.ones((1, 3), np.float32), {"valence": np.eye(9, dtype=np.float32)[:1]}, np.array(["b:0"]), np.array([3]))
+    both = Labelled.concat([a, b], [POLARITY, VALENCE])
+    assert len(both) == 3
+    assert both.targets["polarity2"].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert both.targets["valence"].any(1).tolist() == [False, False, True]
+    assert (both.groups.tolist(), both.repeats.tolist()) == (["a:0", "a:1", "b:0"], [1, 1, 3])
+
+
+def test_taking_rows_takes_all_of_them():
+    data = Labelled(np.arange(6).reshape(3, 2), {"polarity2": np.arange(6).reshape(3, 2)}, np.array(["a", "b", "c"]), np.array([1, 2, 3]))
+    some = data.take(np.array([2, 0]))
+    assert some.embeddings.tolist() == some.targets["polarity2"].tolist() == [[4, 5], [0, 1]]
+    assert (some.groups.tolist(), some.repeats.tolist()) == (["c", "a"], [3, 1])
+
+
+def test_the_shared_ratings_are_read_as_they_stand(shared):
+    oasis = DataSet(path="oasis", group="theme", schemes={"valence": Column(range=(1, 7))})
+    data = load(oasis, shared, [VALENCE], lengths)
+    assert len(data) > 500
+    assert len(set(data.groups)) < len(data)
+    assert data.targets["valence"].any(1).all()

@@ -1,0 +1,222 @@
+"""The smallest faithful copy of each public data set is read with its layout alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ugrie.data.format import Column, DataSet
+from ugrie.data.labelled import DataError, read
+from ugrie.data.layouts import bundled_layouts, load_layout, with_layout
+from ugrie.schemes.scheme import load_scheme
+
+DOCS = Path(__file__).parents[3] / "docs" / "datasets.md"
+
+
+def emoset(folder):
+    for split, rows in {"train": [("awe", 1), ("sadness", 2)], "val": [("fear", 3)], "test": [("anger", 4)]}.items():
+        listed = [[e, f"{e}_{i:05}", f"image/{e}/{e}_{i:05}.jpg", f"annotation/{e}/{e}_{i:05}.json"] for e, i in rows]
+        write(folder, {f"{split}.json": json.dumps(listed)} | {path: "{}" for row in listed for path in row[2:]})
+    write(folder, {"info.json": "{}"})
+
+
+EMOTION6 = (
+    "[image_filename]\t[valence]\t[arousal]\t[prob. anger]\t[prob. disgust]\t[prob. fear]\t[prob. joy]\t"
+    "[prob. sadness]\t[prob. surprise]\t[prob. neutral]\n"
+    "disgust/1.jpg\t2.5\t3.8\t0.133333\t0.7\t0\t0.0666667\t0.1\t0\t0\njoy/1.jpg\t5\t5\t0\t0\t0\t0.5\t0\t0\t0.5\n"
+)
+ABSTRACT = "'','Amusement','Anger','Awe','Content','Disgust','Excitement','Fear','Sad'\n'abstract_0001.jpg',3,0,0,1,0,0,0,4\n"
+OASIS = (
+    ",Theme,Category,Source,Valence_mean,Valence_SD,Valence_N,Arousal_mean,Arousal_SD,Arousal_N\n"
+    "I1,Acorns 1,Object,Pixabay,5.0,1.1,103,2.0,1.2,97\nI2,Acorns 2 ,Object,Pixabay,3.0,1.1,103,6.0,1.2,97\n"
+    "I3,Ambulance 1,Object,Flickr,4.0,1.1,103,4.0,1.2,97\n"
+)
+MVSA = (
+    "ID\ttext,image\n1\tneutral,positive\n2\tneutral,neutral\n3\tpositive,negative\n4\tnegative,neutral\n"
+    "5\tpositive,positive\n6\tnegative,positive\n"
+)
+
+COPIES = {
+    "abstract": {"ABSTRACT_groundTruth.csv": ABSTRACT, "abstract_0001.jpg": ""},
+    "artphoto": {"amusement_0001.jpg": "", "sad_0002.jpg": "", "Thumbs.db": ""},
+    "emoset": emoset,
+    "emotion6": {"ground_truth.txt": EMOTION6, "readme.txt": "", "images/disgust/1.jpg": "", "images/joy/1.jpg": ""},
+    "emotionroi": {
+        "training_testing_split/training.txt": "anger/1.jpg\nsurprise/2.jpg\n",
+        "training_testing_split/testing.txt": "joy/3.jpg\n",
+        **{f"{kind}/{name}.jpg": "" for kind in ("images", "ground_truth") for name in ("anger/1", "surprise/2", "joy/3")},
+    },
+    "fi": {"amusement/1.jpg": "", "awe/2.jpg": "", "fear/3.jpg": ""},
+    "iapsa": {"awe/1050.jpg": "", "disgust/3000.jpg": ""},
+    "mvsa": {"labelResultAll.txt": MVSA, **{f"data/{i}.{ending}": "" for i in range(1, 7) for ending in ("jpg", "txt")}},
+    "oasis": {"OASIS.csv": OASIS, "images/Acorns 1.jpg": "", "images/Acorns 2.jpg": "", "images/Ambulance 1.jpg": ""},
+    "twitter1": {"three_agree.txt": "1.jpg 1\n2.jpg 0\n", "Agg_AMT_Candidates/1.jpg": "", "Agg_AMT_Candidates/2.jpg": ""},
+    "twitter2": {"negative/1.jpg": "", "positive/2.jpg": ""},
+    "webemo": {"train/0/1.jpg": "", "train/9/2.jpg": "", "train/22/3.jpg": "", "test/1/4.jpg": "", "category.txt": "", "train25.txt": ""},
+}
+
+# By layout and scheme: each image with what it is, the label or the distribution or the rating.
+EXPECTED = {
+    "abstract": {
+        "mikels8": {"abstract_0001.jpg": {"amusement": 0.375, "contentment": 0.125, "sadness": 0.5}},
+        "polarity2": {"abstract_0001.jpg": {"positive": 0.5, "negative": 0.5}},
+    },
+    "artphoto": {
+        "mikels8": {"amusement_0001.jpg": "amusement", "sad_0002.jpg": "sadness"},
+        "polarity2": {"amusement_0001.jpg": "positive", "sad_0002.jpg": "negative"},
+    },
+    "emoset": {
+        "mikels8": {"awe_00001.jpg": "awe", "sadness_00002.jpg": "sadness", "fear_00003.jpg": "fear"},
+        "polarity2": {"awe_00001.jpg": "positive", "sadness_00002.jpg": "negative", "fear_00003.jpg": "negative"},
+    },
+    "emotion6": {
+        "ekman6": {"disgust/1.jpg": "disgust", "joy/1.jpg": "joy"},
+        "ekman7": {
+            "disgust/1.jpg": {"anger": 0.133333, "disgust": 0.7, "joy": 0.0666667, "sadness": 0.1},
+            "joy/1.jpg": {"joy": 0.5, "neutral": 0.5},
+        },
+        "valence": {"disgust/1.jpg": 2.5, "joy/1.jpg": 5},
+        "arousal": {"disgust/1.jpg": 3.8, "joy/1.jpg": 5},
+        "polarity2": {"disgust/1.jpg": "negative", "joy/1.jpg": "positive"},
+    },
+    "emotionroi": {
+        "ekman6": {"anger/1.jpg": "anger", "surprise/2.jpg": "surprise"},
+        "polarity2": {"anger/1.jpg": "negative", "surprise/2.jpg": None},
+    },
+    "fi": {
+        "mikels8": {"amusement/1.jpg": "amusement", "awe/2.jpg": "awe", "fear/3.jpg": "fear"},
+        "polarity2": {"amusement/1.jpg": "positive", "awe/2.jpg": "positive", "fear/3.jpg": "negative"},
+    },
+    "iapsa": {
+        "mikels8": {"awe/1050.jpg": "awe", "disgust/3000.jpg": "disgust"},
+        "polarity2": {"awe/1050.jpg": "positive", "disgust/3000.jpg": "negative"},
+    },
+    "mvsa": {
+        "polarity3": {"1.jpg": "positive", "2.jpg": "neutral", "4.jpg": "negative", "5.jpg": "positive"},
+        "polarity2": {"1.jpg": "positive", "2.jpg": None, "4.jpg": "negative", "5.jpg": "positive"},
+    },
+    "oasis": {
+        "valence": {"Acorns 1.jpg": 1 + 4 * 8 / 6, "Acorns 2.jpg": 1 + 2 * 8 / 6, "Ambulance 1.jpg": 5},
+        "arousal": {"Acorns 1.jpg": 1 + 8 / 6, "Acorns 2.jpg": 1 + 5 * 8 / 6, "Ambulance 1.jpg": 5},
+        "polarity2": {"Acorns 1.jpg": "positive", "Acorns 2.jpg": "negative", "Ambulance 1.jpg": "positive"},
+        "polarity3": {"Acorns 1.jpg": "positive", "Acorns 2.jpg": "negative", "Ambulance 1.jpg": "neutral"},
+    },
+    "twitter1": {"polarity2": {"1.jpg": "positive", "2.jpg": "negative"}},
+    "twitter2": {"polarity2": {"negative/1.jpg": "negative", "positive/2.jpg": "positive"}},
+    "webemo": {
+        "webemo25": {"0/1.jpg": "affection", "9/2.jpg": "gratitude", "22/3.jpg": "surprise"},
+        "parrott6": {"0/1.jpg": "love", "9/2.jpg": "love", "22/3.jpg": "surprise"},
+        "polarity2": {"0/1.jpg": "positive", "9/2.jpg": "positive", "22/3.jpg": "positive"},
+    },
+}
+
+
+def write(folder, files) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Writes the copy of a data set, and gives the folder above it."""
+
+    def make(layout):
+        files = COPIES[layout]
+        files(tmp_path / layout) if callable(files) else write(tmp_path / layout, files)
+        return tmp_path
+
+    return make
+
+
+def shares(scheme, said) -> list[float]:
+    """The distribution that is expected of an image."""
+    if said is None:
+        return [0.0] * len(scheme.labels)
+    if isinstance(said, str):
+        said = {said: 1}
+    return [said.get(name, 0.0) for name in scheme.label_names]
+
+
+@pytest.mark.parametrize("layout", bundled_layouts())
+def test_a_copy_of_a_public_data_set_is_read(copy, layout):
+    root = copy(layout)
+    schemes = [load_scheme(name) for name in EXPECTED[layout]]
+    data = read(DataSet(path=layout, layout=layout), root, schemes)
+    assert set(data.targets) == set(EXPECTED[layout])
+    for scheme in schemes:
+        expected = EXPECTED[layout][scheme.name]
+        labelled = np.any([target.any(1) for target in data.targets.values()], 0)
+        assert labelled.sum() == len(expected)
+        for image, target in zip(np.array(data.table.images, object)[labelled], data.targets[scheme.name][labelled], strict=True):
+            (said,) = (said for name, said in expected.items() if str(image).endswith(f"/{name}"))
+            if scheme.kind == "ordinal":
+                assert target @ np.array(scheme.values) == pytest.approx(said)
+            else:
+                np.testing.assert_allclose(target, shares(scheme, said), atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", bundled_layouts())
+def test_a_layout_speaks_bundled_schemes_and_is_documented(layout):
+    assert set(EXPECTED[layout]) == set(load_layout(layout).schemes)
+    section = DOCS.read_text().partition(f'`layout = "{layout}"`')[2].partition("\n### ")[0]
+    assert load_layout(layout).url in section
+    for scheme in load_layout(layout).schemes:
+        assert f"`{scheme}`" in section
+
+
+def test_near_duplicates_of_oasis_stay_together(copy):
+    data = read(DataSet(path="oasis", layout="oasis"), copy("oasis"), [load_scheme("valence")])
+    assert data.groups.tolist() == ["oasis:Acorns", "oasis:Acorns", "oasis:Ambulance"]
+
+
+def test_only_the_schemes_of_the_recipe_are_read(copy):
+    root = copy("emotion6")
+    assert set(read(DataSet(path="emotion6", layout="emotion6"), root, [load_scheme("arousal")]).targets) == {"arousal"}
+    message = "emotion6: the layout 'emotion6' knows ekman6, valence, arousal, polarity2, ekman7, and none of these is the recipe's"
+    with pytest.raises(DataError, match=message):
+        read(DataSet(path="emotion6", layout="emotion6"), root, [load_scheme("mikels8")])
+
+
+def test_what_a_recipe_says_itself_stands(copy):
+    root = copy("emotion6")
+    soft = Column(distribution={"joy": "joy", "disgust": "disgust", "anger": "anger"})
+    given = DataSet(path="emotion6", layout="emotion6", schemes={"ekman6": soft}, repeat=3)
+    ekman6 = load_scheme("ekman6")
+    data = read(given, root, [ekman6, load_scheme("valence")])
+    first = shares(ekman6, {"anger": 4 / 27, "disgust": 7 / 9, "joy": 2 / 27})
+    np.testing.assert_allclose(data.targets["ekman6"], [first, shares(ekman6, "joy")], atol=1e-5)
+    assert data.targets["valence"].any(1).all()
+    assert data.repeats.tolist() == [3, 3]
+    test = read(DataSet(path="emoset", layout="emoset", splits=("test",)), copy("emoset"), [load_scheme("mikels8")])
+    assert [image.name for image in test.table.images] == ["anger_00004.jpg"]
+
+
+def test_an_agreement_of_twitter_is_chosen_by_its_list(copy):
+    root = copy("twitter1")
+    (root / "twitter1" / "five_agree.txt").write_text("2.jpg 0\n")
+    data = read(DataSet(path="twitter1", layout="twitter1", labels="five_agree.txt"), root, [load_scheme("polarity2")])
+    assert data.table.names.tolist() == ["2.jpg"]
+
+
+def test_what_was_said_of_the_image_alone_can_be_read_of_mvsa(copy):
+    image_mood = {
+        "derived": {"image_mood": {"column": "text,image", "pattern": ",(.+)$"}},
+        "schemes": {"polarity3": {"column": "image_mood"}},
+    }
+    polarity3 = load_scheme("polarity3")
+    data = read(DataSet.model_validate({"path": "mvsa", "layout": "mvsa"} | image_mood), copy("mvsa"), [polarity3])
+    said = [polarity3.label_names[label] for label in data.targets["polarity3"].argmax(1)]
+    assert said == ["positive", "neutral", "negative", "neutral", "positive", "positive"]
+
+
+def test_a_data_set_without_a_layout_is_as_it_says():
+    given = DataSet(path="photos", schemes={"valence": Column()})
+    assert with_layout(given) is given
+
+
+def test_an_unknown_layout_is_named_with_its_neighbour():
+    with pytest.raises(DataError, match=r"there is no layout 'emo-set' \(did you mean 'emoset'\?\); known are abstract, "):
+        with_layout(DataSet(path="photos", layout="emo-set"))

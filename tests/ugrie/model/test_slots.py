@@ -1,0 +1,251 @@
+"""Filling slots is exact: it says what transformers' own constrained generation and plain scoring of sentences say."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from ugrie.libraries import BartForConditionalGeneration
+from ugrie.model.slots import SlotFiller
+from ugrie.model.trie import Slot, compile_template
+from ugrie.schemes.template import Template
+
+ORDERS = st.permutations(range(4)).flatmap(lambda order: st.integers(1, 4).map(lambda count: order[:count]))
+SEEDS = st.integers(0, 2**31)
+
+
+def allowed_after(prefix: tuple[int, ...], slot: Slot) -> list[int]:
+    """The tokens that may follow a prefix, every label being followed by the slot's end."""
+    return sorted({(*label, slot.end)[len(prefix)] for label in slot.labels if (*label, slot.end)[: len(prefix)] == prefix})
+
+
+def by_beam_search(
+    bart: BartForConditionalGeneration, slots: Sequence[Slot], start: Sequence[int], encoded: Tensor
+) -> list[dict[int, float]]:
+    """One image's slots by `bart.generate`: for each slot the log-probabilities of all labels, as wide a beam as there are."""
+    written = list(start)
+    results = []
+    eos = bart.config.eos_token_id
+    for slot in slots:
+        written += slot.literal
+        prompt = len(written)
+        paths = {(*label, slot.end, eos): i for i, label in enumerate(slot.labels)}
+
+        def allowed(_: int, ids: Tensor, prompt: int = prompt, paths: dict = paths) -> list[int]:
+            so_far = tuple(ids.tolist()[prompt:])
+            follow = sorted({path[len(so_far)] for path in paths if len(path) > len(so_far) and path[: len(so_far)] == so_far})
+            return follow or [eos]  # beams that no label fills have a probability of zero, yet must go on
+
+        out = bart.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded[None]),
+            decoder_input_ids=torch.tensor([written]),
+            num_beams=len(slot.labels),
+            num_return_sequences=len(slot.labels),
+            do_sample=False,
+            length_penalty=0.0,
+            max_new_tokens=max(map(len, paths)),
+            prefix_allowed_tokens_fn=allowed,
+            renormalize_logits=True,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        scores = {}
+        for ids, score in zip(out.sequences.tolist(), out.sequences_scores.tolist(), strict=True):
+            path = tuple(ids[prompt : ids.index(eos, prompt) + 1])
+            scores[paths[path]] = score
+        results.append(scores)
+        written += slot.labels[max(scores, key=scores.__getitem__)]
+    return results
+
+
+def by_scoring_sentences(bart: BartForConditionalGeneration, slots: Sequence[Slot], start: Sequence[int], encoded: Tensor) -> list[Tensor]:
+    """Every sentence up to every label by a plain forward; at each of a label's tokens, the softmax over what may stand there."""
+    written = [list(start) for _ in encoded]
+    results = []
+    with torch.inference_mode():
+        for slot in slots:
+            prompts = [[*w, *slot.literal] for w in written]
+            sentences = [torch.tensor([*prompt, *label, slot.end]) for prompt in prompts for label in slot.labels]
+            ids = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=1)
+            repeated = BaseModelOutput(last_hidden_state=encoded.repeat_interleave(len(slot.labels), 0))
+            logits = bart(encoder_outputs=repeated, decoder_input_ids=ids, use_cache=False).logits
+            scores = torch.zeros(len(encoded), len(slot.labels))
+            for image, prompt in enumerate(prompts):
+                for i, label in enumerate(slot.labels):
+                    path = (*label, slot.end)
+                    for depth, token in enumerate(path):
+                        may = allowed_after(path[:depth], slot)
+                        row = logits[image * len(slot.labels) + i, len(prompt) + depth - 1, may]
+                        scores[image, i] += row.log_softmax(-1)[may.index(token)]
+            results.append(scores)
+            written = [[*prompt, *slot.labels[int(best)]] for prompt, best in zip(prompts, scores.argmax(1), strict=True)]
+    return results
+
+
+def assert_same(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float = 1e-4) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=tolerance, rtol=0)
+        assert mine.argmax(1).tolist() == other.argmax(1).tolist()
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(order=ORDERS, images=st.integers(1, 9), seed=SEEDS)
+def test_every_subset_and_order_is_scored_as_its_sentences_are(language, order, images, seed):
+    slots, encoded = language.slots(order), language.encoded(images, seed)
+    ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
+    assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded))
+
+
+@settings(deadline=None, max_examples=5, derandomize=True)
+@given(order=ORDERS, images=st.integers(1, 3), seed=SEEDS)
+def test_constrained_beam_search_finds_the_same_labels_and_probabilities(language, order, images, seed):
+    slots, encoded = language.slots(order), language.encoded(images, seed)
+    ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
+    for i, image in enumerate(encoded):
+        for scores, theirs in zip(ours, by_beam_search(language.bart, slots, language.start, image), strict=True):
+            assert sorted(theirs) == list(range(scores.shape[1]))
+            assert int(scores[i].argmax()) == max(theirs, key=theirs.__getitem__)
+            np.testing.assert_allclose(scores[i].numpy(), [theirs[k] for k in sorted(theirs)], atol=1e-4)
+
+
+@settings(deadline=None, max_examples=10, derandomize=True)
+@given(order=ORDERS, images=st.integers(2, 9), seed=SEEDS)
+def test_an_image_reads_the_same_alone_and_in_any_batch(language, order, images, seed):
+    encoded = language.encoded(images, seed)
+    filler = SlotFiller(language.bart, language.slots(order), language.start)
+    together, backwards = filler.fill(encoded), filler.fill(encoded.flip(0))
+    for i in range(images):
+        alone = [scores.exp() for scores in filler.fill(encoded[i : i + 1])]
+        assert_same([scores[i : i + 1].exp() for scores in together], alone, 1e-5)
+        assert_same([scores.flip(0)[i : i + 1].exp() for scores in backwards], alone, 1e-5)
+
+
+def test_in_double_precision_the_batch_changes_nothing_that_single_precision_can_tell(language, make_bart):
+    """Rounding apart: what is left of another image in a batch would be far above it."""
+    bart = make_bart(len(language.tokenizer)).double()
+    slots, encoded = language.slots([3, 0, 1, 2]), language.encoded(33).double()
+    filler = SlotFiller(bart, slots, language.start)
+    together = filler.fill(encoded)
+    assert together[0].dtype == torch.float32
+    for i in range(len(encoded)):
+        for scores, alone in zip(together, filler.fill(encoded[i : i + 1]), strict=True):
+            torch.testing.assert_close(scores[i : i + 1], alone, atol=2e-6, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=10, derandomize=True)
+@given(order=ORDERS, seed=SEEDS)
+def test_the_probabilities_of_a_slot_add_up_to_one(language, order, seed):
+    for scores in SlotFiller(language.bart, language.slots(order), language.start).fill(language.encoded(5, seed)):
+        torch.testing.assert_close(scores.exp().sum(1), torch.ones(5), atol=1e-5, rtol=0)
+        assert (scores <= 1e-6).all()
+
+
+def test_images_of_one_batch_may_choose_labels_of_different_lengths(language):
+    """Without this the batches above would prove little: here sentences are seen to differ in length."""
+    slots, encoded = language.slots([3, 0, 1, 2]), language.encoded(64)
+    ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
+    choices = zip(*(scores.argmax(1).tolist() for scores in ours), strict=True)
+    lengths = {sum(len(slot.labels[i]) for slot, i in zip(slots, row, strict=True)) for row in choices}
+    assert len(lengths) >= (4 if max(len(label) for slot in slots for label in slot.labels) > 1 else 1)
+    assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded))
+
+
+def test_a_later_slot_is_read_after_the_label_chosen_before_it(language):
+    """Two images that agree on what is seen but not on the first label: the second slot must not be what it is on its own."""
+    encoded = language.encoded(16)
+    after = SlotFiller(language.bart, language.slots([0, 1]), language.start).fill(encoded)[1]
+    alone = SlotFiller(language.bart, language.slots([1]), language.start).fill(encoded)[0]
+    assert (after - alone).abs().amax(1).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"scale_embedding": True},
+        {"activation_function": "relu"},
+        {"decoder_layers": 1, "decoder_attention_heads": 1},
+        {"decoder_layers": 3, "d_model": 32, "decoder_attention_heads": 8},
+    ],
+    ids=str,
+)
+def test_barts_of_other_shapes_are_read_as_they_are(language, make_bart, shape):
+    bart = make_bart(len(language.tokenizer), **shape).double()  # deep ones differ in the fifth digit otherwise
+    slots = language.slots([1, 3, 0])
+    encoded = torch.randn(4, 3, bart.config.d_model, generator=torch.Generator().manual_seed(1)).double()
+    assert_same(SlotFiller(bart, slots, language.start).fill(encoded), by_scoring_sentences(bart, slots, language.start, encoded))
+
+
+def test_a_sentence_may_begin_with_several_specials(language):
+    """BART's own checkpoints force a <s> after </s>."""
+    slots, encoded = language.slots([2, 0]), language.encoded(3)
+    ours = SlotFiller(language.bart, slots, (2, 0)).fill(encoded)
+    assert_same(ours, by_scoring_sentences(language.bart, slots, (2, 0), encoded))
+    assert (ours[0] - SlotFiller(language.bart, slots, (2,)).fill(encoded)[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_the_prefix_may_have_any_length(language, length):
+    slots, encoded = language.slots([0, 3]), language.encoded(3, length=length)
+    ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
+    assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded))
+
+
+def test_two_labels_are_enough_and_single_tokens_need_no_tree(make_scheme, tokenizers, make_bart):
+    scheme = make_scheme("two", "it is", "so", "so so")
+    tokenizer = tokenizers["phrases"]([scheme])
+    bart = make_bart(len(tokenizer))
+    slots = compile_template(Template((scheme,)), tokenizer)
+    encoded = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(3))
+    assert_same(SlotFiller(bart, slots, (2,)).fill(encoded), by_scoring_sentences(bart, slots, (2,), encoded))
+
+
+def test_a_filler_reads_the_weights_the_bart_has_now(language, make_bart):
+    """Training fills slots between its steps."""
+    bart = make_bart(len(language.tokenizer), seed=2)
+    slots, encoded = language.slots([1, 0]), language.encoded(3)
+    filler = SlotFiller(bart, slots, language.start)
+    before = filler.fill(encoded)
+    with torch.no_grad():
+        for weight in bart.parameters():
+            weight.mul_(1.3)
+    after = filler.fill(encoded)
+    assert (before[0] - after[0]).abs().max() > 1e-3
+    assert_same(after, by_scoring_sentences(bart, slots, language.start, encoded))
+
+
+def test_filling_again_gives_the_same_to_the_bit(language):
+    encoded = language.encoded(5)
+    filler = SlotFiller(language.bart, language.slots([0, 1, 2, 3]), language.start)
+    assert all(torch.equal(a, b) for a, b in zip(filler.fill(encoded), filler.fill(encoded), strict=True))
+
+
+def test_a_template_too_long_for_its_bart_is_refused_before_it_is_read(language, make_bart):
+    slots = language.slots([0, 1, 2, 3])
+    with pytest.raises(ValueError, match=r"may need \d+ tokens, this BART reads 8"):
+        SlotFiller(make_bart(len(language.tokenizer), max_position_embeddings=8), slots, language.start)
+    SlotFiller(language.bart, slots, language.start)
+
+
+def test_the_longest_sentence_that_fits_is_read(language, make_bart):
+    """A BART with exactly as many positions as the longest filling takes."""
+    slots = language.slots([0, 3])
+    longest = len(language.start) + sum(len(slot.literal) + len(slot.read) + max(map(len, slot.tails)) for slot in slots)
+    bart = make_bart(len(language.tokenizer), max_position_embeddings=longest)
+    for scores in SlotFiller(bart, slots, language.start).fill(language.encoded(9)):
+        torch.testing.assert_close(scores.exp().sum(1), torch.ones(9), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="may need"):
+        SlotFiller(make_bart(len(language.tokenizer), max_position_embeddings=longest - 1), slots, language.start)
+
+
+def test_the_chosen_labels_fill_a_sentence_its_template_reads(language):
+    template = Template(language.schemes)
+    slots = compile_template(template, language.tokenizer)
+    choices = [scores.argmax(1).tolist() for scores in SlotFiller(language.bart, slots, language.start).fill(language.encoded(6))]
+    for row in zip(*choices, strict=True):
+        labels = {scheme.name: scheme.label_names[i] for scheme, i in zip(template.schemes, row, strict=True)}
+        assert template.parse(template.render(labels)) == labels

@@ -1,0 +1,154 @@
+"""Reads the files of a data set as a table: an .npz of embeddings, Parquet, a table of labels beside a folder of images, or class folders.
+
+`read_table` picks the reader by what lies at the path. It opens no image, but makes sure that every image file is there.
+"""
+
+import csv
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ugrie.data.format import Derived, Format
+from ugrie.data.table import DataError, Table, as_embeddings, column, with_files
+from ugrie.text import did_you_mean
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def read_table(path: Path, form: Format) -> Table:
+    """Reads what lies at a path, with the columns that the format derives and only the splits that it takes. Raises DataError."""
+    table = _read(path, form)
+    columns = dict(table.columns)
+    for name, derived in form.derived.items():
+        columns[name] = _derive(columns, name, derived, table.source)
+    table = replace(table, columns=columns)
+    if form.splits:
+        of = table.column("split").astype(str)
+        for split in form.splits:
+            if split not in of:
+                known = sorted(set(of))
+                raise DataError(f"{table.source} has no split '{split}'{did_you_mean(split, known)}; it has {', '.join(known)}")
+        table = table.take(np.flatnonzero(np.isin(of, form.splits)))
+    if not len(table):
+        raise DataError(f"{table.source} holds no images")
+    return table
+
+
+def _read(path: Path, form: Format) -> Table:
+    asked = form.model_fields_set
+    if not path.exists():
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"there is no data set at {path}{did_you_mean(path.name, beside)}")
+    if path.suffix == ".npz":
+        return _npz(path)
+    if path.suffix == ".parquet":
+        return _parquet(path, [path], form)
+    if not path.is_dir():
+        raise DataError(f"{path} is no data set: it is neither a folder nor an .npz nor Parquet")
+    if "folders" in asked:
+        return _folders(path, form.folders)
+    if "labels" in asked or (path / str(form.labels)).is_file():
+        return _tables(path, form)
+    if parquet := _visible(path, "**/*.parquet"):
+        return _parquet(path, parquet, form)
+    if any(_is_image(file) for file in path.glob("*/*") if file.parent.name != form.images):
+        return _folders(path, ("class",))
+    raise DataError(
+        f"{path} is no data set: it holds neither {form.labels} nor .parquet files nor folders of images named by class; "
+        "`labels` names another table, `folders` says how folders are nested"
+    )
+
+
+def _parquet(path: Path, files: Sequence[Path], form: Format) -> Table:
+    from ugrie.data.parquet import read_parquet  # pyarrow takes its time, and few sets need it
+
+    return read_parquet(path, files, form)
+
+
+def _npz(path: Path) -> Table:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} can't be read: {error}") from None
+    embeddings = as_embeddings(column(columns, "embedding", path), path)
+    del columns["embedding"]
+    for name, values in columns.items():
+        if values.shape[:1] != (len(embeddings),):
+            raise DataError(f"{path}: '{name}' has the shape {list(values.shape)}, but there are {len(embeddings)} embeddings")
+    return Table(path, columns, embeddings, np.char.add("row ", np.arange(len(embeddings)).astype(str)))
+
+
+def _tables(path: Path, form: Format) -> Table:
+    """The table of labels, or one for each split."""
+    files = {"": form.labels} if isinstance(form.labels, str) else form.labels
+    parts = []
+    for split, name in files.items():
+        part = _columns(path / name, form)
+        if split:
+            part["split"] = [split] * len(next(iter(part.values())))
+        parts.append(part)
+    source = path / next(iter(files.values())) if len(files) == 1 else path
+    for part in parts[1:]:
+        if set(part) != set(parts[0]):
+            raise DataError(f"{path}: the tables of {', '.join(files)} have different columns")
+    columns = {name: np.array([value for part in parts for value in part[name]], dtype=str) for name in parts[0]}
+    return with_files(source, columns, path / form.images, form.file)
+
+
+def _columns(file: Path, form: Format) -> dict[str, list[str]]:
+    """The columns of a delimited file, its cells without white space around them, or of a JSON list of rows."""
+    if not file.is_file():
+        raise DataError(f"there are no labels at {file}")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            if file.suffix == ".json":
+                rows = [(number, [str(cell) for cell in row]) for number, row in enumerate(json.load(lines), 1)]
+            else:
+                reader = csv.reader(lines, delimiter=form.delimiter, quotechar=form.quote, skipinitialspace=True)
+                rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (csv.Error, ValueError, TypeError) as error:
+        raise DataError(f"{file} can't be read as a table: {error}") from None
+    if form.header and not rows:
+        raise DataError(f"{file} is empty")
+    names = list(form.columns) or rows[0][1]
+    rows = rows[form.header :]
+    unit = "row" if file.suffix == ".json" else "line"
+    for line, row in rows:
+        if len(row) != len(names):
+            raise DataError(f"{file}, {unit} {line} has {len(row)} cells for {len(names)} columns: {', '.join(names)}")
+    return {name: [row[i] for _, row in rows] for i, name in enumerate(names)}
+
+
+def _folders(path: Path, levels: Sequence[str]) -> Table:
+    """Images in folders whose names are the columns `levels`; other files are ignored."""
+    files = [file for file in _visible(path, "/".join(["*"] * (len(levels) + 1))) if _is_image(file)]
+    if not files:
+        where = "/".join([str(path), *(f"<{level}>" for level in levels)])
+        raise DataError(f'there are no images in {where}; `folders` says how they are nested, as in folders = ["split", "class"]')
+    parts = [file.relative_to(path).parts for file in files]
+    names = np.array([file.relative_to(path).as_posix() for file in files])
+    columns = {level: np.array([part[i] for part in parts]) for i, level in enumerate(levels)}
+    return Table(path, {"image": names, **columns}, files, names)
+
+
+def _derive(columns: Mapping[str, np.ndarray], name: str, derived: Derived, source: Path) -> np.ndarray:
+    found = [re.search(derived.pattern, value) for value in column(columns, derived.column, source).astype(str)]
+    if None in found:
+        value = columns[derived.column][found.index(None)]
+        raise DataError(f"{source}: the pattern of '{name}', {derived.pattern}, finds nothing in '{value}'")
+    return np.array([match.group(1) or "" for match in found if match], dtype=str)
+
+
+def _visible(path: Path, pattern: str) -> list[Path]:
+    """Files of a folder in the order of their paths, hidden ones left out."""
+    return sorted(f for f in path.glob(pattern) if not any(part.startswith(".") for part in f.relative_to(path).parts))
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()

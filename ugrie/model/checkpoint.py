@@ -1,0 +1,145 @@
+"""A checkpoint: a folder with config.json, model.safetensors, tokenizer.json and MODEL_CARD.md.
+
+Bundled checkpoints are named; any other is given as its folder. Weights are read as safetensors only: nothing in a
+checkpoint is executed. Needs no torch, so that a job can check its model before it starts anything.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from safetensors import SafetensorError, deserialize
+
+from ugrie.errors import GivenError
+from ugrie.schemes.scheme import Scheme, SchemeError
+from ugrie.schemes.template import Template
+from ugrie.text import did_you_mean
+from ugrie.vision.config import Scale, TowerConfig
+
+FOLDER = Path(__file__).parents[1] / "checkpoints"
+FORMAT = 2
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+class CheckpointError(GivenError):
+    """A checkpoint is unknown, incomplete or not of this kind. The message names it and the remedy."""
+
+
+class MapperConfig(BaseModel):
+    """The mapper's shape, see `ugrie.model.mapper.Mapper`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    components: PositiveInt
+    landmarks: PositiveInt
+    prefix_length: PositiveInt
+    hidden: PositiveInt
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Format(BaseModel):
+    """What config.json states whatever its format: the first thing that is read of it."""
+
+    format: int
+
+
+class Config(BaseModel):
+    """config.json: everything but the weights. The schemes are written out, so that a checkpoint carries its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    name: str
+    schemes: tuple[Scheme, ...]
+    temperatures: dict[str, Scale]
+    tower: TowerConfig
+    mapper: MapperConfig
+    bart: dict[str, Any]
+    decoder_start: tuple[int, ...] | None = None  # what every sentence begins with; by default what `bart` says alone
+
+    @field_validator("schemes")
+    @classmethod
+    def _check(cls, schemes: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
+        return Template(schemes).schemes
+
+    def template(self, names: tuple[str, ...] | None = None) -> Template:
+        """The template of the schemes asked for, in that order; of all by default. Raises SchemeError."""
+        if names is None:
+            return Template(self.schemes)
+        known = {scheme.name: scheme for scheme in self.schemes}
+        for name in names:
+            if name not in known:
+                raise SchemeError(f"{self.name} was not trained for '{name}'{did_you_mean(name, known)}; it knows {', '.join(known)}")
+        return Template(tuple(known[name] for name in names))
+
+
+def bundled_checkpoints() -> tuple[str, ...]:
+    """Names of the checkpoints that come with UGRIE."""
+    return tuple(sorted(path.parent.name for path in FOLDER.glob("*/config.json")))
+
+
+def find(name_or_folder: str) -> Path:
+    """The folder of a bundled checkpoint or a user's own. Raises CheckpointError where there is none."""
+    folder = FOLDER / name_or_folder if name_or_folder in bundled_checkpoints() else Path(name_or_folder)
+    if not _is_folder(folder):
+        known = bundled_checkpoints()
+        raise CheckpointError(
+            f"there is no model '{name_or_folder}'{did_you_mean(name_or_folder, known)}; bundled are {', '.join(known)}, "
+            "and a model of your own is given as its folder"
+        )
+    missing = [file for file in FILES if not (folder / file).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} is no UGRIE checkpoint: it lacks {', '.join(missing)}")
+    return folder
+
+
+def _is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, also of names that no file could have, and where the user may not look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def read_config(folder: Path) -> Config:
+    """A checkpoint's config.json. Raises CheckpointError where it is not one of ours."""
+    content = (folder / "config.json").read_bytes()
+    try:
+        stated = Format.model_validate_json(content).format
+        if stated != FORMAT:
+            remedy = "train it again" if stated < FORMAT else "upgrade it"
+            raise CheckpointError(f"{folder} is a checkpoint of format {stated}; this UGRIE reads format {FORMAT}: {remedy}")
+        return Config.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{folder / 'config.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def digest(folder: Path) -> str:
+    """Twelve hexadecimal digits that tell this checkpoint from any other: the SHA-256 of its files."""
+    state = hashlib.sha256()
+    for file in FILES:
+        state.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    return state.hexdigest()[:12]
+
+
+def tower_digest(folder: Path, config: Config, weights: str | None = None) -> str:
+    """Twelve hexadecimal digits that tell the image tower from any other: checkpoints that share them read each other's embeddings.
+
+    They are of its description, and of its weights where those lie in the checkpoint or in the file `weights`. Raises CheckpointError.
+    """
+    state = hashlib.sha256(config.tower.model_dump_json().encode())
+    if weights is not None:
+        with open(weights, "rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    elif config.tower.name is None:
+        try:
+            tensors = sorted(deserialize((folder / "model.safetensors").read_bytes()))
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder / 'model.safetensors'} can't be read: {error}") from None
+        for name, tensor in tensors:
+            if name.startswith("encoder."):
+                state.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
+                state.update(tensor["data"])
+    return state.hexdigest()[:12]

@@ -1,0 +1,220 @@
+"""UGRIE: image tower -> mapper -> BART, which fills the template's slots.
+
+    model = UGRIE.from_pretrained("ugrie-tiny")
+    model.annotate(["beach.jpg"], schemes=["polarity2", "valence"])[0].sentence
+    model.annotate_embeddings(embeddings)  # where the embeddings are there already
+
+Shi et al., "One for All: A Unified Generative Framework for Image Emotion Classification", IEEE TCSVT 34(8), 2024. The
+paper publishes no code; what its abstract leaves open is decided here and stated in each module.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save
+from torch import Tensor, nn
+
+from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+from ugrie.model import checkpoint
+from ugrie.model.mapper import Mapper
+from ugrie.model.prediction import Annotation, Prediction, read
+from ugrie.model.slots import SlotFiller
+from ugrie.model.tokenizer import SPECIAL
+from ugrie.model.trie import Slot, compile_template
+from ugrie.schemes.template import Template
+from ugrie.vision import preprocess
+from ugrie.vision.encoder import Encoder, Precision
+
+
+class UGRIE(nn.Module):
+    """The model in one piece. Build it with `from_pretrained`, or with `new` for training."""
+
+    def __init__(self, config: checkpoint.Config, tokenizer: PreTrainedTokenizerFast, bart: BartForConditionalGeneration):
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.bart = bart
+        shape = config.mapper
+        self.mapper = Mapper(
+            embedding_dim=config.tower.embedding_dim,
+            components=shape.components,
+            landmarks=shape.landmarks,
+            answers=sum(scheme.answers for scheme in config.schemes),
+            prefix_length=shape.prefix_length,
+            d_model=bart.config.d_model,
+            hidden=shape.hidden,
+            dropout=shape.dropout,
+        )
+        self.encoder: Encoder | None = None
+        self.tower_weights: str | None = None
+        self.precision: Precision = "auto"
+        self._slots: dict[Template, tuple[Slot, ...]] = {}
+        self._fillers: dict[Template, SlotFiller] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, device: str = "cpu", tower_weights: str | None = None, precision: Precision = "auto"
+    ) -> "UGRIE":
+        """A bundled checkpoint by its name, or any by its folder. Raises CheckpointError.
+
+        `precision` is the image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU.
+        `tower_weights` is the file of CLIP weights for checkpoints that do not bundle their tower; without it open_clip
+        fetches them when pixels are first annotated.
+        """
+        folder = checkpoint.find(str(name_or_folder))
+        config = checkpoint.read_config(folder)
+        try:
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_file=str(folder / "tokenizer.json"), clean_up_tokenization_spaces=False, **SPECIAL
+            )
+        except Exception as error:  # tokenizers raises nothing more specific
+            raise checkpoint.CheckpointError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
+        try:
+            bart = BartForConditionalGeneration(BartConfig(**config.bart))
+        except Exception as error:  # transformers raises errors of many kinds for a shape that can't be
+            raise checkpoint.CheckpointError(f"{folder / 'config.json'}: bart: {error}") from None
+        model = cls(config, tokenizer, bart)
+        if config.tower.vision_cfg is not None:
+            model.encoder = Encoder.bundled(config.tower)
+        model.tower_weights = tower_weights
+        try:
+            load_model(model, folder / "model.safetensors")
+        except (RuntimeError, SafetensorError) as error:
+            raise checkpoint.CheckpointError(f"{folder / 'model.safetensors'} does not fit its config.json: {error}") from None
+        model.eval().to(device)
+        model.precision = precision
+        if model.encoder is not None:
+            model.encoder.prepare(device, precision)
+        return model
+
+    def save_pretrained(self, folder: str | Path, card: str) -> None:
+        """Writes the checkpoint's folder; `card` is the text of its MODEL_CARD.md. A tower known by name is not written."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(self.config.model_dump_json(indent=1, exclude_none=True) + "\n")
+        (folder / "MODEL_CARD.md").write_text(card)
+        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        encoder, self.encoder = self.encoder, self.encoder if self.config.tower.vision_cfg is not None else None
+        try:
+            weights = save(_once(self.state_dict()))
+        finally:
+            self.encoder = encoder
+        (folder / "model.safetensors").write_bytes(weights)  # safetensors' own file is its user's alone
+
+    @property
+    def decoder_start(self) -> tuple[int, ...]:
+        """The specials with which the decoder begins every sentence."""
+        return self.config.decoder_start or (self.bart.config.decoder_start_token_id,)
+
+    def slots(self, template: Template) -> tuple[Slot, ...]:
+        """The template in this checkpoint's tokens. Raises TemplateError where its tokenizer lacks them."""
+        if template not in self._slots:
+            self._slots[template] = compile_template(template, self.tokenizer)
+        return self._slots[template]
+
+    def annotate(
+        self,
+        images: Iterable[str | Path | Image.Image | np.ndarray],
+        schemes: Sequence[str] | None = None,
+        batch_size: int = 32,
+        decode: Literal["slots", "generate"] = "slots",
+    ) -> list[Annotation]:
+        """Annotates images: paths, PIL images or uint8 arrays ([height, width] grey or [height, width, 3] RGB).
+
+        Schemes default to all the checkpoint was trained for, stated in the order asked. Raises SchemeError for another,
+        and what Pillow raises for a file that is no image. `decode="generate"` is as in `generate`.
+        """
+        annotations: list[Annotation] = []
+        crops = (preprocess.crop(_open(image), self.config.tower.crop_size) for image in images)
+        batches = iter(lambda: list(islice(crops, batch_size)), [])
+        for embeddings in self.encode(np.stack(batch) for batch in batches):
+            annotations += self._decoded(embeddings, schemes, decode)
+        return annotations
+
+    def annotate_embeddings(
+        self,
+        embeddings: np.ndarray,
+        schemes: Sequence[str] | None = None,
+        batch_size: int = 1024,
+        decode: Literal["slots", "generate"] = "slots",
+    ) -> list[Annotation]:
+        """Annotates images by their embeddings from this checkpoint's tower: float [images, embedding_dim], any norm.
+
+        `decode="generate"` lets BART write freely, and reads the labels from what it wrote: as `generate` describes.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.config.tower.embedding_dim:
+            raise ValueError(
+                f"embeddings are [images, {self.config.tower.embedding_dim}] for {self.config.name}, not {list(embeddings.shape)}"
+            )
+        annotations: list[Annotation] = []
+        for start in range(0, len(embeddings), batch_size):
+            batch = torch.from_numpy(embeddings[start : start + batch_size].astype(np.float32))
+            annotations += self._decoded(batch, schemes, decode)
+        return annotations
+
+    def _decoded(self, embeddings: Tensor, schemes: Sequence[str] | None, decode: Literal["slots", "generate"]) -> Iterable[Annotation]:
+        return self.generate(embeddings, schemes) if decode == "generate" else self.predict(embeddings, schemes).annotations()
+
+    @torch.inference_mode()
+    def generate(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> list[Annotation]:
+        """What BART writes by itself for embeddings [n, embedding_dim], token by token (greedy), with the labels read from it.
+
+        Slow, and without probabilities: for looking at what a model has learnt, and for one that was trained elsewhere. An
+        annotation has the readings of the schemes its sentence states; a sentence that follows no template has none.
+        """
+        template = self.config.template(None if schemes is None else tuple(schemes))
+        prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
+        longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(self.config.template())) + 3
+        start = torch.tensor([self.decoder_start], device=prefix.device).expand(len(prefix), -1)
+        written = self.bart.generate(inputs_embeds=prefix, decoder_input_ids=start, max_new_tokens=longest, do_sample=False, num_beams=1)
+        return [read(sentence, template) for sentence in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+    @torch.inference_mode()
+    def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Batches of uint8 crops [n, size, size, 3] -> embeddings of each, float32 [n, embedding_dim] on the model's device."""
+        yield from self.load_encoder().stream(batches)
+
+    def load_encoder(self) -> Encoder:
+        """The image tower. One that is known by name is loaded when it is first asked for; see `Encoder.pretrained` for errors."""
+        if self.encoder is None:
+            encoder = Encoder.pretrained(self.config.tower, self.tower_weights)
+            self.encoder = encoder.prepare(str(self.bart.device), self.precision)
+        return self.encoder
+
+    @torch.inference_mode()
+    def predict(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> Prediction:
+        """Fills the template for embeddings [n, embedding_dim]: calibrated probabilities of every label of every scheme."""
+        template = self.config.template(None if schemes is None else tuple(schemes))
+        if template not in self._fillers:
+            self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
+        prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
+        encoded = self.bart.model.encoder(inputs_embeds=prefix).last_hidden_state
+        probs, choices = {}, {}
+        for scheme, scores in zip(template.schemes, self._fillers[template].fill(encoded), strict=True):
+            temperature = self.config.temperatures.get(scheme.name, 1.0)
+            probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
+            choices[scheme.name] = scores.argmax(-1).cpu().numpy()
+        return Prediction(template, probs, choices)
+
+
+def _once(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tied weights under the first of their names. As safetensors' `save_model`, which notes the others in an order of chance."""
+    names: dict[int, str] = {}
+    for name in sorted(weights):
+        names.setdefault(weights[name].data_ptr(), name)
+    return {name: weights[name].contiguous() for name in names.values()}
+
+
+def _open(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+    if isinstance(image, Image.Image):
+        image.load()  # whole: cropping would have a JPEG decoded smaller, and the caller's image be that from then on
+        return image
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image)
+    return Image.open(image)

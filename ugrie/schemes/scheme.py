@@ -1,0 +1,254 @@
+"""Emotion models ("schemes") as data: one TOML file each, in `ugrie/schemes/` or anywhere a user keeps theirs.
+
+    >>> load_scheme("ekman6").label_names
+    ('anger', 'disgust', 'fear', 'joy', 'sadness', 'surprise')
+
+A categorical scheme is a set of labels in a fixed order. An ordinal scheme is a set of labels that stand for values in a
+stated range, lowest first; its reading for an image is the expectation over them. Some schemes are laid out on a wheel, and
+some have crosswalks to others. docs/schemes.md lists the bundled ones and shows how to write one.
+"""
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from ugrie.errors import GivenError
+from ugrie.text import did_you_mean
+
+FOLDER = Path(__file__).parent
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+class SchemeError(GivenError):
+    """A scheme is unknown or its file is wrong. The message names the thing and the remedy."""
+
+
+class Label(BaseModel):
+    """One label. `value` is set in ordinal schemes only; `polarity` is None where a label has none (surprise)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, pattern=r"^[^\W_][\w'\-/]*( [\w'\-/]+)*$")
+    polarity: Literal["positive", "negative", "neutral"] | None = None
+    synonyms: tuple[str, ...] = ()
+    value: FiniteFloat | None = None
+
+
+class Crosswalk(BaseModel):
+    """A mapping to another scheme: `labels` states, for each label of the other, which of the scheme's own become it.
+
+    A label stated for several is shared out equally among them. One that has no counterpart is in `unmapped`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    unmapped: tuple[str, ...] = ()
+    labels: dict[str, tuple[str, ...]]
+
+
+class Scheme(BaseModel):
+    """An emotion model: its labels in order, the template clause that asks for one of them, and its source.
+
+    `wheel` names the labels in the order in which they stand round a wheel. `crosswalks` are by the other scheme's name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    title: str
+    kind: Literal["categorical", "ordinal"]
+    clause: str = Field(min_length=1, pattern=r"^[^\s\p{Cc},.;]+( [^\s\p{Cc},.;]+)*$")
+    source: str
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
+    labels: tuple[Label, ...] = Field(min_length=2)
+    wheel: tuple[str, ...] | None = None
+    crosswalks: dict[Name, Crosswalk] = {}
+
+    def __hash__(self) -> int:  # pydantic's own would hash the dict of crosswalks
+        return hash((self.name, self.clause, self.label_names))
+
+    @model_validator(mode="after")
+    def _check(self) -> "Scheme":
+        seen: dict[str, str] = {}
+        for label in self.labels:
+            for word in (label.name, *label.synonyms):
+                if seen.setdefault(word.casefold(), label.name) != label.name:
+                    raise ValueError(f"'{word}' stands for both '{seen[word.casefold()]}' and '{label.name}'")
+        if len({label.name.casefold() for label in self.labels}) < len(self.labels):
+            raise ValueError("two labels have the same name")
+        values = [label.value for label in self.labels]
+        if self.kind == "categorical":
+            if self.range is not None or any(v is not None for v in values):
+                raise ValueError("a categorical scheme has no range and its labels no value; did you mean kind = 'ordinal'?")
+        else:
+            if self.range is None or any(v is None for v in values):
+                raise ValueError("an ordinal scheme needs a range, and each of its labels a value")
+            if values != sorted(set(values)):  # type: ignore[type-var]
+                raise ValueError("the labels' values must rise from the first label to the last")
+            if (values[0], values[-1]) != self.range:
+                raise ValueError(f"the range is {list(self.range)}, but the labels' values go from {values[0]} to {values[-1]}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_wheel(self) -> "Scheme":
+        if self.wheel is None:
+            return self
+        if self.kind == "ordinal":
+            raise ValueError("an ordinal scheme has no wheel: its labels stand in a line")
+        named = Counter(self._named(self.wheel, "wheel"))
+        for name in self.label_names:
+            if named[name] != 1:
+                raise ValueError(f"wheel: each label stands on it once, '{name}' {'does more often' if named[name] else 'does not'}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_crosswalks(self) -> "Scheme":
+        for target, crosswalk in self.crosswalks.items():
+            where = f"crosswalks.{target}"
+            mapped = {name for words in crosswalk.labels.values() for name in self._named(words, where)}
+            unmapped = set(self._named(crosswalk.unmapped, where))
+            for name in self.label_names:
+                if name in mapped and name in unmapped:
+                    raise ValueError(f"{where}: '{name}' is both mapped and unmapped")
+                if name not in mapped and name not in unmapped:
+                    raise ValueError(f"{where}: '{name}' is missing; map it to a label of {target}, or list it as unmapped")
+        return self
+
+    def _named(self, words: Iterable[str], where: str) -> list[str]:
+        """The labels that some words of the scheme's own file stand for."""
+        names = self.label_names
+        try:
+            return [names[self.label_index(word)] for word in words]
+        except SchemeError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The labels' values, for ordinal schemes."""
+        return tuple(label.value for label in self.labels if label.value is not None)
+
+    @property
+    def answers(self) -> int:
+        """How many numbers a regression says of an image: a share for each label, or an ordinal scheme's value alone."""
+        return 1 if self.kind == "ordinal" else len(self.labels)
+
+    @cached_property
+    def words(self) -> dict[str, int]:
+        """The position of each label by its name and its synonyms, case folded."""
+        return {word.casefold(): i for i, label in enumerate(self.labels) for word in (*label.synonyms, label.name)}
+
+    def label_index(self, word: str) -> int:
+        """The position of a label given by its name or a synonym, whatever the case. Raises SchemeError."""
+        folded = word.casefold()
+        if folded not in self.words:
+            raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(folded, self.words)}: {', '.join(self.label_names)}")
+        return self.words[folded]
+
+    @property
+    def wheel_distance(self) -> np.ndarray:
+        """int64 [labels, labels]: steps from label to label, the shorter way round the wheel. Raises SchemeError without one.
+
+        Neighbours are one step apart, a label is none from itself. The pairwise emotion distance of Zhao et al., Predicting
+        personalized emotion perceptions of social images, ACM Multimedia 2016, is 1 + these steps, whatever the polarities.
+        """
+        if self.wheel is None:
+            raise SchemeError(f"{self.name} is not laid out on a wheel")
+        place = np.argsort([self.label_index(word) for word in self.wheel])
+        steps = np.abs(place[:, None] - place)
+        return np.minimum(steps, len(place) - steps)
+
+    def crosswalk(self, target: "Scheme") -> np.ndarray:
+        """float32 [labels, target's labels], so that `probs @ scheme.crosswalk(target)` reads probabilities in the target.
+
+        Rows add up to one, or are zeros where a label has no counterpart: what the product lacks to one is their share.
+        To a scheme of polarities (polarity2, polarity3) the labels' own polarity leads where no crosswalk is stated.
+        Raises SchemeError, with the targets there are, where there is no way to this one.
+        """
+        shares = np.zeros((len(self.labels), len(target.labels)), np.float32)
+        has_polarity = any(label.polarity for label in self.labels)
+        if target.name in self.crosswalks:
+            for name, words in self.crosswalks[target.name].labels.items():
+                shares[[self.label_index(word) for word in words], target.label_index(name)] = 1
+        elif has_polarity and all(label.name == label.polarity for label in target.labels):
+            shares[:] = [[own.polarity == theirs.polarity for theirs in target.labels] for own in self.labels]
+        else:
+            known = sorted({*self.crosswalks, *(("polarity2", "polarity3") if has_polarity else ())})
+            raise SchemeError(f"{self.name} has no crosswalk to {target.name}; it has {', '.join(known) or 'none'}")
+        return shares / np.maximum(shares.sum(1, keepdims=True), 1)
+
+
+def bundled_schemes() -> tuple[str, ...]:
+    """Names of the schemes that come with UGRIE."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+@cache
+def load_scheme(name_or_path: str) -> Scheme:
+    """A bundled scheme by its name, or a user's own by the path of its TOML file. Raises SchemeError."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = FOLDER / f"{name_or_path}.toml"
+        if name_or_path not in bundled_schemes():
+            known = bundled_schemes()
+            raise SchemeError(
+                f"no scheme is named '{name_or_path}'{did_you_mean(name_or_path, known)}; bundled are {', '.join(known)}; "
+                "a scheme of your own is given as the path of its .toml file"
+            )
+    scheme = _read(path)
+    for name in scheme.crosswalks:
+        target = FOLDER / f"{name}.toml" if name in bundled_schemes() else path.with_name(f"{name}.toml")
+        if not target.is_file():
+            raise SchemeError(
+                f"{path}: crosswalks.{name}: no scheme is named '{name}'{did_you_mean(name, bundled_schemes())}; "
+                "it must be a bundled one, or a .toml file beside this one"
+            )
+        try:
+            scheme.crosswalk(_read(target))
+        except SchemeError as error:
+            raise SchemeError(f"{path}: crosswalks.{name}: {error}") from None
+    return scheme
+
+
+def _read(path: Path) -> Scheme:
+    """A scheme's file on its own: what its crosswalks say of other schemes isn't looked at."""
+    try:
+        with path.open("rb") as file:
+            scheme = Scheme.model_validate(tomllib.load(file))
+    except FileNotFoundError:
+        raise SchemeError(f"{path}: there is no such scheme file") from None
+    except OSError as error:
+        raise SchemeError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        raise SchemeError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
+    except RecursionError:
+        raise SchemeError(f"{path} is not valid TOML: its values are nested too deeply") from None
+    except ValueError as error:  # no TOML, no text, or no path
+        raise SchemeError(f"{path} is not valid TOML: {error}") from None
+    if scheme.name != path.stem:
+        raise SchemeError(f"{path}: the scheme calls itself '{scheme.name}'; name and file name must agree")
+    return scheme
+
+
+def _problem(error: ErrorDetails) -> str:
+    """What pydantic found, with the field's place in the file and, for an unknown key, the one that may have been meant."""
+    place, key = error["loc"], str(error["loc"][-1]) if error["loc"] else ""
+    message = f"{'.'.join(map(str, place)) or 'scheme'}: {error['msg']}"
+    if error["type"] != "extra_forbidden":
+        return message
+    if len(place) == 1:
+        return message + did_you_mean(key, Scheme.model_fields)
+    if key in Scheme.model_fields:  # in TOML, a key belongs to the last header above it
+        return f"{message} here; '{key}' stands above the first [[labels]]"
+    return message + did_you_mean(key, (Label if place[0] == "labels" else Crosswalk).model_fields)

@@ -1,0 +1,52 @@
+"""The image tower that a recipe names: what is known of it without its weights, and the tower itself."""
+
+from ugrie.libraries import open_clip
+from ugrie.text import did_you_mean
+from ugrie.training.recipe import RecipeError, Tower
+from ugrie.vision import lite0
+from ugrie.vision.config import TowerConfig
+from ugrie.vision.encoder import Encoder
+
+
+def tower_config(tower: str | Tower) -> TowerConfig:
+    """Embedding dimension, size of crops and normalisation, as open_clip states them for the weights. Raises RecipeError."""
+    if isinstance(tower, str):
+        return lite0.CONFIG
+    known = open_clip.list_models()
+    if tower.name not in known:
+        raise RecipeError(f"tower.name: open_clip has no model '{tower.name}'{did_you_mean(tower.name, known)}")
+    tags = open_clip.list_pretrained_tags_by_model(tower.name)
+    if tower.pretrained not in tags:
+        has = f"it has {', '.join(tags)}" if tags else "it has none"
+        raise RecipeError(
+            f"tower.pretrained: open_clip has no weights '{tower.pretrained}' of {tower.name}{did_you_mean(tower.pretrained, tags)}; {has}"
+        )
+    model, weights = open_clip.get_model_config(tower.name), open_clip.get_pretrained_cfg(tower.name, tower.pretrained)
+    if weights.get("quick_gelu", False) != model.get("quick_gelu", False):
+        other = tower.name.removesuffix("-quickgelu") if model.get("quick_gelu") else f"{tower.name}-quickgelu"
+        raise RecipeError(
+            f"tower.name: the weights '{tower.pretrained}' are those of {other}: with {tower.name} they would say other things"
+        )
+    return TowerConfig(
+        embedding_dim=model["embed_dim"],
+        crop_size=model["vision_cfg"].get("image_size", 224),
+        mean=weights["mean"],
+        deviation=weights["std"],
+        name=tower.name,
+        pretrained=tower.pretrained,
+    )
+
+
+def load_tower(config: TowerConfig, weights: str | None) -> Encoder:
+    """The tower, with weights from a package, from the file `weights`, or fetched by open_clip. Raises RecipeError without them."""
+    if config.name is None:
+        return lite0.lite0()
+    try:
+        return Encoder.pretrained(config, weights)
+    except (FileNotFoundError, ValueError) as error:
+        raise RecipeError(f"tower: {error}") from error
+    except OSError as error:
+        raise RecipeError(
+            f"tower: the weights of {config.name} ({config.pretrained}), which embed images, could not be fetched: {error.__cause__}; "
+            "give a file of them as --tower-weights, or train on embeddings (.npz), which need none"
+        ) from error

