@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from pipeline.errors import UserError
+from pipeline.table.output_folder import OutputFolder
 from pipeline.table.vacuum import leftovers, remove
 
 app = App(name="clean", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
@@ -35,10 +36,11 @@ def clean(
         options: dict[str, Any] = dict(json.loads(storage_options))
     except (ValueError, TypeError):
         raise UserError("--storage-options: no JSON object") from None
-    found = leftovers(output, options, dt.timedelta(days=older_than))
-    for leftover in found if dry_run else remove(output, options, found):
+    folder = OutputFolder(output, options)
+    found = leftovers(folder, dt.timedelta(days=older_than))
+    for leftover in found if dry_run else remove(folder, found):
         size = f"{leftover.files:,} files, {leftover.bytes / 1e6:,.1f} MB, last changed {leftover.changed:%Y-%m-%d %H:%M} UTC"
-        print(f"{leftover.path}  (run {leftover.run_id}: {size})")
+        print(f"{folder.absolute(leftover.path)}  (run {leftover.run_id}: {size})")
     print(f"{len(found):,} {'would be ' if dry_run else ''}removed, {sum(leftover.bytes for leftover in found) / 1e6:,.1f} MB")
 
 

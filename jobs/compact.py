@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from pipeline.errors import StorageError, UserError
 from pipeline.table.delta import compact as compact_table
+from pipeline.table.output_folder import OutputFolder
 
 app = App(name="compact", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
 
@@ -33,7 +34,7 @@ def compact(
         options: dict[str, Any] = dict(json.loads(storage_options))
     except (ValueError, TypeError):
         raise UserError("--storage-options: no JSON object") from None
-    done = compact_table(output, options, before)
+    done = compact_table(OutputFolder(output, options), before)
     added, removed = done["numFilesAdded"], done["numFilesRemoved"]
     print(f"{removed:,} files are {added:,} now, in {done['partitionsOptimized']:,} partitions" if removed else "nothing to gather")
 

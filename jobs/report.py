@@ -32,12 +32,13 @@ def report(
     storage_options: Annotated[str, Parameter(help="fsspec's options for output and input, as a JSON object")] = "{}",
 ) -> None:
     from pipeline.report.page import write
+    from pipeline.table.output_folder import OutputFolder
 
     try:
         options: dict[str, Any] = dict(json.loads(storage_options))
     except (ValueError, TypeError):
         raise UserError("--storage-options: no JSON object") from None
-    print(write(output, options, run_id, since, until, to))
+    print(write(OutputFolder(output, options), run_id, since, until, to))
 
 
 def run(tokens: Sequence[str] | None = None) -> int:

@@ -12,8 +12,8 @@ from pipeline.estimate.scan import Survey, survey
 from pipeline.inputs.source import items
 from pipeline.run.hooks import Hook
 from pipeline.run.plan import tables_of
-from pipeline.storage.filesystem import connect
 from pipeline.table import delta
+from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
 from pipeline.table.schema import Tables
 from pipeline.text import duration
@@ -66,8 +66,7 @@ def check(config: AnnotateConfig) -> None:
     """Looks at model, input, output and hooks, each by itself. Raises an ExceptionGroup of UserErrors."""
 
     def output() -> None:
-        fs, root = connect(config.output, config.storage_options)
-        past_runs(fs, root.rstrip("/"), "")
+        past_runs(OutputFolder(config.output, config.storage_options), "")
 
     checks: list[Callable[[], Any]] = [
         lambda: tables_of(config),

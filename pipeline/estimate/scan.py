@@ -14,8 +14,9 @@ from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import new_images
 from pipeline.inputs.source import items
 from pipeline.run.plan import annotated
-from pipeline.storage.filesystem import connect
-from pipeline.table.run_record import past_runs, union
+from pipeline.table.image_ids import union
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import Counts, past_runs
 from pipeline.table.schema import Tables
 
 MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag that is the content's hash; that of an upload in parts is none
@@ -39,10 +40,9 @@ class Survey:
 
 def survey(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> Survey:
     """Lists the input, draws `size` of its new images, and writes nothing. Raises UserError."""
-    fs, root = connect(config.output, config.storage_options)
-    root = root.rstrip("/")
+    output = OutputFolder(config.output, config.storage_options)
     source = items(config.input, config.column, config.storage_options)
-    known = annotated(fs, root, config, tables.model, [scheme.name for scheme in tables.schemes])
+    known = annotated(output, config, tables.model, [scheme.name for scheme in tables.schemes])
     counts: Counter[str] = Counter()
     draw, drawn = np.random.default_rng(seed), list[tuple[float, int, dict[str, Any]]]()
     hashes: list[np.ndarray] = []
@@ -63,7 +63,7 @@ def survey(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> 
         sized=counts["sized"],
         copies=told - len(union(hashes)) if told else None,
         in_files=counts["in_files"],
-        repost_share=_repost_share([run["counts"] for run in past_runs(fs, root, tables.model)[:NIGHTS]]),
+        repost_share=_repost_share([run.counts for run in past_runs(output, tables.model)[:NIGHTS]]),
         sample=[row for _, _, row in sorted(drawn, key=lambda entry: entry[1])],
     )
 
@@ -82,7 +82,7 @@ def _drawn(drawn: list, table: pa.Table, lots: np.ndarray, place: int, size: int
     return heapq.nsmallest(size, [*drawn, *((lots[i], place + int(i), row) for i, row in zip(lowest, rows, strict=True))])
 
 
-def _repost_share(counts: list[dict[str, Any]]) -> float | None:
-    rows = sum(count.get("rows", 0) for count in counts)
-    copied = sum(sum(count.get("reposts", {}).values()) for count in counts)
+def _repost_share(counts: list[Counts]) -> float | None:
+    rows = sum(count.rows for count in counts)
+    copied = sum(count.reposts.total for count in counts)
     return copied / rows if rows else None

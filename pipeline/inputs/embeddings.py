@@ -6,7 +6,6 @@ the newest row is taken. Images that could not be annotated then have no embeddi
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -16,9 +15,11 @@ import pyarrow.parquet as pq
 from pipeline.errors import StorageError, UserError
 from pipeline.inputs.source import Item
 from pipeline.storage.files import open_file
-from pipeline.storage.filesystem import Options, connect
+from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import without_secrets
-from pipeline.table.run_record import past_runs
+from pipeline.table.image_ids import unreadable
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord, past_runs
 from ugrie.text import one_line
 
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
@@ -32,44 +33,44 @@ def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
     The tower is known by its digest. An item's `container` is the file of the table that holds the embedding, and its `position` the row.
     Raises UserError where there are none.
     """
-    fs, path = connect(uri, options)
-    shown, path = without_secrets(uri), path.rstrip("/")
-    named = PARTITION.fullmatch(path)
-    root, date = (named["root"], named["date"]) if named else (path, None)
-    runs = [run for run in past_runs(fs, root) if date in (None, run["date"])]
+    shown = without_secrets(uri)
+    named = PARTITION.fullmatch(uri)
+    output = OutputFolder(named["root"] if named else uri, options)
+    runs = [run for run in past_runs(output) if named is None or run.date.isoformat() == named["date"]]
     if not runs:
         raise UserError(f"{shown} holds no committed run: name the --output of an earlier run, or a partition of it")
-    fitting = [run for run in runs if run["config"].get("keep_embeddings") and run.get("tower") == tower]
+    fitting = [run for run in runs if run.config.get("keep_embeddings") and run.tower == tower]
     found = False
     for run in fitting:
-        for file in run["files"]:
-            for item in _items(fs, f"{root}/{file}"):
+        for file in run.files:
+            for item in _items(output, file):
                 found = True
                 yield item
     if not found:
         raise UserError(f"{shown} holds no embeddings of this model's image tower: {_why(runs, tower)}")
 
 
-def _why(runs: list[dict[str, Any]], tower: str) -> str:
-    kept = [run for run in runs if run["config"].get("keep_embeddings")]
+def _why(runs: list[RunRecord], tower: str) -> str:
+    kept = [run for run in runs if run.config.get("keep_embeddings")]
     if not kept:
         return f"none of its {len(runs)} runs was asked to --keep-embeddings"
-    others = ", ".join(sorted({run["model"] for run in kept if run.get("tower") != tower}))
+    others = ", ".join(sorted({run.model for run in kept if run.tower != tower}))
     return f"those that it keeps are another tower's ({others})" if others else "no image of its runs could be annotated"
 
 
-def _items(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[Item]:
+def _items(output: OutputFolder, file: str) -> Iterator[Item]:
+    path = output.absolute(file)
     try:
-        with open_file(fs, path) as file:
+        with output.open(file) as opened:
             position = 0
-            for batch in pq.ParquetFile(file, pre_buffer=True).iter_batches(columns=LISTED):
+            for batch in pq.ParquetFile(opened, pre_buffer=True).iter_batches(columns=LISTED):
                 columns = (batch.column(name).to_pylist() for name in LISTED)
                 for image_id, uri, size, status in zip(*columns, strict=True):
                     if status == "ok":
                         yield Item(uri, size, "", path, position, None, image_id)
                     position += 1
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"{path} can't be read ({_told(error)}), and a run's record lists it: restore it, or remove the record") from None
+        raise unreadable(path, error) from None
 
 
 def read_embedded(fs: fsspec.AbstractFileSystem, rows: pa.Table) -> pa.Table:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain, islice
+from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ import xxhash
 
 from pipeline.errors import UserError
 from pipeline.inputs.source import Item
-from pipeline.storage.files import open_file, write_atomic
+from pipeline.table.output_folder import OutputFolder, work_folder
 
 SCHEMA = pa.schema(
     [
@@ -42,7 +42,7 @@ NONE = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where a run's manifest lies, and its size: `rows` are the images that were listed, less those that were known before."""
+    """A run's manifest: its folder within the output, and its size. `rows` are the images listed, less those `known` before."""
 
     folder: str
     rows: int
@@ -57,10 +57,21 @@ class Manifest:
     def rows_of(self, block: int) -> int:
         return min(self.block_rows, self.rows - block * self.block_rows)
 
-    def read(self, fs: fsspec.AbstractFileSystem, block: int) -> pa.Table:
-        """One block's images."""
-        with open_file(fs, part(self.folder, block // BLOCKS_PER_FILE)) as file:
+    def read(self, output: OutputFolder, block: int) -> pa.Table:
+        """Return one block's images."""
+        with output.open(part(self.folder, block // BLOCKS_PER_FILE)) as file:
             return pq.ParquetFile(file).read_row_group(block % BLOCKS_PER_FILE)
+
+
+def plan_path(run_id: str) -> str:
+    """Return where a run's plan lies within the output, which states the manifest's name and size."""
+    return f"{work_folder(run_id)}/plan.json"
+
+
+def saved_manifest(run_id: str, plan: dict[str, Any]) -> Manifest:
+    """Return the manifest that a run's plan states."""
+    sizes = {name: plan[name] for name in ("rows", "block_rows", "listed", "known")}
+    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes)
 
 
 def image_id(item: Item) -> int:
@@ -83,7 +94,7 @@ def part(folder: str, number: int) -> str:
 
 
 def write_manifest(
-    fs: fsspec.AbstractFileSystem,
+    output: OutputFolder,
     folder: str,
     items: Iterable[Item],
     block_rows: int | None = None,
@@ -103,7 +114,7 @@ def write_manifest(
     for number, table in enumerate(_pieces(chain([first], pieces), block_rows * BLOCKS_PER_FILE)):
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")
-        write_atomic(fs, part(folder, number), buffer.getvalue())
+        output.write(part(folder, number), buffer.getvalue())
     return Manifest(folder, counts["listed"] - counts["known"], block_rows, counts["listed"], counts["known"])
 
 

@@ -8,9 +8,10 @@ beyond chance, so drift is what is beyond chance and also not small.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from pipeline.table.run_record import RunRecord
 
 NIGHTS = 28  # before, that a night is compared with
 LEAST = 0.05  # total variation; less is small, however sure
@@ -35,11 +36,11 @@ class Change:
         return self.p < ALPHA and self.distance >= LEAST
 
 
-def tally(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+def tally(records: Sequence[RunRecord]) -> dict[str, dict[str, int]]:
     """How often each label of each scheme, and each status, was given in some runs together."""
     total: dict[str, dict[str, int]] = {}
-    for counts in (record["counts"] for record in records):
-        for name, labels in {**counts.get("labels", {}), STATUS: counts.get("status", {})}.items():
+    for record in records:
+        for name, labels in {**record.counts.labels, STATUS: record.counts.status}.items():
             known = total.setdefault(name, {})
             for label, count in labels.items():
                 known[label] = known.get(label, 0) + count
@@ -57,10 +58,10 @@ def changes(now: Tally, before: Tally) -> dict[str, Change]:
     return {name: Change(distance, p) for (name, (distance, _)), p in zip(found.items(), corrected, strict=True)}
 
 
-def by_night(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+def by_night(records: Sequence[RunRecord]) -> dict[str, dict[str, dict[str, int]]]:
     """The tally of each date, the earliest first."""
-    dates = sorted({record["date"] for record in records})
-    return {date: tally([record for record in records if record["date"] == date]) for date in dates}
+    dates = sorted({record.date for record in records})
+    return {date.isoformat(): tally([record for record in records if record.date == date]) for date in dates}
 
 
 def distances(nights: Mapping[str, Tally], name: str) -> dict[str, float]:

@@ -1,34 +1,29 @@
-"""Where the images of a committed run are, to fetch them once more: by its manifest while that is there, then by their URIs."""
+"""Locates the images of a committed run, to fetch them once more: by its manifest while that exists, later by their URIs."""
 
-import json
 import re
 from collections.abc import Sequence
 
-import fsspec
-
 from pipeline.errors import ImageError
 from pipeline.images.coalesce import Row
-from pipeline.inputs.manifest import Manifest
+from pipeline.inputs.manifest import plan_path, saved_manifest
 from pipeline.report.highlights import Pick
-from pipeline.storage.files import read
 from pipeline.storage.filesystem import connect, names
 from pipeline.storage.parallel import mapped
 from pipeline.storage.uris import protocol, refusal, storage_of
+from pipeline.table.output_folder import OutputFolder
 
 WITHIN = re.compile(r"(.+?\.(?:parquet|tar))!/(.+)", re.IGNORECASE | re.DOTALL)
 THREADS = 16  # which wait for storage, most of the time
 
 
-def places(fs: fsspec.AbstractFileSystem, root: str, run_id: str, source: str, picks: Sequence[Pick]) -> list[Row | ImageError]:
-    """The row of a manifest for each image of a run, or why it can't be found."""
-    work = f"{root}/_work/{run_id}"
-    try:
-        settled = json.loads(read(fs, f"{work}/plan.json"))
-    except FileNotFoundError:
+def places(output: OutputFolder, run_id: str, source: str, picks: Sequence[Pick]) -> list[Row | ImageError]:
+    """Return the manifest row of each image of a run, or the error that it can't be located. Raises UserError."""
+    plan = output.read_json(plan_path(run_id))
+    if plan is None:
         return [_place(pick.uri, source) for pick in picks]
-    manifest = Manifest(f"{work}/{settled['manifest']}", *(settled[name] for name in ("rows", "block_rows", "listed", "known")))
+    manifest = saved_manifest(run_id, plan)
     blocks = sorted({pick.row // manifest.block_rows for pick in picks})  # the table's rows are in the order of the manifest's
-    rows = dict(zip(blocks, mapped(lambda block: manifest.read(fs, block), blocks, THREADS), strict=True))
+    rows = dict(zip(blocks, mapped(lambda block: manifest.read(output, block), blocks, THREADS), strict=True))
     return [rows[pick.row // manifest.block_rows].slice(pick.row % manifest.block_rows, 1).to_pylist()[0] for pick in picks]
 
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from pipeline.config import AnnotateConfig
@@ -22,11 +21,11 @@ from pipeline.errors import STATUSES, StorageError, UserError
 from pipeline.report import cards, drift, run_selection
 from pipeline.report.highlights import Pick, arranged
 from pipeline.report.row_sample import Excerpt, excerpt
-from pipeline.report.run_selection import Record
 from pipeline.report.thumbnails import Picture, pictures, settings_of
-from pipeline.storage.files import listed, write_atomic
-from pipeline.storage.filesystem import Options, connect
-from pipeline.table.run_record import past_runs
+from pipeline.storage.files import write_atomic
+from pipeline.storage.filesystem import connect
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.text import duration
 from ugrie.text import one_line
 
@@ -48,56 +47,55 @@ OF_WORKERS = {
 }
 
 
-def beside(config: AnnotateConfig, fs: fsspec.AbstractFileSystem, root: str, record: Record) -> None:
-    """Writes a run's page beside its record, unless it is there. What goes wrong is said in the log, and harms nobody."""
-    path = f"{root}/{run_selection.name([record])}"
+def write_beside(config: AnnotateConfig, output: OutputFolder, record: RunRecord) -> None:
+    """Write a run's page beside its record, unless it exists. A failure is logged and ends nothing: the run is committed."""
+    path = run_selection.name([record])
     try:
-        if not listed(fs, root, lambda: fs.exists(path)):
-            text = page(fs, root, [record], past_runs(fs, root, record["model"]), {record["run_id"]: config})
-            write_atomic(fs, path, text.encode(), HTML)
-    except Exception as error:  # the run is done
+        if not output.exists(path):
+            text = page(output, [record], past_runs(output, record.model), {record.run_id: config})
+            output.write(path, text.encode(), HTML)
+    except Exception as error:
         problem = f"{type(error).__name__}: {one_line(str(error))}"
-        logger.warning("run %s is committed, but its page could not be written (%s): jobs/report.py does", record["run_id"], problem)
+        logger.warning("run %s is committed, but its page could not be written (%s): run jobs/report.py", record.run_id, problem)
 
 
 def write(
-    output: str,
-    options: Options,
+    output: OutputFolder,
     run_id: str | None = None,
     since: dt.date | None = None,
     until: dt.date | None = None,
     to: str | None = None,
 ) -> str:
-    """Writes the page of a run, or of some dates (see `nights.chosen`), to a path or URI. Returns it. Raises UserError."""
-    fs, root = connect(output, options)
-    root = root.rstrip("/")
-    known = past_runs(fs, root)
+    """Write the page of a run, or of the runs between two dates (see `run_selection.chosen`), to a path or URI. Return where it is.
+
+    Raises UserError.
+    """
+    known = past_runs(output)
     records = run_selection.chosen(known, run_id, since, until)
-    to = to or f"{output.rstrip('/')}/{run_selection.name(records)}"
-    there, path = connect(to, options)
-    settings = {record["run_id"]: settings_of(record, output, options) for record in records}
-    text = page(fs, root, records, known, settings)
+    to = to or f"{output.uri.rstrip('/')}/{run_selection.name(records)}"
+    fs, path = connect(to, output.options)
+    text = page(output, records, known, {record.run_id: settings_of(record, output) for record in records})
     try:
-        write_atomic(there, path, text.encode(), HTML)
+        write_atomic(fs, path, text.encode(), HTML)
     except (OSError, StorageError) as error:
         raise UserError(f"{to} can't be written: {error or type(error).__name__}; check the path and the credentials") from None
     return to
 
 
-def page(fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Record], known: Sequence[Record], settings: Settings) -> str:
-    """The page of some runs of one model, the earliest first, compared with those of `known` that came before them."""
+def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[RunRecord], settings: Settings) -> str:
+    """Return the page of runs of one model, earliest first, compared with the runs among `known` that came before them."""
     earlier = run_selection.earlier(known, records, drift.NIGHTS)
     now, before = drift.tally(records), drift.tally(earlier)
     changes = drift.changes(now, before)
     by_night = drift.by_night(earlier) | drift.by_night(records)
-    seen, problem = _seen(fs, root, records)
-    may_show = not any(record["config"].get("from_embeddings") or not record["config"].get("report_images", True) for record in records)
+    seen, problem = _seen(output, records)
+    may_show = not any(record.config.get("from_embeddings") or not record.config.get("report_images", True) for record in records)
     shelves = arranged(seen.shelves, now) if seen and may_show else {}
     about = {name: cards.card(name, now[name], before.get(name, {}), changes.get(name), by_night, seen) for name in now}
     return _rendered(
         records=records,
         earlier=earlier,
-        earlier_dates=sorted({record["date"] for record in earlier}),
+        earlier_dates=sorted({record.date for record in earlier}),
         counts=_counts(records),
         times={"On the clock": _times(records, ON_THE_CLOCK), "Of all workers together": _times(records, OF_WORKERS)},
         statuses=about.pop(drift.STATUS),
@@ -108,43 +106,41 @@ def page(fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Record], kn
         problem=problem,
         density=cards.density(seen),
         shelves=shelves,
-        pictures=_pictures(fs, root, records, settings, [pick for picks in shelves.values() for pick in picks]),
+        pictures=_pictures(output, records, settings, [pick for picks in shelves.values() for pick in picks]),
         may_show=may_show,
         meanings=STATUSES,
         rule=drift,
     )
 
 
-def _counts(records: Sequence[Record]) -> dict[str, int]:
-    """What the runs counted, together."""
-    each = [record["counts"] for record in records]
-    total = {name: sum(counts.get(name, 0) for counts in each) for name in ("listed", "known", "rows")}
-    ok = sum(counts.get("status", {}).get("ok", 0) for counts in each)
-    reposts = sum(sum(counts.get("reposts", {}).values()) for counts in each)
+def _counts(records: Sequence[RunRecord]) -> dict[str, int]:
+    """Return the sums of the runs' counts."""
+    each = [record.counts for record in records]
+    total = {name: sum(getattr(counts, name) for counts in each) for name in ("listed", "known", "rows")}
+    ok = sum(counts.status.get("ok", 0) for counts in each)
+    reposts = sum(counts.reposts.total for counts in each)
     return total | {"ok": ok, "failed": total["rows"] - ok, "reposts": reposts}
 
 
-def _times(records: Sequence[Record], names: Mapping[str, str]) -> dict[str, float]:
-    """Seconds of all runs together, by what they were spent on."""
-    return {title: sum(record.get("timings", {}).get(name) or 0 for record in records) for name, title in names.items()}
+def _times(records: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, float]:
+    """Return the sums of the runs' seconds, by title."""
+    return {title: sum(record.timings.get(name) or 0 for record in records) for name, title in names.items()}
 
 
-def _seen(fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Record]) -> tuple[Excerpt | None, str | None]:
+def _seen(output: OutputFolder, records: Sequence[RunRecord]) -> tuple[Excerpt | None, str | None]:
     """What a look at the rows showed, or why there is nothing to be seen."""
-    if not any(record["files"] for record in records):
+    if not any(record.files for record in records):
         return None, None
     try:
-        return excerpt(fs, root, records), None
+        return excerpt(output, records), None
     except (OSError, StorageError, KeyError, pa.ArrowException) as error:
         return None, f"{type(error).__name__}: {one_line(str(error))}"
 
 
-def _pictures(
-    fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Record], settings: Settings, picks: Sequence[Pick]
-) -> dict[str, Picture]:
+def _pictures(output: OutputFolder, records: Sequence[RunRecord], settings: Settings, picks: Sequence[Pick]) -> dict[str, Picture]:
     found: dict[str, Picture] = {}
     for run in sorted({pick.run for pick in picks}):
-        found |= pictures(fs, root, settings[records[run]["run_id"]], [pick for pick in picks if pick.run == run])
+        found |= pictures(output, settings[records[run].run_id], [pick for pick in picks if pick.run == run])
     return found
 
 
@@ -170,9 +166,5 @@ def _last_part(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[2] or uri
 
 
-def _when(time: str) -> str:
-    """A record's time, in UTC."""
-    try:
-        return f"{dt.datetime.fromisoformat(time).astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
-    except ValueError:
-        return _visible(time)
+def _when(time: dt.datetime | None) -> str:
+    return f"{time.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC" if time else "an unknown time"

@@ -3,9 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,8 +11,9 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.report.highlights import Pick, Shelf, merged, picks_of
-from pipeline.storage.files import open_file
 from pipeline.storage.parallel import mapped
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SchemeMetadata
 from ugrie.schemes.contradictions import contradicting
 
@@ -113,27 +112,27 @@ class Excerpt:
         self.density = counted.astype(int) + (0 if self.density is None else self.density)
 
 
-def excerpt(fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Mapping[str, Any]]) -> Excerpt:
+def excerpt(output: OutputFolder, records: Sequence[RunRecord]) -> Excerpt:
     """Looks at runs' rows: at all, or at random groups of them, drawn by the runs' ids. Raises OSError and Arrow's errors."""
-    parts = _parts(fs, root, records)
+    parts = _parts(output, records)
     found = Excerpt(sum(part.metadata.num_rows for part in parts))
     for part in parts:
         found.schemes = part.schemes | found.schemes
-    for part, groups in _drawn(parts, [record["run_id"] for record in records]):
+    for part, groups in _drawn(parts, [record.run_id for record in records]):
         wanted = ["uri", "content_hash", "status", "error", *part.schemes]
-        with open_file(fs, part.path) as file:
+        with output.open(part.path) as file:
             parquet = pq.ParquetFile(file, metadata=part.metadata, pre_buffer=True)
             for group in groups:
                 found.add(parquet.read_row_group(group, wanted, use_threads=False), part.run, part.first_of(group))
     return found
 
 
-def _parts(fs: fsspec.AbstractFileSystem, root: str, records: Sequence[Mapping[str, Any]]) -> list[Part]:
+def _parts(output: OutputFolder, records: Sequence[RunRecord]) -> list[Part]:
     def metadata(path: str) -> pq.FileMetaData:
-        with open_file(fs, path) as file:
+        with output.open(path) as file:
             return pq.ParquetFile(file).metadata
 
-    named = [(run, f"{root}/{file}") for run, record in enumerate(records) for file in record["files"]]
+    named = [(run, file) for run, record in enumerate(records) for file in record.files]
     parts: list[Part] = []
     for (run, path), about in zip(named, mapped(metadata, (path for _, path in named), THREADS), strict=True):
         last = parts[-1] if parts and parts[-1].run == run else None

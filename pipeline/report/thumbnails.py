@@ -3,12 +3,10 @@
 import hashlib
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
-import fsspec
 import pydantic
 from PIL import Image
 
@@ -20,7 +18,8 @@ from pipeline.images.fetch import Fetcher
 from pipeline.images.sandbox import Sandbox
 from pipeline.report.highlights import Pick
 from pipeline.report.locate import places
-from pipeline.storage.filesystem import Options
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord
 
 SIZE = 160  # pixels of a side
 QUALITY = 72
@@ -35,23 +34,23 @@ class Picture:
     problem: str | None = None
 
 
-def settings_of(record: Mapping[str, Any], output: str, options: Options) -> AnnotateConfig | None:
-    """A run's settings as its record has them, or None where another version's can't be read. Secrets are not in it."""
-    known = {name: value for name, value in record["config"].items() if name in AnnotateConfig.model_fields}
+def settings_of(record: RunRecord, output: OutputFolder) -> AnnotateConfig | None:
+    """Return a run's settings from its record, which has no secrets; None where another version's can't be read."""
+    known = {name: value for name, value in record.config.items() if name in AnnotateConfig.model_fields}
     try:
-        return AnnotateConfig.model_validate(known | {"output": output, "storage_options": options})
+        return AnnotateConfig.model_validate(known | {"output": output.uri, "storage_options": output.options})
     except pydantic.ValidationError:
         return None
 
 
-def pictures(fs: fsspec.AbstractFileSystem, root: str, config: AnnotateConfig | None, picks: Sequence[Pick]) -> dict[str, Picture]:
+def pictures(output: OutputFolder, config: AnnotateConfig | None, picks: Sequence[Pick]) -> dict[str, Picture]:
     """Pictures of images of one run, by content hash."""
     wanted = {pick.content_hash: pick for pick in picks}
     if config is None:
         return dict.fromkeys(wanted, Picture(None, "the run's settings are of another version"))
     found = dict.fromkeys(wanted, Picture(None, "there was no time left to fetch it"))
     rows = []
-    for key, place in zip(wanted, places(fs, root, config.run_id, config.input, list(wanted.values())), strict=True):
+    for key, place in zip(wanted, places(output, config.run_id, config.input, list(wanted.values())), strict=True):
         if isinstance(place, ImageError):
             found[key] = _problem(place)
         else:

@@ -27,6 +27,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import RunError, UserError
 from pipeline.run.summary import summary
 from pipeline.storage.uris import scrubbed
+from pipeline.table.run_record import RunRecord
 from ugrie.text import one_line
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def with_hooks(config: AnnotateConfig, work: Callable[[AnnotateConfig], dict[str, Any]]) -> dict[str, Any]:
+def with_hooks(config: AnnotateConfig, work: Callable[[AnnotateConfig], RunRecord]) -> RunRecord:
     """Does the work, which returns a run's record, and tells of its end. What it raises is told of and raised."""
     on_failure = Hook.of(config, "on_failure")
     try:
@@ -156,13 +157,13 @@ def with_hooks(config: AnnotateConfig, work: Callable[[AnnotateConfig], dict[str
     return record
 
 
-def success(config: AnnotateConfig, record: dict[str, Any]) -> dict[str, Any]:
+def success(config: AnnotateConfig, record: RunRecord) -> dict[str, Any]:
     """What a hook is told of a run that is committed."""
     output = _output(config)
     said = summary(record, output).partition("\n")[0]
-    kept = ("model", "date", "started_at", "finished_at", "input", "counts", "timings")
-    about = _about(record["run_id"], "succeeded", 0, f"run {record['run_id']} is committed: {said}")
-    return about | {"output": output, "record": f"{output}/runs/{record['run_id']}.json"} | {name: record[name] for name in kept}
+    kept = {"model", "date", "started_at", "finished_at", "input", "counts", "timings"}
+    about = _about(record.run_id, "succeeded", 0, f"run {record.run_id} is committed: {said}")
+    return about | {"output": output, "record": f"{output}/runs/{record.run_id}.json"} | record.model_dump(mode="json", include=kept)
 
 
 def failure(config: AnnotateConfig, error: Exception) -> dict[str, Any]:

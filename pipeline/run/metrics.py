@@ -5,7 +5,6 @@ all of them, so that two models on one cluster are told apart. The run's id is i
 every night a new set of series for ever. Gauges are gone seconds after the driver is; counters stay as long as Ray does.
 """
 
-import datetime as dt
 import logging
 import os
 import threading
@@ -19,6 +18,7 @@ from pipeline.run.plan import Plan
 from pipeline.run.progress import Progress
 from pipeline.run.resources import Shares, connect_ray
 from pipeline.stages.tracker import Board
+from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import STAGES
 
 logger = logging.getLogger(__name__)
@@ -103,15 +103,15 @@ def meters(model: str) -> dict[str, Any]:
     return {name: kind(name, about, ("model", *tags)).set_default_tags({"model": model}) for name, (kind, about, tags) in METRICS.items()}
 
 
-def tell_success(record: dict[str, Any]) -> None:
+def tell_success(record: RunRecord) -> None:
     """Says that a run was committed. Where nothing was new Ray was not started: only a cluster that is there already is joined for it."""
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
         return
     try:
         connect_ray()
-        metrics = meters(record["model"])
-        if seconds := record["timings"]["commit_seconds"]:
+        metrics = meters(record.model)
+        if seconds := record.timings["commit_seconds"]:
             metrics["ugrie_stage_seconds_total"].inc(seconds, {"stage": "commit"})
-        metrics["ugrie_last_success_timestamp_seconds"].set(dt.datetime.fromisoformat(record["finished_at"]).timestamp())
+        metrics["ugrie_last_success_timestamp_seconds"].set(record.finished_at.timestamp())
     except Exception as error:  # the run is done
-        logger.warning("run %s is committed, but Prometheus could not be told: %s", record["run_id"], error)
+        logger.warning("run %s is committed, but Prometheus could not be told: %s", record.run_id, error)

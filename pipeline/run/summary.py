@@ -1,43 +1,41 @@
 """A run's record as a page of text for the terminal."""
 
-from typing import Any
-
 from pipeline.errors import STATUSES
+from pipeline.table.run_record import RunRecord
 from pipeline.text import duration
 
 
-def summary(record: dict[str, Any], output: str) -> str:
+def summary(record: RunRecord, output: str) -> str:
     """Counts by status, the commonest labels of each scheme, images/s, where the table is, and how to look at it.
 
     One line where nothing was new.
     """
-    counts, timings = record["counts"], record["timings"]
-    rows = counts["rows"]
+    counts, timings = record.counts, record.timings
+    rows = counts.rows
     if not rows:
-        return f"nothing new: {counts['listed']:,} images listed, all annotated before by {record['model']}, run {record['run_id']}"
-    ok = counts["status"].get("ok", 0)
-    lines = [f"{ok:,} of {rows:,} images annotated by {record['model']}, run {record['run_id']}", ""]
-    width = max(len(status) for status in counts["status"])
-    for status, count in counts["status"].items():
+        return f"nothing new: {counts.listed:,} images listed, all annotated before by {record.model}, run {record.run_id}"
+    ok = counts.status.get("ok", 0)
+    lines = [f"{ok:,} of {rows:,} images annotated by {record.model}, run {record.run_id}", ""]
+    width = max(len(status) for status in counts.status)
+    for status, count in counts.status.items():
         lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")
-    reposts = counts.get("reposts", {"run": 0, "earlier": 0})  # which records had none of before
-    if copied := sum(reposts.values()):
-        where = f"{reposts['run']:,} of this run, {reposts['earlier']:,} of earlier ones"
+    if copied := counts.reposts.total:
+        where = f"{counts.reposts.run:,} of this run, {counts.reposts.earlier:,} of earlier ones"
         lines += ["", f"  {copied:,} have the bytes of another image, and its annotation: {where}"]
     lines.append("")
-    width = max(len(scheme) for scheme in counts["labels"])
-    for scheme, labels in counts["labels"].items():
+    width = max(len(scheme) for scheme in counts.labels)
+    for scheme, labels in counts.labels.items():
         total = max(sum(labels.values()), 1)
         commonest = sorted(labels.items(), key=lambda entry: -entry[1])[:4]
         lines.append(f"  {scheme:<{width}}  " + ", ".join(f"{label} {count / total:.0%}" for label, count in commonest if count))
     rate = timings.get("images_per_second")  # not known where all blocks were there already
     busy = ", ".join(f"{who} busy {timings[f'{who}_busy']:.0%}" for who in ("annotators", "loaders") if f"{who}_busy" in timings)
     speed = f"{rate:.1f} images/s while annotating{busy and f' ({busy})'}; " if rate else ""
-    took = duration(sum(timings[f"{part}_seconds"] for part in ("plan", "ray", "annotate", "commit")))
-    table = f"{output.rstrip('/')}/{record['files'][0].removesuffix('00000.parquet')}*.parquet"
-    first = next(iter(counts["labels"]))
-    field = "label" if record["schemes"][first] == "categorical" else "value"
+    took = duration(sum(timings[f"{part}_seconds"] or 0 for part in ("plan", "ray", "annotate", "commit")))
+    table = f"{output.rstrip('/')}/{record.files[0].removesuffix('00000.parquet')}*.parquet"
+    first = next(iter(counts.labels))
+    field = "label" if record.schemes[first] == "categorical" else "value"
     query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"
-    lines += ["", f"{speed}{took} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record['run_id']}.json"]
-    lines.append(f"report  {output.rstrip('/')}/runs/{record['run_id']}.html")
+    lines += ["", f"{speed}{took} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record.run_id}.json"]
+    lines.append(f"report  {output.rstrip('/')}/runs/{record.run_id}.html")
     return "\n".join([*lines, f"SQL     {query}"])

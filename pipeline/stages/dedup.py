@@ -12,11 +12,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,11 +24,10 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.stages import write
-from pipeline.storage.files import open_file, read
-from pipeline.storage.filesystem import Options, connect
+from pipeline.stages.write import file_name
 from pipeline.storage.parallel import mapped
-from pipeline.table.run_record import past_runs
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import Tables
 
 logger = logging.getLogger(__name__)
@@ -52,8 +50,7 @@ class Past:
     same order: what is said of a scheme depends on the ones before it.
     """
 
-    output: str
-    options: Options = field(repr=False)
+    output: OutputFolder
     folder: str
     done: tuple[int, ...]
     tables: Tables
@@ -65,35 +62,33 @@ class Past:
         """The files of the table that may be copied from, the newest night's first: paths within the output."""
         if self.since is None:
             return []
-        fs, root = connect(self.output, self.options)
-        runs = past_runs(fs, root.rstrip("/"), self.tables.model)
-        return [file for run in runs if self._fits(run, self.since) for file in run["files"]]
+        runs = past_runs(self.output, self.tables.model)
+        return [file for run in runs if self._fits(run, self.since) for file in run.files]
 
-    def _fits(self, run: dict[str, Any], since: dt.datetime) -> bool:
+    def _fits(self, run: RunRecord, since: dt.datetime) -> bool:
         return (
-            dt.datetime.fromisoformat(run["finished_at"]) >= since
-            and run.get("precision") == self.precision
-            and run["config"].get("tower_weights") == self.tower_weights
-            and list(run["schemes"]) == [scheme.name for scheme in self.tables.schemes]
+            run.finished_at >= since
+            and run.precision == self.precision
+            and run.config.get("tower_weights") == self.tower_weights
+            and list(run.schemes) == [scheme.name for scheme in self.tables.schemes]
         )
 
     def keys(self) -> Iterator[tuple[str, np.ndarray]]:
         """Each file's name, as an owner, with the keys of what may be copied from it. A file that can't be read has none."""
-        fs, root = connect(self.output, self.options)
-        yield from mapped(lambda number: self._of_block(fs, number), self.done, BLOCKS_AT_ONCE)
-        yield from mapped(lambda file: self._of_file(fs, root.rstrip("/"), file), self.files(), FILES_AT_ONCE)
+        yield from mapped(self._of_block, self.done, BLOCKS_AT_ONCE)
+        yield from mapped(self._of_file, self.files(), FILES_AT_ONCE)
 
-    def _of_block(self, fs: fsspec.AbstractFileSystem, number: int) -> tuple[str, np.ndarray]:
-        path = write.path(self.folder, number)
+    def _of_block(self, block: int) -> tuple[str, np.ndarray]:
+        path = f"{self.folder}/{file_name(block)}"
         try:
-            rows = pq.read_table(pa.BufferReader(read(fs, path)), columns=["owner", "content_hash"], use_threads=False)
-            return write.name(number), keys_of(rows.filter(pc.is_null(rows["owner"]))["content_hash"])
+            rows = pq.read_table(pa.BufferReader(self.output.read(path)), columns=["owner", "content_hash"], use_threads=False)
+            return file_name(block), keys_of(rows.filter(pc.is_null(rows["owner"]))["content_hash"])
         except Exception as error:  # the commit will say what is wrong with it
             return _nothing(path, error)
 
-    def _of_file(self, fs: fsspec.AbstractFileSystem, root: str, file: str) -> tuple[str, np.ndarray]:
+    def _of_file(self, file: str) -> tuple[str, np.ndarray]:
         try:
-            with open_file(fs, f"{root}/{file}") as opened:
+            with self.output.open(file) as opened:
                 parquet = pq.ParquetFile(opened, pre_buffer=True)
                 there = {field.name: field.type for field in parquet.schema_arrow}
                 if any(there.get(name) != self.tables.output.field(name).type for name in self.tables.of_content):
@@ -148,7 +143,7 @@ class Ledger:
         with self.lock:
             self._put(keys, block)
             owners = [self.base.execute("SELECT owner FROM owners WHERE key = ?", (each,)).fetchone()[0] for each in keys]
-            return [None if owner == block else write.name(owner) if owner >= 0 else self.files[-1 - owner] for owner in owners]
+            return [None if owner == block else file_name(owner) if owner >= 0 else self.files[-1 - owner] for owner in owners]
 
     def _learn(self, keys: Any) -> None:
         clock, count = time.perf_counter(), 0

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from pipeline.images.decode import Decoder, Limits
 from pipeline.images.fetch import Fetcher
 from pipeline.images.sandbox import Sandbox
 from pipeline.inputs.manifest import Manifest
-from pipeline.stages import write
 from pipeline.stages.dedup import Reposts
 from pipeline.stages.tracker import Board
-from pipeline.storage.filesystem import Options, connect
+from pipeline.stages.write import file_name
+from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import REPOST, Tables
 
 MOST_IMAGES, MOST_BYTES = 32, 32 * 2**20  # whose bytes are held while it is asked whether they were posted before
@@ -31,8 +31,7 @@ MOST_IMAGES, MOST_BYTES = 32, 32 * 2**20  # whose bytes are held while it is ask
 class Loader:
     """{block} -> `Tables.loaded`, one row for every image of the block, in the manifest's order."""
 
-    output: str
-    options: Options = field(repr=False)
+    output: OutputFolder
     manifest: Manifest
     fetcher: Fetcher
     tables: Tables
@@ -42,8 +41,7 @@ class Loader:
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
         (block,) = numbers.column("block").to_pylist()
-        fs, _ = connect(self.output, self.options)
-        rows = self.manifest.read(fs, block).to_pylist()
+        rows = self.manifest.read(self.output, block).to_pylist()
         crops = np.zeros((len(rows), self.tables.crop_bytes), np.uint8)
         records: list[dict[str, Any]] = []
         begun_before = self.board.begin(block)  # a worker that died over this block may have died of one of its images
@@ -82,7 +80,7 @@ class Loader:
             for i, (row, data) in enumerate(some):
                 record = {"block": block, "image_id": row["image_id"], "uri": row["uri"], "status": "ok", "owner": None}
                 if isinstance(data, bytes):
-                    owner = owners[i] or (write.name(block) if hashes[i] in done else None)
+                    owner = owners[i] or (file_name(block) if hashes[i] in done else None)
                     if owner is None:
                         done.add(hashes[i])
                     record |= {"bytes": len(data), "content_hash": hashes[i], "owner": owner, "status": "ok" if owner is None else REPOST}

@@ -3,22 +3,20 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.inputs.manifest import Manifest
-from pipeline.stages import write
-from pipeline.storage.files import open_file, read, upload_atomic
-from pipeline.storage.filesystem import Options, connect
+from pipeline.stages.write import done_blocks, file_name
 from pipeline.storage.parallel import mapped
+from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import Tables
 from pipeline.table.stats import add, count_labels, counts
 from ugrie.text import one_line
@@ -40,9 +38,8 @@ class VerificationError(RuntimeError):
 class Gatherer:
     """Makes one of the table's files out of consecutive blocks. They lie on the local disk meanwhile, not in memory."""
 
-    output: str
+    output: OutputFolder
     folder: str
-    options: Options = field(repr=False)
     manifest: Manifest
     tables: Tables
 
@@ -52,23 +49,22 @@ class Gatherer:
         Where there is nothing that a row could be copied from, nothing is written, and `{"again": blocks}` returned: those are to
         be done again, alone.
         """
-        fs, root = connect(self.output, self.options)
         with TemporaryDirectory(prefix="ugrie-") as here:
-            fetched = mapped(lambda number: self._fetched(fs, number, here), numbers, THREADS)
-            copied, again = self._copied(fs, root, here, dict(zip(numbers, fetched, strict=True)))
+            fetched = mapped(lambda number: self._fetched(number, here), numbers, THREADS)
+            copied, again = self._copied(here, dict(zip(numbers, fetched, strict=True)))
             if again:
                 return {"again": again}
             file = f"{here}/gathered.parquet"
             results = []
             with pq.ParquetWriter(file, self.tables.output, compression="zstd", use_dictionary=self.tables.repeating) as writer:
                 for group in self._groups(numbers):
-                    rows = pa.concat_tables([self._rows(fs, number, here) for number in group])
+                    rows = pa.concat_tables([self._rows(number, here) for number in group])
                     whole = self._whole(rows, copied)
                     writer.write_table(whole, row_group_size=GROUP_ROWS)
                     results.append(self._counts(whole, rows["owner"].drop_null()))
-            upload_atomic(fs, file, f"{root}/{target}")
+            self.output.upload(file, target)
             result = add(results, self.tables.schemes)
-            if not _reads_back(fs, f"{root}/{target}", file) or pq.read_metadata(file).num_rows != result["rows"]:
+            if not _reads_back(self.output, target, file) or pq.read_metadata(file).num_rows != result["rows"]:
                 raise VerificationError(f"{target} does not read back as it was written")
         return {"file": target, **result}
 
@@ -91,12 +87,12 @@ class Gatherer:
             "labels": {scheme.name: count_labels(scheme, rows[scheme.name]) for scheme in self.tables.schemes},
         }
 
-    def _fetched(self, fs: fsspec.AbstractFileSystem, number: int, here: str) -> pa.Table:
+    def _fetched(self, number: int, here: str) -> pa.Table:
         """The copies among a block's rows: `owner` and `content_hash`. Its file lies `here` then. It is what the manifest asks for."""
-        data = read(fs, write.path(self.folder, number))
-        Path(here, write.name(number)).write_bytes(data)
-        wanted = self.manifest.read(fs, number).column("image_id")
-        with self._sound(fs, number):
+        data = self.output.read(f"{self.folder}/{file_name(number)}")
+        Path(here, file_name(number)).write_bytes(data)
+        wanted = self.manifest.read(self.output, number).column("image_id")
+        with self._sound(number):
             file = pq.ParquetFile(pa.BufferReader(data))
             if not file.schema_arrow.equals(self.tables.written):
                 raise ValueError("its rows are not in the run's schema")
@@ -105,20 +101,20 @@ class Gatherer:
                 raise ValueError(f"it holds {len(rows)} rows that are not the manifest's {len(wanted)}")
             return rows.select(["owner", "content_hash"]).filter(pc.is_valid(rows["owner"]))
 
-    def _rows(self, fs: fsspec.AbstractFileSystem, number: int, here: str) -> pa.Table:
-        with self._sound(fs, number):
-            return pq.ParquetFile(Path(here, write.name(number))).read(use_threads=False)
+    def _rows(self, number: int, here: str) -> pa.Table:
+        with self._sound(number):
+            return pq.ParquetFile(Path(here, file_name(number))).read(use_threads=False)
 
     @contextmanager
-    def _sound(self, fs: fsspec.AbstractFileSystem, number: int) -> Iterator[None]:
+    def _sound(self, number: int) -> Iterator[None]:
         """Where a block's file turns out to be broken, it is removed, so that it is done again."""
         try:
             yield
         except (OSError, ValueError, pa.ArrowException) as error:
-            fs.rm_file(write.path(self.folder, number))
+            self.output.remove(f"{self.folder}/{file_name(number)}")
             raise VerificationError(f"block {number} is broken: {one_line(str(error))}; the same --run-id does it again") from None
 
-    def _copied(self, fs: fsspec.AbstractFileSystem, root: str, here: str, copies: dict[int, pa.Table]) -> tuple[pa.Table, list[int]]:
+    def _copied(self, here: str, copies: dict[int, pa.Table]) -> tuple[pa.Table, list[int]]:
         """What rows of these blocks are to be copied from, a row for each content; and the blocks that lack something."""
         wanted: dict[str, set[str]] = {}
         for rows in copies.values():
@@ -126,9 +122,9 @@ class Gatherer:
                 wanted.setdefault(owner, set()).add(content_hash)
         ours = sorted(owner for owner in wanted if not _is_earlier(owner))
         found = [self._kept.empty_table()]
-        found += mapped(lambda owner: self._of_block(fs, owner, Path(here, owner), wanted[owner]), ours, THREADS)
+        found += mapped(lambda owner: self._of_block(owner, Path(here, owner), wanted[owner]), ours, THREADS)
         for owner in sorted(filter(_is_earlier, wanted)):  # large files, one at a time
-            found += self._of_file(fs, f"{root}/{owner}", wanted[owner])
+            found += self._of_file(owner, wanted[owner])
         copied = pa.concat_tables(found).combine_chunks()
         there = copied["content_hash"].combine_chunks()
         return copied, [number for number, rows in copies.items() if not pc.all(pc.is_in(rows["content_hash"], there), min_count=0).as_py()]
@@ -137,19 +133,19 @@ class Gatherer:
     def _kept(self) -> pa.Schema:
         return pa.schema([self.tables.output.field(name) for name in ("content_hash", *self.tables.of_content)])
 
-    def _of_block(self, fs: fsspec.AbstractFileSystem, owner: str, file: Path, wanted: set[str]) -> pa.Table:
+    def _of_block(self, owner: str, file: Path, wanted: set[str]) -> pa.Table:
         try:
-            block = pq.ParquetFile(file if file.exists() else pa.BufferReader(read(fs, f"{self.folder}/{owner}")))
+            block = pq.ParquetFile(file if file.exists() else pa.BufferReader(self.output.read(f"{self.folder}/{owner}")))
             return self._chosen(block.read(use_threads=False), wanted)
         except (OSError, KeyError, pa.ArrowException) as error:
             _lost(owner, error)
             return self._kept.empty_table()
 
-    def _of_file(self, fs: fsspec.AbstractFileSystem, path: str, wanted: set[str]) -> list[pa.Table]:
+    def _of_file(self, path: str, wanted: set[str]) -> list[pa.Table]:
         """Of an earlier run's file, from those groups of rows that hold what is wanted."""
         found = []
         try:
-            with open_file(fs, path) as file:
+            with self.output.open(path) as file:
                 parquet = pq.ParquetFile(file, pre_buffer=True)
                 for group in range(parquet.num_row_groups):
                     hashes = parquet.read_row_group(group, ["content_hash"], use_threads=False)["content_hash"]
@@ -192,17 +188,17 @@ def _lost(owner: str, error: Exception) -> None:
     logger.warning("%s can't be read (%s): what was to be copied from it is done again", owner, error)
 
 
-def _reads_back(fs: fsspec.AbstractFileSystem, path: str, wanted: str) -> bool:
+def _reads_back(output: OutputFolder, path: str, wanted: str) -> bool:
     """Whether a file holds exactly what a local one does."""
-    with open_file(fs, path, ahead=PIECE) as file, open(wanted, "rb") as local:
+    with output.open(path, ahead=PIECE) as file, open(wanted, "rb") as local:
         while (piece := local.read(PIECE)) and piece == file.read(PIECE):
             pass
         return not piece and not file.read(1)
 
 
-def groups(fs: fsspec.AbstractFileSystem, folder: str, manifest: Manifest) -> list[list[int]]:
+def groups(output: OutputFolder, folder: str, manifest: Manifest) -> list[list[int]]:
     """The blocks in order, cut where a file has reached its size. Raises VerificationError if one has no rows."""
-    sizes = write.done(fs, folder)
+    sizes = done_blocks(output, folder)
     if missing := set(range(manifest.blocks)) - set(sizes):
         raise VerificationError(f"{len(missing)} of {manifest.blocks} blocks were not written, the first {min(missing)}")
     cut: list[list[int]] = [[]]

@@ -11,7 +11,7 @@ from pipeline.inputs.embeddings import embeddings_of, read_embedded
 from pipeline.inputs.manifest import Manifest
 from pipeline.stages.annotate import AnnotatorSettings, planned
 from pipeline.stages.prediction_columns import Answers
-from pipeline.storage.filesystem import connect
+from pipeline.table.output_folder import OutputFolder
 from ugrie.model.prediction import Prediction
 
 FILLED_AT_ONCE = {"cpu": 256, "cuda": 4096}  # templates; on a CPU, by each core
@@ -23,13 +23,12 @@ class Reannotator:
     Two blocks may be in it at once: while one has the device, the other is read and its tables are made.
     """
 
-    def __init__(self, settings: AnnotatorSettings, source: str, output: str, manifest: Manifest):
+    def __init__(self, settings: AnnotatorSettings, source: OutputFolder, output: OutputFolder, manifest: Manifest):
         import torch
 
         from ugrie.model.model import UGRIE
 
-        self.settings, self.manifest = settings, manifest
-        (self.source, _), (self.work, _) = connect(source, settings.options), connect(output, settings.options)
+        self.settings, self.source, self.output, self.manifest = settings, source, output, manifest
         on_cpu = settings.device == "cpu"
         cores = settings.threads or 1 if on_cpu else 1
         self.model = UGRIE.from_pretrained(planned(settings), settings.device)
@@ -44,7 +43,7 @@ class Reannotator:
         settings, board = self.settings, self.settings.board
         board.begin(block)
         clock = time.perf_counter()
-        rows = read_embedded(self.source, self.manifest.read(self.work, block))
+        rows = read_embedded(self.source.fs, self.manifest.read(self.output, block))
         embeddings, count = embeddings_of(rows), len(rows)
         answers = Answers(settings.tables, count)
         board.enter(block, "loaded, and not yet annotated")

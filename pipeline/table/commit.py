@@ -1,49 +1,50 @@
-"""Records a run, last of all, and removes what it has no more use for.
+"""Commits a run: creates its record, last of all, and removes what the run no longer needs.
 
     OUTPUT/annotations/dt=YYYY-MM-DD/part-<run_id>-<attempt>-00000.parquet
     OUTPUT/runs/<run_id>.json
 
-The record is created once every file is there and verified (`pipeline.stages.merge`), so a reader who starts from the
-records never sees half a run. Each driver's files have names of their own and only one record can be created: of two drivers at
-once one commits, and what the other wrote is removed, as is what a driver wrote that died.
+The record is created once every file is written and verified (`pipeline.stages.merge`), so a reader who starts from the records
+never sees half a run. Each driver's files have their own names and only one record can be created: of two drivers of one run one
+commits, and the files of the other are removed, as are those of a driver that died.
 """
 
-import json
+import datetime as dt
 import logging
 import re
-from typing import Any
 
-import fsspec
-
-from pipeline.storage.files import create_atomic, listed, read
+from pipeline.table.output_folder import OutputFolder, partition, record_path, work_folder
+from pipeline.table.run_record import RunRecord, read_record
 
 logger = logging.getLogger(__name__)
 
 PART = re.compile(r"\.?part-(?P<run>.+)-[0-9a-f]{8}-\d{5}\.parquet(\.[0-9a-f]{32})?")
 
 
-def write_record(fs: fsspec.AbstractFileSystem, root: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Commits a run: from here on its files are part of the table. Returns its record: another driver's, if that one was first."""
-    path = f"{root}/runs/{record['run_id']}.json"
-    if create_atomic(fs, path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()):
-        return record
-    return json.loads(read(fs, path))
-
-
-def tidy(fs: fsspec.AbstractFileSystem, root: str, record: dict[str, Any]) -> None:
-    """Removes what a committed run has no more use for: its work, and the files of its drivers that did not commit it."""
-    folder = f"{root}/annotations/dt={record['date']}"
-    try:
-        for name in listed(fs, folder, lambda: [info["name"] for info in fs.ls(folder, detail=True)]):
-            if part_of(name) == record["run_id"] and name.removeprefix(f"{root}/") not in record["files"]:
-                fs.rm_file(name)
-        if listed(fs, root, lambda: fs.exists(f"{root}/_work/{record['run_id']}")):
-            fs.rm(f"{root}/_work/{record['run_id']}", recursive=True)
-    except Exception as error:  # the run is done; what is left harms nobody
-        logger.warning("run %s is committed, but what it left could not all be removed (%s): jobs/clean.py does", record["run_id"], error)
+def part_prefix(date: dt.date, run_id: str, attempt: str) -> str:
+    """Return how the paths of the files begin that one driver of a run writes; `-00000.parquet` and so on follow."""
+    return f"{partition(date)}/part-{run_id}-{attempt}"
 
 
 def part_of(path: str) -> str | None:
-    """The run that a file of the table, or the draft of one, was written by; None if it is no such file."""
+    """Return the ID of the run that wrote a file of the table, or a draft of one; None for any other file."""
     named = PART.fullmatch(path.rpartition("/")[2])
     return named and named["run"]
+
+
+def commit(output: OutputFolder, record: RunRecord) -> RunRecord:
+    """Create the record: from here on the run's files are part of the table. Return it, or another driver's that was first."""
+    path = record_path(record.run_id)
+    return record if output.create(path, record.to_json()) else read_record(output, path)
+
+
+def tidy(output: OutputFolder, record: RunRecord) -> None:
+    """Remove a committed run's work folder, and the files of its drivers that did not commit it."""
+    folder = partition(record.date)
+    try:
+        for name in output.names(folder):
+            if part_of(name) == record.run_id and f"{folder}/{name}" not in record.files:
+                output.remove(f"{folder}/{name}")
+        if output.exists(work_folder(record.run_id)):
+            output.remove(work_folder(record.run_id), recursive=True)
+    except Exception as error:  # the run is committed; left-overs do no harm
+        logger.warning("run %s is committed, but its left-overs could not all be removed (%s): run jobs/clean.py", record.run_id, error)

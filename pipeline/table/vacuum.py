@@ -1,23 +1,22 @@
-"""What dead runs left in an output: found, and removed once it is old enough that no run can be at work on it."""
+"""Finds and removes what dead runs left in an output, once it is old enough that no run can be using it."""
 
 import datetime as dt
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
 from pipeline.errors import UserError
-from pipeline.storage.files import listed, read
-from pipeline.storage.filesystem import Options, connect
 from pipeline.table import delta
 from pipeline.table.commit import part_of
+from pipeline.table.output_folder import ANNOTATIONS, RUNS, WORK, OutputFolder, work_folder
+from pipeline.table.run_record import RunRecord, read_record
+
+LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder below _work, or a file below annotations/ that no record lists. `changed` is its newest file's time, in UTC."""
+    """An unfinished run's work folder, or a file that no record lists: its path within the output, and its newest file's time (UTC)."""
 
     path: str
     run_id: str
@@ -26,59 +25,58 @@ class Leftover:
     changed: dt.datetime
 
 
-def leftovers(output: str, options: Options, older_than: dt.timedelta) -> list[Leftover]:
-    """What no run needs any more. A run that is not committed is left alone until nothing of it has changed for `older_than`.
+def leftovers(output: OutputFolder, older_than: dt.timedelta) -> list[Leftover]:
+    """List what no run needs any more. An uncommitted run is left alone until none of its files changed for `older_than`.
 
-    Raises UserError where a record can't be read: its run's files would be taken for a dead one's.
+    Raises UserError where a record can't be read: its run's files would be mistaken for a dead run's.
     """
-    fs, root = connect(output, options)
-    root = root.rstrip("/")
-    found = listed(fs, root, lambda: fs.find(root, detail=True))
-    records = _records(fs, [name for name in found if name.startswith(f"{root}/runs/") and name.endswith(".json")])
-    kept = {f"{root}/{file}" for record in records.values() for file in record["files"]}
-    if any(name.startswith(f"{root}/annotations/_delta_log/") for name in found):
-        kept |= {f"{root}/{file}" for file in delta.files(output, options)}
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for name, info in found.items():
-        folder, _, rest = name.removeprefix(f"{root}/").partition("/")
-        if folder == "_work" and "/" in rest:
-            run_id = rest.partition("/")[0]
-            groups.setdefault((run_id, f"{root}/_work/{run_id}"), []).append(info)
-        elif folder == "annotations" and name not in kept and (run_id := part_of(name) or ""):
-            groups.setdefault((run_id, name), []).append(info)
-    newest: dict[str, dt.datetime] = {}
-    for (run_id, _), infos in groups.items():
-        newest[run_id] = max([newest.get(run_id, dt.datetime.min.replace(tzinfo=dt.UTC)), *map(_changed, infos)])
-    latest = dt.datetime.now(dt.UTC) - older_than
-    return [
-        Leftover(path, run_id, len(infos), sum(info["size"] or 0 for info in infos), max(map(_changed, infos)))
-        for (run_id, path), infos in sorted(groups.items())
-        if run_id in records or newest[run_id] <= latest
+    entries = output.find()
+    records = _records(output, [path for path in entries if path.startswith(f"{RUNS}/") and path.endswith(".json")])
+    kept = {file for record in records for file in record.files}
+    if any(path.startswith(f"{ANNOTATIONS}/_delta_log/") for path in entries):
+        kept |= delta.files(output)
+    found = [
+        Leftover(path, run_id, len(files), sum(file["size"] or 0 for file in files), max(map(_changed, files)))
+        for (run_id, path), files in sorted(_by_owner(entries, kept).items())
     ]
+    newest: dict[str, dt.datetime] = {}
+    for each in found:
+        newest[each.run_id] = max(newest.get(each.run_id, LONG_AGO), each.changed)
+    committed = {record.run_id for record in records}
+    latest = dt.datetime.now(dt.UTC) - older_than
+    return [each for each in found if each.run_id in committed or newest[each.run_id] <= latest]
 
 
-def remove(output: str, options: Options, found: list[Leftover]) -> Iterator[Leftover]:
-    """Removes them, one after the other."""
-    fs, _ = connect(output, options)
+def remove(output: OutputFolder, found: list[Leftover]) -> Iterator[Leftover]:
+    """Remove leftovers one by one; yield each once it is gone."""
     for leftover in found:
-        fs.rm(leftover.path, recursive=True)
+        output.remove(leftover.path, recursive=True)
         yield leftover
 
 
-def _records(fs: fsspec.AbstractFileSystem, paths: list[str]) -> dict[str, dict[str, Any]]:
-    records = {}
-    for path in paths:
-        try:
-            record = json.loads(read(fs, path))
-            records[record["run_id"]] = {"files": list(record["files"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no run's record that can be read ({error}): mend or remove it first, nothing was removed") from None
-    return records
+def _records(output: OutputFolder, paths: list[str]) -> list[RunRecord]:
+    try:
+        return [read_record(output, path) for path in paths]
+    except (OSError, UserError) as error:
+        raise UserError(f"{error}; nothing was removed") from None
 
 
-def _changed(info: dict[str, Any]) -> dt.datetime:
-    """When a file was last written; now, where the storage does not say, so that it is never too old."""
-    value = info.get("LastModified") or info.get("last_modified") or info.get("updated") or info.get("mtime") or info.get("created")
+def _by_owner(entries: dict[str, dict[str, Any]], kept: set[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Group the files that no record lists by run and by what is removed at once: a work folder, or the file alone."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path, entry in entries.items():
+        folder, _, rest = path.partition("/")
+        if folder == WORK and "/" in rest:
+            run_id = rest.partition("/")[0]
+            groups.setdefault((run_id, work_folder(run_id)), []).append(entry)
+        elif folder == ANNOTATIONS and path not in kept and (owner := part_of(path)):
+            groups.setdefault((owner, path), []).append(entry)
+    return groups
+
+
+def _changed(entry: dict[str, Any]) -> dt.datetime:
+    """Return when a file was last written; now, where the storage does not say, so that it is never too old."""
+    value = entry.get("LastModified") or entry.get("last_modified") or entry.get("updated") or entry.get("mtime") or entry.get("created")
     if isinstance(value, int | float):
         return dt.datetime.fromtimestamp(value, dt.UTC)
     if isinstance(value, str):

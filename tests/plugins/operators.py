@@ -24,13 +24,13 @@ class Ledgers:
 
 @dataclass
 class Operators:
-    """A plan's three operators, as `pipeline.run.driver` makes them, called one after the other in this process."""
+    """A plan's three operators, as `pipeline.run.graph` makes them, called one after the other in this process."""
 
     models: dict[str, Any] = field(default_factory=dict)
     reposts: Any = None
 
     def _of(self, plan: Any) -> tuple[Any, Any, Any]:
-        from pipeline.run.driver import operators
+        from pipeline.run.graph import operators
         from pipeline.run.resources import Shares
         from pipeline.stages.dedup import Reposts
         from pipeline.stages.tracker import Board
@@ -75,11 +75,12 @@ class Operators:
         """Writes these blocks as a file of the table, by its path within the output. Returns what the gatherer says of it."""
         from pipeline.stages.merge import Gatherer
 
-        return Gatherer(plan.config.output, plan.rows_folder, plan.config.storage_options, plan.manifest, plan.tables)(name, numbers)
+        return Gatherer(plan.output, plan.rows_folder, plan.manifest, plan.tables)(name, numbers)
 
-    def commit(self, plan: Any) -> dict[str, Any]:
+    def commit(self, plan: Any) -> Any:
         """Does all blocks, gathers them into one file and commits the run. Returns its record."""
-        from pipeline.table.commit import write_record
+        from pipeline.table.commit import commit
+        from pipeline.table.run_record import RunRecord
         from pipeline.table.schema import SCHEMA_VERSION
 
         self.do(plan)
@@ -89,7 +90,7 @@ class Operators:
         record = {"run_id": plan.config.run_id, "schema_version": SCHEMA_VERSION, "model": plan.tables.model, "tower": plan.tables.tower}
         record |= {"precision": "fp32", "date": date, "finished_at": f"{date}T00:00:00+00:00", "counts": {}, "files": [file]}
         record |= {"config": plan.config.public(), "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes}}
-        return write_record(plan.fs, plan.root, record)
+        return commit(plan.output, RunRecord.model_validate(record))
 
     def rows(self, plan: Any) -> list[dict[str, Any]]:
         """Does all blocks and gathers them. Returns the table's rows, in order."""
@@ -97,9 +98,9 @@ class Operators:
 
         self.do(plan)
         rows = []
-        for i, group in enumerate(groups(plan.fs, plan.rows_folder, plan.manifest)):
+        for i, group in enumerate(groups(plan.output, plan.rows_folder, plan.manifest)):
             self.gather(plan, f"annotations/part-{i}.parquet", group)
-            with plan.fs.open(f"{plan.root}/annotations/part-{i}.parquet", "rb") as file:
+            with plan.output.open(f"annotations/part-{i}.parquet") as file:
                 rows += pq.read_table(file).to_pylist()
         return rows
 

@@ -29,6 +29,12 @@ class Made:
 
         return connect(self.output, self.options)
 
+    @property
+    def folder(self) -> Any:
+        from pipeline.table.output_folder import OutputFolder
+
+        return OutputFolder(self.output, self.options)
+
     def schema(self, schemes: Sequence[str], embeddings: bool = False) -> pa.Schema:
         from pipeline.table.schema import Tables
         from ugrie.schemes.scheme import load_scheme
@@ -64,12 +70,12 @@ class Made:
 
     def commit(
         self, run_id: str, ids: Sequence[int], schemes: Sequence[str] = ("polarity3", "valence"), date: str = "2026-01-02", **settings: Any
-    ) -> dict[str, Any]:
+    ) -> Any:
         """Commits a run of these images, and returns its record."""
         from pipeline.table import commit
+        from pipeline.table.run_record import RunRecord
         from pipeline.table.schema import SCHEMA_VERSION
 
-        fs, root = self.place
         schema = settings.pop("schema", None) or self.schema(schemes, settings.get("keep_embeddings", False))
         record = {
             "run_id": run_id,
@@ -82,7 +88,7 @@ class Made:
             "files": [self.write(run_id, ids, schema, date)] if ids else [],
             "config": settings,
         }
-        return commit.write_record(fs, root, record)
+        return commit.commit(self.folder, RunRecord.model_validate(record))
 
     def rows(self) -> pa.Table:
         """The rows of all committed runs, read as their records say, by image and run; with the partition's date, as Delta gives it."""

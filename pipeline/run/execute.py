@@ -1,0 +1,201 @@
+"""Executes a plan on Ray: annotates the blocks that are left, verifies all of them, and merges them into the table's files."""
+
+import datetime as dt
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import DataContext, ExecutionResources
+
+from pipeline.config import AnnotateConfig
+from pipeline.run.graph import graph
+from pipeline.run.metrics import Metrics
+from pipeline.run.plan import Plan
+from pipeline.run.progress import Progress
+from pipeline.run.resources import Shares, await_workers, connect_ray, share_out
+from pipeline.run.watchdog import watched
+from pipeline.stages import merge
+from pipeline.stages.dedup import Past, Reposts
+from pipeline.stages.merge import VerificationError
+from pipeline.stages.tracker import Board
+from pipeline.table.commit import part_prefix
+from pipeline.table.schema import STAGES
+from pipeline.table.stats import add, check_failures
+
+logger = logging.getLogger(__name__)
+REPEATS = 3  # of blocks whose duplicates could not be copied
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """An executed run: its files (paths within the output), counts, seconds, and the settings that it found."""
+
+    files: tuple[str, ...]
+    counts: dict[str, Any]
+    precision: str | None  # of the image tower; None where no image was read
+    timings: dict[str, float | None]
+    tuning: dict[str, Any]
+
+
+@dataclass
+class Work:
+    """The work on some blocks: `timings` in seconds, of all workers together; the rate; shares of time busy; settings found."""
+
+    timings: dict[str, float | None] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
+
+
+def execute(plan: Plan) -> RunResult:
+    """Annotate the blocks that are left, verify and merge all blocks. Where nothing is new, Ray is not started.
+
+    Raises StorageError, StalledError, VerificationError, FailuresError, and what workers raise, wrapped by Ray.
+    """
+    begun = time.perf_counter()
+    if not plan.manifest.rows:
+        logger.info("nothing new: %d images listed, all annotated before by %s", plan.manifest.listed, plan.tables.model)
+        timings = {"ray_seconds": 0.0, "annotate_seconds": 0.0, "commit_seconds": time.perf_counter() - begun}
+        precision = None if plan.config.from_embeddings else plan.config.precision
+        return RunResult((), add([], plan.tables.schemes), precision, dict(timings), {})
+    connect_ray()
+    await_workers(plan.config)
+    shares = share_out(plan.config)  # once: a GPU that joins or leaves later does not change the precision
+    ready = time.perf_counter()
+    work = annotate_blocks(plan, shares, open_dedup(plan, shares)) if plan.todo else Work()
+    annotated = time.perf_counter()
+    files = merge_blocks(plan, shares)
+    counts = add(files, plan.tables.schemes)
+    check_failures(counts, plan.config.max_failed_ratio)
+    return RunResult(
+        files=tuple(file["file"] for file in files),
+        counts=counts,
+        precision=None if plan.config.from_embeddings else _precision(plan.config, shares),
+        timings={
+            "ray_seconds": ready - begun,
+            "annotate_seconds": annotated - ready,
+            "commit_seconds": time.perf_counter() - annotated,
+            **work.timings,
+        },
+        tuning=work.tuning,
+    )
+
+
+def open_dedup(plan: Plan, shares: Shares) -> Reposts:
+    """Start the deduplication of a run: over the blocks that are done and, unless all is annotated again, over earlier runs."""
+    config = plan.config
+    if config.from_embeddings:
+        return Reposts()  # asking costs more than annotating
+    days = 0 if config.reannotate else config.reuse_days
+    return Reposts.open(
+        Past(
+            output=plan.output,
+            folder=plan.rows_folder,
+            done=tuple(sorted(set(range(plan.manifest.blocks)) - set(plan.todo))),
+            tables=plan.tables,
+            precision=_precision(config, shares),
+            tower_weights=config.public()["tower_weights"],
+            since=plan.started_at - dt.timedelta(days=days) if days else None,
+        )
+    )
+
+
+def annotate_blocks(plan: Plan, shares: Shares, reposts: Reposts) -> Work:
+    """Load, annotate and write the blocks that are left."""
+    _configure_ray_data(plan, shares)
+    board = Board.put_up()
+    seconds: Counter[str] = Counter()
+    since_first: Counter[str] = Counter()
+    tuning: dict[str, Any] = shares.public()
+    done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
+    with Progress(plan.manifest.rows, done) as progress, Metrics(plan, shares, board, progress) as metrics:
+        written = graph(plan, shares, board, reposts).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for batch in watched(written, plan.config.stall_timeout, board.stuck):
+            for row in pa.table(batch).to_pylist():
+                took = {stage: row[f"{stage}_seconds"] for stage in STAGES}
+                seconds.update(took)
+                if progress.first is None:
+                    tuning |= board.settings()
+                    logger.info(", ".join(f"{name} {value}" for name, value in tuning.items()))
+                else:
+                    since_first.update(took)
+                progress.add(row["rows"], row["ok"])
+                metrics.add(row)
+    timings: dict[str, float | None] = {f"all_{stage}_seconds": seconds[stage] for stage in STAGES}
+    timings |= {"first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}
+    if progress.rate:
+        elapsed = progress.seconds_since_first
+        timings["annotators_busy"] = min(1.0, since_first["annotate"] / (elapsed * shares.actors))
+        if not plan.config.from_embeddings:  # which has no loaders
+            timings["loaders_busy"] = min(1.0, (since_first["fetch"] + since_first["decode"]) / (elapsed * shares.loaders))
+    return Work(timings, tuning)
+
+
+def merge_blocks(plan: Plan, shares: Shares) -> list[dict[str, Any]]:
+    """Verify the blocks and merge them into the table's files, a task each. Return each file's path and counts.
+
+    A block is annotated again where the rows that its duplicates are copied from no longer exist. Its other images are annotated
+    again with it; a row that can't be read again as it was may then be missing in another block, which is why this repeats.
+    """
+    groups = merge.groups(plan.output, plan.rows_folder, plan.manifest)
+    prefix = part_prefix(plan.config.date, plan.config.run_id, plan.attempt)
+    todo = {f"{prefix}-{i:05d}.parquet": group for i, group in enumerate(groups)}
+    merged: dict[str, dict[str, Any]] = {}
+    for repeats_left in reversed(range(1 + REPEATS)):
+        merged |= _merge_files(plan, shares, todo)
+        again = sorted({number for file in merged.values() for number in file.get("again", ())})
+        if not again or not repeats_left:
+            break
+        todo = {target: todo[target] for target, file in merged.items() if "again" in file}
+        logger.info("%d blocks hold duplicates whose annotation is gone: these blocks are annotated again", len(again))
+        annotate_blocks(replace(plan, todo=tuple(again)), shares, Reposts())
+    if again:
+        raise VerificationError(f"{len(again)} blocks hold duplicates whose rows can't be copied from any other, the first {again[0]}")
+    return [merged[target] for target in sorted(merged)]
+
+
+def _configure_ray_data(plan: Plan, shares: Shares) -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # Ray's own error does not name it
+    context.target_max_block_size = None  # a block of ours stays one of Ray's
+    # Blocks that are loaded and not annotated are lost with their node or the driver: no more of them than keep everyone busy.
+    waiting = 2 * shares.loaders + 4 * shares.actors
+    block_bytes = plan.manifest.block_rows * plan.tables.crop_bytes
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting * block_bytes)
+
+
+def _precision(config: AnnotateConfig, shares: Shares) -> str:
+    """Return the image tower's precision, with auto resolved."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if shares.device == "cuda" else "fp32"
+
+
+def _merge_files(plan: Plan, shares: Shares, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
+    """Merge each group of blocks into its file; return the merger's result by path.
+
+    As many run at once as there are pairs of CPUs, since each takes some 0.4 GB of memory; none on a node without CPUs, which is a
+    head that is kept free of work.
+    """
+    merger = merge.Gatherer(plan.output, plan.rows_folder, plan.manifest, plan.tables)
+    task: Any = ray.remote(num_cpus=shares.write, scheduling_strategy="SPREAD")(lambda target, numbers: merger(target, numbers))
+    most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
+    merged: dict[str, dict[str, Any]] = {}
+    running: dict[Any, str] = {}
+    for target, numbers in todo.items():
+        running[task.remote(target, numbers)] = target
+        if len(running) == most:
+            merged |= _next(running)
+    while running:
+        merged |= _next(running)
+    return merged
+
+
+def _next(running: dict[Any, str]) -> dict[str, dict[str, Any]]:
+    """Wait for one of the running tasks; return its result by its target."""
+    (done,), _ = ray.wait(list(running))
+    return {running.pop(done): ray.get(done)}

@@ -1,0 +1,72 @@
+"""The Ray Data graph of a run: load -> annotate -> write, or re-annotate -> write from embeddings."""
+
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+
+from pipeline.images.decode import Limits
+from pipeline.images.fetch import Fetcher
+from pipeline.run.plan import Plan
+from pipeline.run.resources import Shares
+from pipeline.stages.annotate import Annotator, AnnotatorSettings
+from pipeline.stages.dedup import Reposts
+from pipeline.stages.load import Loader
+from pipeline.stages.reannotate import Reannotator
+from pipeline.stages.tracker import Board
+from pipeline.stages.write import BlockWriter
+from pipeline.table.output_folder import OutputFolder
+
+BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+
+
+def operators(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
+    """Return a run's three operators; of the annotator, the settings that an actor builds it from."""
+    config = plan.config
+    loader = Loader(
+        output=plan.output,
+        manifest=plan.manifest,
+        fetcher=Fetcher.of(config),
+        tables=plan.tables,
+        limits=Limits.of(config, plan.tables.crop_size),
+        board=board,
+        reposts=reposts,
+    )
+    settings = AnnotatorSettings(
+        model=config.model,
+        options=config.storage_options,
+        tower_weights=config.tower_weights,
+        schemes=tuple(scheme.name for scheme in plan.tables.schemes),
+        tables=plan.tables,
+        run_id=config.run_id,
+        device=shares.device,
+        precision=config.precision,
+        threads=shares.threads,
+        batch_size=config.batch_size,
+        board=board,
+    )
+    return loader, settings, BlockWriter(output=plan.output, folder=plan.rows_folder, tables=plan.tables, board=board)
+
+
+def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset:
+    """Return the operators applied to the blocks that are left. A row of the result is a block that was written."""
+    loader, settings, writer = operators(plan, shares, board, reposts)
+    # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
+    numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
+    # `map_batches` refuses GPUs without a batch size. A block is one batch whatever its rows are, and the annotator has sizes of its own.
+    in_actors: dict[str, Any] = {
+        "compute": ActorPoolStrategy(
+            min_size=shares.least_actors, max_size=shares.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+        ),
+        "num_cpus": shares.actor_cpus,
+        "num_gpus": shares.actor_gpus,
+        **BLOCK,
+    }
+    if plan.config.from_embeddings:
+        source = OutputFolder(plan.config.input, plan.config.storage_options)
+        arguments = (settings, source, plan.output, plan.manifest)
+        annotated = numbers.map_batches_internal(Reannotator, fn_constructor_args=arguments, **in_actors)
+    else:
+        loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=shares.loaders), num_cpus=shares.load, **BLOCK)
+        annotated = loaded.map_batches_internal(Annotator, fn_constructor_args=(settings,), **in_actors)
+    return annotated.map_batches(writer, num_cpus=shares.write, **BLOCK)
