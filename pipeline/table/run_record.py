@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from pipeline.errors import UserError
 from pipeline.storage.parallel import mapped
@@ -70,6 +70,11 @@ class RunRecord(BaseModel):
     timings: dict[str, float | None] = {}
     tuning: dict[str, Any] = {}
     config: dict[str, Any]
+
+    @field_validator("started_at", "finished_at")
+    @classmethod
+    def _whole_seconds(cls, time: dt.datetime | None) -> dt.datetime | None:
+        return time and time.replace(microsecond=0)
 
     @field_serializer("started_at", "finished_at")
     def _to_seconds(self, time: dt.datetime | None) -> str | None:

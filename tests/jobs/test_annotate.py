@@ -166,9 +166,9 @@ def test_json_lines_say_how_a_run_ended(job, finished, capsys, caplog, monkeypat
     said = capsys.readouterr()
     assert said.out == ""
     begun, ended, wrong = map(json.loads, said.err.splitlines())
-    assert begun["message"].startswith("run undisturbed is done already")
+    assert begun["message"].startswith("run undisturbed was committed at ")
     assert begun["run_id"] == ended["run_id"] == "undisturbed"
-    assert (ended["status"], ended["exit_code"], ended["counts"]) == ("succeeded", 0, finished.record["counts"])
+    assert (ended["status"], ended["exit_code"], ended["counts"]) == ("succeeded", 0, finished.record.counts.model_dump())
     assert (wrong["level"], wrong["logger"]) == ("ERROR", "annotate")
     assert wrong["message"].startswith("run undisturbed was begun with limit = None, not 3")
 
@@ -187,7 +187,7 @@ def test_hooks_are_told_of_both_ends(job, finished, tmp_path, capsys):
 def test_a_night_with_nothing_new_says_so_and_exits_with_zero(job, finished, capsys, tmp_path):
     shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
     assert job.run(["--input", finished.config.input, "--output", str(tmp_path), "--run-id", "second"]) == 0
-    model = finished.record["model"]
+    model = finished.record.model
     assert capsys.readouterr().out == f"nothing new: 40 images listed, all annotated before by {model}, run second\n"
 
 
@@ -208,8 +208,8 @@ def test_a_cluster_of_one_cpu_finishes_with_a_configuration_file_and_flags(start
     assert " of 40 images annotated by ugrie-tiny@" in done.stdout
     assert not (tmp_path / "wrong").exists()
     record = rows.record(output)
-    assert record["schemes"] == {"polarity3": "categorical", "valence": "ordinal"}
-    assert record["files"][0].startswith("annotations/dt=2026-01-02/part-")
+    assert record.schemes == {"polarity3": "categorical", "valence": "ordinal"}
+    assert record.files[0].startswith("annotations/dt=2026-01-02/part-")
     found = {row["image_id"]: row for row in rows.of(output, record)}
     for row in rows.of(finished.output, finished.record):
         assert found[row["image_id"]]["status"] == row["status"]

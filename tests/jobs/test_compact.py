@@ -16,7 +16,7 @@ def table(made):
     for i in range(5):
         made.commit(f"r{i}", range(10 * i, 10 * i + 5), date=f"2026-01-0{2 + i // 3}", schemes=["valence"] if i else ["polarity3"])
         if i < 4:
-            delta.add(made.output, made.options)
+            delta.add(made.folder)
     return made
 
 
@@ -57,7 +57,7 @@ def test_a_run_that_is_added_meanwhile_is_in_the_table_too(job, table, monkeypat
         opened(self, *args)
         if not self.missing() and not late:  # it is about to be compacted
             late.append(table.commit("late", range(90, 95)))
-            delta.add(table.output, {})
+            delta.add(table.folder)
 
     monkeypatch.setattr(delta.DeltaLog, "__init__", log)
     assert job.run(["--output", table.output]) == 0
@@ -68,7 +68,7 @@ def test_a_run_that_is_added_meanwhile_is_in_the_table_too(job, table, monkeypat
 
 
 def test_a_compaction_that_died_leaves_the_table_as_it_was(job, table):
-    delta.add(table.output, {})
+    delta.add(table.folder)
     folder = Path(table.output) / "annotations" / "dt=2026-01-02"
     left = folder / "part-00000-e076b2f1-5911-4575-84a1-201e8d0c9e91-c000.zstd.parquet"
     left.write_bytes(next(folder.glob("part-r0-*")).read_bytes())
@@ -83,8 +83,8 @@ def test_an_output_in_s3_is_compacted_as_well(job, s3, tmp_path):
     made = Made(f"s3://{s3.bucket}/{tmp_path.name}", s3.options)
     for run_id in ("a", "b"):
         made.commit(run_id, range(5))
-        delta.add(made.output, made.options)
-    done = delta.compact(made.output, made.options, None)
+        delta.add(made.folder)
+    done = delta.compact(made.folder, None)
     assert (done["numFilesAdded"], done["numFilesRemoved"]) == (1, 2)
     assert made.shown().equals(made.rows())
 

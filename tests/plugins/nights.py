@@ -25,11 +25,12 @@ def write_night(
     parts: int = 1,
     group_rows: int = 1000,
     **changes: Any,
-) -> dict[str, Any]:
+) -> Any:
     """Writes a run of some images, which have a row each. The larger `lean`, the more have a scheme's last labels."""
     from pipeline.config import AnnotateConfig
     from pipeline.stages.prediction_columns import scheme_column
     from pipeline.table import stats
+    from pipeline.table.run_record import RunRecord
     from pipeline.table.schema import SCHEMA_VERSION, Tables
     from ugrie.schemes.scheme import load_scheme
 
@@ -97,7 +98,7 @@ def write_night(
     record |= changes
     (output / "runs").mkdir(exist_ok=True)
     (output / "runs" / f"{run_id}.json").write_text(json.dumps(record))
-    return record
+    return RunRecord.model_validate(record)
 
 
 @pytest.fixture(scope="session")

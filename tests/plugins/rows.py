@@ -1,6 +1,5 @@
 """How tests read, compare and check what a run wrote; and the data sets beside the repository."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,16 +21,18 @@ class Rows:
     differences = staticmethod(same_labels)
     file_name = staticmethod(file_name)
 
-    def table(self, output: Path, record: dict[str, Any]) -> pa.Table:
-        return pa.concat_tables(pq.read_table(output / name, partitioning=None) for name in record["files"])
+    def table(self, output: Path, record: Any) -> pa.Table:
+        return pa.concat_tables(pq.read_table(output / name, partitioning=None) for name in record.files)
 
-    def of(self, output: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    def of(self, output: Path, record: Any) -> list[dict[str, Any]]:
         return self.table(output, record).to_pylist()
 
-    def record(self, output: Path) -> dict[str, Any]:
+    def record(self, output: Path) -> Any:
         """The record of the one run that is in an output."""
+        from pipeline.table.run_record import RunRecord
+
         (path,) = (output / "runs").glob("*.json")
-        return json.loads(path.read_text())
+        return RunRecord.from_json(path.read_bytes(), str(path))
 
 
 @pytest.fixture(scope="session")

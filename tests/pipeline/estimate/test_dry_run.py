@@ -153,7 +153,7 @@ def annotated(corpus, tmp_path):
         "schema_version": SCHEMA_VERSION,
         "model": tables.model,
         "date": "2026-01-02",
-        "finished_at": "2026-01-02T03:00",
+        "finished_at": "2026-01-02T03:00:00+00:00",
     }
     record |= {"schemes": {scheme.name: scheme.kind for scheme in tables.schemes}, "counts": {"rows": 40}}
     record |= {"files": ["part.parquet"], "config": {}}

@@ -76,7 +76,7 @@ def test_what_earlier_nights_annotated_and_copied_is_counted(found, corpus, tmp_
         "schema_version": SCHEMA_VERSION,
         "model": tables_of(config).model,
         "date": "2026-01-02",
-        "finished_at": "2026-01-02T03:00",
+        "finished_at": "2026-01-02T03:00:00+00:00",
         "schemes": dict.fromkeys(("polarity3", "polarity2", "valence", "arousal"), "ordinal"),
         "counts": {"rows": 10, "reposts": {"run": 1, "earlier": 2}},
         "files": ["part.parquet"],

@@ -14,7 +14,7 @@ from pipeline.inputs import embeddings as embedded
 from pipeline.inputs.embeddings import embedded_items, embeddings_of, read_embedded
 from pipeline.inputs.manifest import write_manifest
 from pipeline.run.plan import prepare
-from pipeline.storage.filesystem import connect
+from pipeline.table.output_folder import OutputFolder
 
 
 @pytest.fixture(scope="module")
@@ -92,25 +92,25 @@ def test_of_an_image_the_newest_row_is_the_first(output, kept):
 
 def test_a_file_that_is_gone_is_the_users_error(output, kept):
     next(output.glob("annotations/dt=2026-01-01/*.parquet")).unlink()
-    with pytest.raises(UserError, match="and a run's record lists it: restore it, or remove the record"):
+    with pytest.raises(UserError, match="and a run record lists it: restore it, or remove the record"):
         list(embedded_items(str(output), kept[1], {}))
 
 
 @pytest.fixture
 def manifest(output, kept, tmp_path):
-    """A manifest of all of them in blocks of 20, and its file system."""
-    fs, root = connect(str(tmp_path / "work"), {})
-    return write_manifest(fs, root, embedded_items(str(output), kept[1], {}), 20), fs
+    """A manifest of all of them in blocks of 20, and the output that it lies in."""
+    work = OutputFolder(str(tmp_path / "work"), {})
+    return write_manifest(work, "manifest", embedded_items(str(output), kept[1], {}), 20), work
 
 
 def test_a_blocks_rows_are_read_in_their_order(output, manifest):
-    blocks, fs = manifest
+    blocks, work = manifest
     (file,) = output.glob("annotations/dt=2026-01-01/*.parquet")
     table = pq.read_table(file, partitioning=None)
     pq.write_table(table, file, row_group_size=7)  # a block's rows lie in several groups
     by_id = {row["image_id"]: row for row in table.to_pylist()}
-    listed = blocks.read(fs, 1)
-    rows = read_embedded(fs, listed)
+    listed = blocks.read(work, 1)
+    rows = read_embedded(work.fs, listed)
     assert rows["image_id"].equals(listed["image_id"])
     for row in rows.to_pylist():
         assert row == {name: by_id[row["image_id"]][name] for name in embedded.IMAGE}
@@ -120,14 +120,14 @@ def test_a_blocks_rows_are_read_in_their_order(output, manifest):
 
 
 def test_images_have_the_ids_that_they_had(manifest, output, kept):
-    blocks, fs = manifest
-    listed = pa.concat_tables([blocks.read(fs, i) for i in range(blocks.blocks)])
+    blocks, work = manifest
+    listed = pa.concat_tables([blocks.read(work, i) for i in range(blocks.blocks)])
     assert listed["image_id"].to_pylist() == [item.image_id for item in embedded_items(str(output), kept[1], {})]
 
 
 @pytest.mark.parametrize("lost", ["the file", "its rows", "their order"])
 def test_a_file_that_was_changed_meanwhile_ends_the_run(output, manifest, lost):
-    blocks, fs = manifest
+    blocks, work = manifest
     (file,) = output.glob("annotations/dt=2026-01-01/*.parquet")
     table = pq.read_table(file, partitioning=None)
     if lost == "the file":
@@ -135,4 +135,4 @@ def test_a_file_that_was_changed_meanwhile_ends_the_run(output, manifest, lost):
     else:
         pq.write_table(table.slice(0, 5) if lost == "its rows" else table.take(list(reversed(range(40)))), file)
     with pytest.raises(StorageError, match=r"restore it; the same --run-id goes on"):
-        read_embedded(fs, blocks.read(fs, 0))
+        read_embedded(work.fs, blocks.read(work, 0))

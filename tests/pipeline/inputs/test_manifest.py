@@ -2,7 +2,6 @@
 
 from itertools import count
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.inputs import manifest
 from pipeline.inputs.manifest import Seen, image_id, write_manifest
 from pipeline.inputs.source import Item, _uris
-from pipeline.storage.filesystem import connect
+from pipeline.table.output_folder import OutputFolder
 
 
 def some(count):
@@ -23,12 +22,12 @@ def some(count):
 
 
 @pytest.fixture
-def fs():
-    return fsspec.filesystem("file")
+def output(tmp_path):
+    return OutputFolder(str(tmp_path), {})
 
 
-def read_all(written, fs):
-    return pa.concat_tables(written.read(fs, block) for block in range(written.blocks))
+def read_all(written, output):
+    return pa.concat_tables(written.read(output, block) for block in range(written.blocks))
 
 
 def test_an_id_stays_the_same_for_ever():
@@ -44,21 +43,21 @@ def test_an_id_is_an_int64():
     pa.array(ids, pa.int64())
 
 
-def test_a_link_that_is_signed_anew_keeps_its_id_and_is_in_once_with_what_fetches_it(tmp_path, fs):
+def test_a_link_that_is_signed_anew_keeps_its_id_and_is_in_once_with_what_fetches_it(tmp_path, output):
     links = [f"https://host/a.jpg?size={size}&X-Amz-Signature={night}" for size in (1, 2) for night in ("mon", "tue")]
-    found = list(_uris(pa.array(links), "list.csv", fs))
+    found = list(_uris(pa.array(links), "list.csv", output.fs))
     ids = [image_id(item) for item in found]
     assert ids[0] == ids[1] != ids[2] == ids[3]
-    rows = read_all(write_manifest(fs, str(tmp_path), found), fs).to_pylist()
+    rows = read_all(write_manifest(output, "m", found), output).to_pylist()
     assert [(row["uri"], row["link"]) for row in rows] == [("https://host/a.jpg?size=1", links[0]), ("https://host/a.jpg?size=2", links[2])]
 
 
 def test_a_manifest_is_read_through_faults(s3, failing):
-    folder = f"{s3.bucket}/manifest"
-    written = write_manifest(s3.fs, folder, some(500), 50)
+    uri = f"s3://{s3.bucket}/manifest"
+    written = write_manifest(OutputFolder(uri, s3.options), "m", some(500), 50)
     with failing(fraction=0.3, kinds=("slow_down", "internal_error", "reset", "short_length", "body_cut"), most=2) as (proxy, server):
-        failing_fs, _ = connect(f"s3://{folder}", server.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}})
-        assert read_all(written, failing_fs).column("uri").to_pylist() == [item.uri for item in some(500)]
+        failing_output = OutputFolder(uri, server.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}})
+        assert read_all(written, failing_output).column("uri").to_pylist() == [item.uri for item in some(500)]
     assert proxy.failed.total() > 0
 
 
@@ -73,88 +72,88 @@ def test_another_uri_or_another_version_has_another_id_and_nothing_else_counts()
 @pytest.mark.parametrize(
     ("images", "block_rows", "expected"), [(1, None, 16), (16, None, 16), (300, None, 19), (5000, None, 256), (10, 3, 3), (10, 100, 100)]
 )
-def test_blocks_are_of_256_images_or_fewer_in_small_runs_or_as_asked(tmp_path, fs, images, block_rows, expected):
-    written = write_manifest(fs, str(tmp_path / "m"), some(images), block_rows)
+def test_blocks_are_of_256_images_or_fewer_in_small_runs_or_as_asked(tmp_path, output, images, block_rows, expected):
+    written = write_manifest(output, "m", some(images), block_rows)
     assert (written.rows, written.block_rows) == (images, expected)
     assert written.blocks == -(-images // expected)
     assert sum(written.rows_of(block) for block in range(written.blocks)) == images
 
 
-def test_reading_a_block_gives_exactly_its_images(tmp_path, fs):
+def test_reading_a_block_gives_exactly_its_images(tmp_path, output):
     images = some(10)
-    written = write_manifest(fs, str(tmp_path), images, block_rows=4)
+    written = write_manifest(output, "m", images, block_rows=4)
     for block, expected in enumerate((images[:4], images[4:8], images[8:])):
-        table = written.read(fs, block)
+        table = written.read(output, block)
         assert table.schema.equals(manifest.SCHEMA)
         assert len(table) == written.rows_of(block)
         assert table.to_pylist() == [{**item._asdict(), "image_id": image_id(item)} for item in expected]
 
 
-def test_a_long_manifest_is_several_files(tmp_path, fs):
+def test_a_long_manifest_is_several_files(tmp_path, output):
     images = some(2 * manifest.BLOCKS_PER_FILE + 5)
-    written = write_manifest(fs, str(tmp_path), images, block_rows=1)
-    assert [pq.ParquetFile(path).num_row_groups for path in sorted(tmp_path.iterdir())] == [manifest.BLOCKS_PER_FILE] * 2 + [5]
-    assert read_all(written, fs).column("uri").to_pylist() == [item.uri for item in images]
+    written = write_manifest(output, "m", images, block_rows=1)
+    assert [pq.ParquetFile(path).num_row_groups for path in sorted((tmp_path / "m").iterdir())] == [manifest.BLOCKS_PER_FILE] * 2 + [5]
+    assert read_all(written, output).column("uri").to_pylist() == [item.uri for item in images]
 
 
-def test_an_image_that_is_named_twice_is_in_once(tmp_path, fs):
-    written = write_manifest(fs, str(tmp_path), some(5) + some(5) + [Item("s3://bucket/0.jpg", 0, "v2")], block_rows=4)
-    assert [(row["uri"], row["version"]) for row in read_all(written, fs).to_pylist()] == [
+def test_an_image_that_is_named_twice_is_in_once(tmp_path, output):
+    written = write_manifest(output, "m", some(5) + some(5) + [Item("s3://bucket/0.jpg", 0, "v2")], block_rows=4)
+    assert [(row["uri"], row["version"]) for row in read_all(written, output).to_pylist()] == [
         *((f"s3://bucket/{i}.jpg", "v1") for i in range(5)),
         ("s3://bucket/0.jpg", "v2"),
     ]
     assert written.rows == 6
 
 
-def test_two_images_that_share_an_id_are_refused(tmp_path, fs, monkeypatch):
+def test_two_images_that_share_an_id_are_refused(tmp_path, output, monkeypatch):
     monkeypatch.setattr(manifest.xxhash, "xxh64_intdigest", lambda data: 7)
     with pytest.raises(UserError, match=r"s3://bucket/1.jpg has the same image_id as another image \(7\)"):
-        write_manifest(fs, str(tmp_path), some(2))
+        write_manifest(output, "m", some(2))
     monkeypatch.setattr(manifest, "BATCH", 1)
     with pytest.raises(UserError, match=r"s3://bucket/1.jpg has the same image_id as another image \(7\)"):
-        write_manifest(fs, str(tmp_path), some(2))
+        write_manifest(output, "m", some(2))
 
 
-def test_images_that_are_known_are_left_out_and_counted(tmp_path, fs):
+def test_images_that_are_known_are_left_out_and_counted(tmp_path, output):
     known = np.sort([image_id(item) for item in some(100)[::3]])
-    written = write_manifest(fs, str(tmp_path), some(100) + some(10), 30, known)
-    assert read_all(written, fs).column("uri").to_pylist() == [item.uri for i, item in enumerate(some(100)) if i % 3]
+    written = write_manifest(output, "m", some(100) + some(10), 30, known)
+    assert read_all(written, output).column("uri").to_pylist() == [item.uri for i, item in enumerate(some(100)) if i % 3]
     assert (written.rows, written.listed, written.known) == (66, 100, 34)
 
 
 @pytest.mark.parametrize(("limit", "last"), [(1, 1), (2, 2), (66, 98), (67, 99), (1000, 99)])
-def test_what_comes_after_the_first_new_images_that_are_wanted_is_not_listed(tmp_path, fs, limit, last):
+def test_what_comes_after_the_first_new_images_that_are_wanted_is_not_listed(tmp_path, output, limit, last):
     known = np.sort([image_id(item) for item in some(100)[::3]])
-    written = write_manifest(fs, str(tmp_path), some(100), 30, known, limit)
+    written = write_manifest(output, "m", some(100), 30, known, limit)
     images = [i for i in range(last + 1) if i % 3]
-    assert [row["uri"] for row in read_all(written, fs).to_pylist()] == [f"s3://bucket/{i}.jpg" for i in images]
+    assert [row["uri"] for row in read_all(written, output).to_pylist()] == [f"s3://bucket/{i}.jpg" for i in images]
     assert (written.rows, written.listed, written.known) == (len(images), last + 1, last + 1 - len(images))
 
 
-def test_a_limit_ends_the_listing(tmp_path, fs):
+def test_a_limit_ends_the_listing(tmp_path, output):
     taken = []
     endless = (taken.append(i) or Item(f"s3://bucket/{i}.jpg") for i in count())
-    assert write_manifest(fs, str(tmp_path), endless, limit=3).rows == 3
+    assert write_manifest(output, "m", endless, limit=3).rows == 3
     assert len(taken) <= 1024
 
 
-def test_where_all_images_are_known_nothing_is_written(tmp_path, fs):
+def test_where_all_images_are_known_nothing_is_written(tmp_path, output):
     known = np.sort([image_id(item) for item in some(5)])
-    written = write_manifest(fs, str(tmp_path / "m"), some(5), known=known)
+    written = write_manifest(output, "m", some(5), known=known)
     assert (written.rows, written.blocks, written.listed, written.known) == (0, 0, 5, 5)
     assert not (tmp_path / "m").exists()
 
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=40), max_size=12), st.sets(st.integers(0, 60)))
 def test_however_often_and_wherever_images_are_repeated_each_new_one_is_in_once(batches, known):
-    fs = fsspec.filesystem("memory")
+    output = OutputFolder("memory://manifest-test", {})
     images = some(61)
     named = [images[i] for batch in batches for i in batch]
     ids = np.sort(np.array([image_id(images[i]) for i in known], np.int64))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(manifest, "BATCH", 16)
-        written = write_manifest(fs, "/manifest-test/any", named, 4, ids)
-    rows = read_all(written, fs).to_pylist() if written.rows else []
+        written = write_manifest(output, "any", named, 4, ids)
+    rows = read_all(written, output).to_pylist() if written.rows else []
     assert [row["uri"] for row in rows] == [item.uri for item in dict.fromkeys(named) if images.index(item) not in known]
     assert (written.listed, written.listed - written.known) == (len(set(named)), len(rows))
 
@@ -170,6 +169,6 @@ def test_what_is_remembered_of_an_image_is_sixteen_bytes():
 
 
 def test_the_manifest_can_lie_elsewhere():
-    fs = fsspec.filesystem("memory")
-    written = write_manifest(fs, "/manifest-test/m", some(3), 2)
-    assert written.read(fs, 1).column("uri").to_pylist() == ["s3://bucket/2.jpg"]
+    output = OutputFolder("memory://manifest-test", {})
+    written = write_manifest(output, "m", some(3), 2)
+    assert written.read(output, 1).column("uri").to_pylist() == ["s3://bucket/2.jpg"]

@@ -6,10 +6,12 @@ from scipy import stats
 
 from pipeline.report import drift
 from pipeline.report.drift import Change, by_night, chance, changes, distances, holm, tally, total_variation
+from pipeline.table.run_record import RunRecord
 
 
 def night(date, schemes, status=None):
-    return {"date": date, "counts": {"labels": schemes, "status": status or {"ok": 10}}}
+    about = {"run_id": "r", "model": "m", "date": date, "finished_at": f"{date}T00:00:00+00:00", "schemes": {}, "files": [], "config": {}}
+    return RunRecord.model_validate(about | {"counts": {"labels": schemes, "status": status or {"ok": 10}}})
 
 
 def drawn(rng, shares, count):

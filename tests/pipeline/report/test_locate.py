@@ -1,15 +1,15 @@
-"""Where the images of a committed run are, once its manifest is gone; with it, see test_gallery.py."""
+"""Where the images of a committed run are, once its manifest is gone; with it, see test_thumbnails.py."""
 
-import fsspec
 import pytest
 
 from pipeline.errors import ImageError
 from pipeline.report.highlights import Pick
 from pipeline.report.locate import places
+from pipeline.table.output_folder import OutputFolder
 
 
 def place(uri, source, folder):
-    (found,) = places(fsspec.filesystem("file"), str(folder), "r", source, [Pick(0.0, "", uri, "", 0, 0)])
+    (found,) = places(OutputFolder(str(folder), {}), "r", source, [Pick(0.0, "", uri, "", 0, 0)])
     return found
 
 

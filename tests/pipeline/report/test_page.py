@@ -6,11 +6,11 @@ import hashlib
 import logging
 import re
 
-import fsspec
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.report.page import beside, write
+from pipeline.report.page import write, write_beside
+from pipeline.table.output_folder import OutputFolder
 
 ALERT = "<script>alert(1)</script>"
 BREAK = '"><img src=x onerror=alert(1)>'
@@ -49,7 +49,7 @@ def output(tmp_path):
 @pytest.fixture
 def page_of(output, read_page):
     def write_and_read(**asked):
-        to = write(str(output), {}, **asked)
+        to = write(OutputFolder(str(output), {}), **asked)
         assert to.startswith(str(output)), to
         return read_page((output / to.removeprefix(f"{output}/")).read_text())
 
@@ -71,7 +71,7 @@ def test_it_says_what_ran_what_failed_and_what_the_images_evoke(page_of, output,
     assert "annotating 1 min 50 s" in page.said
     assert "missing 3 20.0" in page.said
     assert "there is no such object (3 images) s3://b/gone.jpg" in page.said
-    for scheme, labels in record["counts"]["labels"].items():
+    for scheme, labels in record.counts.labels.items():
         for label, count in labels.items():
             assert f"{label} {count} {100 * count / 12:.1f}" in page.said, scheme
     assert "How sure the model is, in all 15 rows " in page.said
@@ -146,7 +146,7 @@ def test_a_run_of_which_no_rate_is_known_has_a_page(page_of, output, night):
 
 def test_where_the_rows_are_gone_the_page_is_of_the_record(page_of, output, night):
     record = night(output, "2026-01-02", many(50))
-    (output / record["files"][0]).unlink()
+    (output / record.files[0]).unlink()
     page = page_of()
     assert "The rows themselves can’t be read (FileNotFoundError" in page.said
     assert "50 images annotated" in page.said
@@ -201,14 +201,13 @@ def test_every_table_has_a_caption_and_every_header_a_scope(page_of, output, nig
 
 
 def test_a_run_s_page_is_written_beside_its_record_once(output, night, photos):
-    fs = fsspec.filesystem("file")
     record = night(output, "2026-01-02", photos)
-    config = AnnotateConfig.model_validate(record["config"])
-    beside(config, fs, str(output), record)
+    config = AnnotateConfig.model_validate(record.config)
+    write_beside(config, OutputFolder(str(output), {}), record)
     path = output / "runs" / "night-2026-01-02.html"
     assert path.read_text().startswith("<!DOCTYPE html>")
     path.write_text("mine")
-    beside(config, fs, str(output), record)
+    write_beside(config, OutputFolder(str(output), {}), record)
     assert path.read_text() == "mine"
 
 
@@ -216,6 +215,6 @@ def test_a_page_that_fails_is_a_warning(output, night, photos, caplog):
     record = night(output, "2026-01-02", photos)
     (output / "runs" / "broken.json").write_text("{")
     with caplog.at_level(logging.WARNING):
-        beside(AnnotateConfig.model_validate(record["config"]), fsspec.filesystem("file"), str(output), record)
+        write_beside(AnnotateConfig.model_validate(record.config), OutputFolder(str(output), {}), record)
     assert re.search(r"run night-2026-01-02 is committed, but its page could not be written \(UserError: .*broken\.json", caplog.text)
     assert not (output / "runs" / "night-2026-01-02.html").exists()

@@ -6,17 +6,20 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.report.run_selection import chosen, earlier, name
+from pipeline.table.run_record import RunRecord
 
 
 def run(date, hour=1, model="m", rows=5):
-    return {"run_id": f"{date}-{hour}", "date": date, "finished_at": f"{date}T{hour:02}", "model": model, "counts": {"rows": rows}}
+    finished_at = f"{date}T{hour:02}:00:00+00:00"
+    about = {"run_id": f"{date}-{hour}", "date": date, "finished_at": finished_at, "model": model, "counts": {"rows": rows}}
+    return RunRecord.model_validate(about | {"schemes": {}, "files": [], "config": {}})
 
 
 RUNS = [run("2026-01-03"), run("2026-01-01"), run("2026-01-02", 2), run("2026-01-02", 1, "other"), run("2026-01-02", 5)]
 
 
 def ids(records):
-    return [record["run_id"] for record in records]
+    return [record.run_id for record in records]
 
 
 def test_the_newest_run_unless_one_is_named():
@@ -38,7 +41,7 @@ def test_of_some_dates_the_runs_of_the_newest_one_s_model():
             ("2026-01-02-3", None, None),
             r"no committed run 2026-01-02-3 \(did you mean '2026-01-02-\d'\?\); the newest is 2026-01-03-1",
         ),
-        (RUNS, ("2026-01-02-2", dt.date(2026, 1, 1), None), "leave --since and --until out"),
+        (RUNS, ("2026-01-02-2", dt.date(2026, 1, 1), None), "leave out --since and --until"),
         (RUNS, (None, dt.date(2026, 1, 3), dt.date(2026, 1, 2)), "--since 2026-01-03 is after --until 2026-01-02"),
         (RUNS, (None, dt.date(2026, 2, 1), None), "no run of these dates; its runs are of 2026-01-01 to 2026-01-03"),
     ],

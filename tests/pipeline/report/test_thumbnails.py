@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +15,8 @@ from pipeline.inputs.manifest import write_manifest
 from pipeline.inputs.source import items
 from pipeline.report.highlights import Pick
 from pipeline.report.thumbnails import SIZE, pictures, settings_of
-
-LOCAL = fsspec.filesystem("file")
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord
 
 
 def pick(uri, data, row=0):
@@ -30,7 +29,7 @@ def shown(tmp_path):
 
     def show(picks, source=tmp_path, **settings):
         config = AnnotateConfig(input=str(source), output=str(tmp_path / "out"), run_id="r", **settings)
-        found = pictures(LOCAL, str(tmp_path / "out"), config, picks)
+        found = pictures(OutputFolder(str(tmp_path / "out"), {}), config, picks)
         return [found[each.content_hash] for each in picks]
 
     return show
@@ -82,7 +81,9 @@ def test_while_the_manifest_is_there_an_image_in_a_tar_is_found_by_its_place(sho
     data = {f"{i}.jpg": images.jpeg(i) for i in range(5)}
     tar(tmp_path / "shard.tar", data)
     work = tmp_path / "out" / "_work" / "r"
-    manifest = write_manifest(LOCAL, str(work / "m"), items(str(tmp_path / "shard.tar"), "uri", {}), block_rows=2)
+    manifest = write_manifest(
+        OutputFolder(str(tmp_path / "out"), {}), "_work/r/m", items(str(tmp_path / "shard.tar"), "uri", {}), block_rows=2
+    )
     settled = {"manifest": "m", "rows": manifest.rows, "block_rows": 2, "listed": 5, "known": 0}
     (work / "plan.json").write_text(json.dumps(settled))
     picks = [pick(f"file://{tmp_path}/shard.tar!/{i}.jpg", data[f"{i}.jpg"], row=i) for i in (4, 1)]
@@ -91,9 +92,10 @@ def test_while_the_manifest_is_there_an_image_in_a_tar_is_found_by_its_place(sho
 
 def test_settings_of_another_version_are_read_as_far_as_they_are_known(shown):
     config = AnnotateConfig(input="in", output="elsewhere").public()
-    found = settings_of({"config": config | {"a_setting_to_come": 1}}, "s3://out", {"key": "k"})
+    output = OutputFolder("s3://out", {"key": "k"})
+    about = {"run_id": "r", "model": "m", "date": "2026-01-02", "finished_at": "2026-01-02T00:00Z", "files": ()}
+    record = RunRecord.model_validate(about | {"schemes": {}, "counts": {}, "config": config})
+    found = settings_of(record.model_copy(update={"config": config | {"a_setting_to_come": 1}}), output)
     assert (found.input, found.output, found.storage_options) == ("in", "s3://out", {"key": "k"})
-    assert settings_of({"config": config | {"max_bytes": "many"}}, "s3://out", {}) is None
-    assert (
-        pictures(LOCAL, "out", None, [pick("u", b"")])[pick("u", b"").content_hash].problem == "the run's settings are of another version"
-    )
+    assert settings_of(record.model_copy(update={"config": config | {"max_bytes": "many"}}), output) is None
+    assert pictures(output, None, [pick("u", b"")])[pick("u", b"").content_hash].problem == "the run's settings are of another version"

@@ -17,6 +17,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import RunError, UserError
 from pipeline.run import hooks
 from pipeline.run.hooks import Hook, with_hooks
+from pipeline.table.run_record import RunRecord
 
 RECORD = {
     "run_id": "r",
@@ -25,7 +26,9 @@ RECORD = {
     "started_at": "2026-01-02T00:00:00+00:00",
     "finished_at": "2026-01-02T01:00:00+00:00",
     "input": "in",
-    "counts": {"listed": 40, "known": 40, "rows": 0, "status": {}},
+    "schemes": {},
+    "counts": {"listed": 40, "known": 40, "rows": 0, "status": {}, "reposts": {"run": 0, "earlier": 0}, "labels": {}},
+    "files": [],
     "timings": {"plan_seconds": 1.5},
     "config": {"device": "cpu"},
 }
@@ -89,7 +92,7 @@ def config(**settings):
 
 
 def done(_):
-    return RECORD
+    return RunRecord.model_validate(RECORD)
 
 
 def raises(error):
@@ -103,7 +106,7 @@ def raises(error):
 
 
 def test_a_command_is_told_of_a_success(told):
-    assert with_hooks(config(on_success=told.command), done) == RECORD
+    assert with_hooks(config(on_success=told.command), done) == done(None)
     (note,) = told.notes()
     assert note["arguments"] == ["with a space; echo $HOME"], "there is no shell"
     assert (note["UGRIE_RUN_ID"], note["UGRIE_STATUS"], note["UGRIE_MESSAGE"]) == ("r", "succeeded", SAID)
@@ -178,7 +181,7 @@ def test_no_secret_is_told(told):
 
 def test_a_command_that_fails_is_tried_three_times_and_hurts_nothing(tmp_path, caplog):
     command = shlex.join(["sh", "-c", f"echo tried >> {tmp_path}/tries; echo token=hunter2 the door is shut >&2; exit 3"])
-    assert with_hooks(config(on_success=command), done) == RECORD
+    assert with_hooks(config(on_success=command), done) == done(None)
     assert (tmp_path / "tries").read_text() == "tried\n" * 3
     assert "on_success could not be told, after 3 tries: sh exits with 3: token=… the door is shut" in caplog.text
     assert "hunter2" not in caplog.text
@@ -194,7 +197,7 @@ def test_an_address_that_fails_twice_is_told_at_the_third_try(address, caplog):
 @pytest.mark.parametrize("code", [404, 302, 307])
 def test_an_address_that_refuses_or_leads_elsewhere_is_a_warning_without_its_secret_path(address, caplog, code):
     address.answers += [code] * 3
-    assert with_hooks(config(on_success=address.url), done) == RECORD
+    assert with_hooks(config(on_success=address.url), done) == done(None)
     assert f"on_success could not be told, after 3 tries: http://127.0.0.1 answers {code}" in caplog.text
     assert "hunter2" not in caplog.text
     assert [path for path, _, _ in address.got] == ["/services/hunter2"] * 3

@@ -17,6 +17,7 @@ from pipeline.run.metrics import METRICS, NOT_BEGUN, Metrics, tell_success
 from pipeline.run.progress import Progress
 from pipeline.run.resources import Shares
 from pipeline.stages.tracker import Board
+from pipeline.table.run_record import RunRecord
 
 SHARES = Shares("cpu", actors=2, least_actors=2, actor_cpus=1, actor_gpus=0, threads=None, loaders=3, load=1, write=0.25)
 WRITTEN = {"block": 0, "rows": 9, "ok": 7, "status": [("ok", 5), ("repost", 2), ("missing", 2)]}
@@ -157,7 +158,8 @@ def test_that_a_success_can_not_be_told_is_a_warning(heard, monkeypatch, caplog)
 
 
 def record(model="m@1"):
-    return {"run_id": "r", "model": model, "finished_at": "2026-01-02T00:00:00+00:00", "timings": {"commit_seconds": 2.5}}
+    about = {"run_id": "r", "model": model, "date": "2026-01-02", "finished_at": "2026-01-02T00:00:00+00:00"}
+    return RunRecord.model_validate(about | {"timings": {"commit_seconds": 2.5}, "schemes": {}, "counts": {}, "files": (), "config": {}})
 
 
 def scraped(model):

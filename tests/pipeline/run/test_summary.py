@@ -6,11 +6,12 @@ import duckdb
 import pytest
 
 from pipeline.run.summary import summary
+from pipeline.table.run_record import RunRecord
 
 
 def record(**changes):
     labels = {"polarity2": {"negative": 1, "positive": 3}, "valence": {"bad": 0, "good": 4}}
-    return {
+    about = {
         "run_id": "r",
         "model": "ugrie-tiny@123",
         "date": "2026-01-02",
@@ -18,7 +19,10 @@ def record(**changes):
         "schemes": {"polarity2": "categorical", "valence": "ordinal"},
         "counts": {"rows": 5, "status": {"ok": 4, "corrupt": 1}, "labels": labels},
         "timings": {"plan_seconds": 1, "ray_seconds": 2, "annotate_seconds": 60, "commit_seconds": 1, "images_per_second": 2.5},
-    } | changes
+        "finished_at": "2026-01-02T03:00:00+00:00",
+        "config": {},
+    }
+    return RunRecord.model_validate(about | changes)
 
 
 def test_it_says_what_came_out_and_where_it_is():
@@ -34,7 +38,7 @@ def test_it_says_what_came_out_and_where_it_is():
 
 
 def test_it_says_how_busy_the_workers_were_where_that_is_known():
-    timings = record()["timings"] | {"annotators_busy": 0.973, "loaders_busy": 0.4}
+    timings = record().timings | {"annotators_busy": 0.973, "loaders_busy": 0.4}
     assert "2.5 images/s while annotating (annotators busy 97%, loaders busy 40%); " in summary(record(timings=timings), "out")
 
 
@@ -44,7 +48,7 @@ def test_images_that_were_posted_before_are_counted_where_there_are_any():
         ({"run": 0, "earlier": 0}, None),
         ({"run": 1200, "earlier": 1}, "1,201 have .*: 1,200 of this run, 1 of earlier"),
     ):
-        text = summary(record(counts=record()["counts"] | {"reposts": reposts}), "out")
+        text = summary(record(counts=record().counts.model_dump() | {"reposts": reposts}), "out")
         assert re.search(said, text) if said else "bytes of another" not in text
 
 
@@ -55,7 +59,7 @@ def test_where_nothing_was_new_it_says_so():
 
 def test_a_run_without_a_single_good_image_has_a_summary_too():
     labels = {"polarity2": {"negative": 0, "positive": 0}, "valence": {"bad": 0, "good": 0}}
-    timings = record()["timings"] | {"images_per_second": None}
+    timings = record().timings | {"images_per_second": None}
     text = summary(record(counts={"rows": 2, "status": {"missing": 2}, "labels": labels}, timings=timings), "out")
     assert re.search(r"missing +2 +100.0% ", text)
     assert "images/s" not in text
@@ -65,6 +69,6 @@ def test_a_run_without_a_single_good_image_has_a_summary_too():
 def test_the_query_it_proposes_works(finished):
     (query,) = re.findall(r"SQL     (.*)$", summary(finished.record, str(finished.output)))
     found = dict(duckdb.sql(query).fetchall())
-    first = next(iter(finished.record["counts"]["labels"]))
-    given = {label: count for label, count in finished.record["counts"]["labels"][first].items() if count}
+    first = next(iter(finished.record.counts.labels))
+    given = {label: count for label, count in finished.record.counts.labels[first].items() if count}
     assert {label: count for label, count in found.items() if label is not None} == given

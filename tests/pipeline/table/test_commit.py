@@ -1,23 +1,25 @@
 """A run's record, and what is removed once it is there."""
 
-import json
-
 import pytest
 
-from pipeline.storage.filesystem import connect
 from pipeline.table import commit
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord
+
+
+def record_of(run_id, **parts):
+    about = {"run_id": run_id, "model": "m@1", "date": "2026-01-02", "finished_at": "2026-01-02T03:00:00+00:00", "schemes": {}}
+    return RunRecord.model_validate(about | {"counts": {}, "files": (), "config": {}} | parts)
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_the_record_is_json_under_its_runs_name(tmp_path, kind):
-    fs, root = connect(str(tmp_path) if kind == "local" else "memory://commit-test", {})
-    record = {"run_id": "r-1", "input": "s3://bucket/é"}
-    assert commit.write_record(fs, root, record) == record
-    path = f"{root}/runs/r-1.json"
-    assert json.loads(fs.cat_file(path)) == record
-    assert "é".encode() in fs.cat_file(path)
-    assert commit.write_record(fs, root, record | {"input": "another driver's"}) == record
-    assert json.loads(fs.cat_file(path)) == record
+    output = OutputFolder(str(tmp_path) if kind == "local" else "memory://commit-test", {})
+    record = record_of("r-1", input="s3://bucket/é")
+    assert commit.commit(output, record) == record
+    assert output.read("runs/r-1.json") == record.to_json()
+    assert commit.commit(output, record.model_copy(update={"input": "another driver's"})) == record
+    assert output.read("runs/r-1.json") == record.to_json()
 
 
 def test_a_file_of_the_table_names_its_run():
@@ -37,7 +39,7 @@ def test_a_file_of_the_table_names_its_run():
 
 
 def test_what_a_committed_run_left_is_removed_and_nothing_else(tmp_path):
-    fs, root = connect(str(tmp_path), {})
+    output = OutputFolder(str(tmp_path), {})
     folder = "annotations/dt=2026-01-02"
     kept = [
         f"{folder}/part-r-aaaaaaaa-00000.parquet",
@@ -54,15 +56,14 @@ def test_what_a_committed_run_left_is_removed_and_nothing_else(tmp_path):
         "_work/r/rows/block-00000000.parquet",
     ]
     for name in kept + gone:
-        fs.makedirs(fs._parent(f"{root}/{name}"), exist_ok=True)
-        fs.pipe_file(f"{root}/{name}", b"x")
-    commit.tidy(fs, root, {"run_id": "r", "date": "2026-01-02", "files": kept[:1]})
-    assert sorted(name.removeprefix(f"{root}/") for name in fs.find(root)) == sorted(kept)
+        output.write(name, b"x")
+    commit.tidy(output, record_of("r", files=kept[:1]))
+    assert sorted(output.find()) == sorted(kept)
 
 
 def test_a_run_stays_committed_where_what_it_left_cannot_be_removed(tmp_path, monkeypatch, caplog):
-    fs, root = connect(str(tmp_path), {})
-    fs.makedirs(f"{root}/_work/r")
-    monkeypatch.setattr(type(fs), "rm", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no")))
-    commit.tidy(fs, root, {"run_id": "r", "date": "2026-01-02", "files": []})
-    assert "jobs/clean.py does" in caplog.text
+    output = OutputFolder(str(tmp_path), {})
+    output.fs.makedirs(output.absolute("_work/r"))
+    monkeypatch.setattr(type(output.fs), "rm", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no")))
+    commit.tidy(output, record_of("r"))
+    assert "run jobs/clean.py" in caplog.text

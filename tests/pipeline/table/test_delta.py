@@ -22,6 +22,7 @@ from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import annotated, prepare
 from pipeline.table import commit, delta, delta_log
 from pipeline.table.delta_storage import storage_options
+from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
 from pipeline.table.schema import Tables
 from pipeline.table.vacuum import leftovers, remove
@@ -36,9 +37,8 @@ def check(made, schemes=("polarity3", "valence"), **settings):
 
 
 def known(made, schemes=("polarity3", "valence"), **settings):
-    fs, root = made.place
     config = AnnotateConfig(input="in", output=made.output, storage_options=made.options, **settings)
-    return annotated(fs, root, config, made.model, schemes).tolist()
+    return annotated(made.folder, config, made.model, schemes).tolist()
 
 
 def contents(folder):
@@ -54,7 +54,7 @@ def test_its_rows_are_those_of_the_files_that_were_there_already(anywhere):
     anywhere.commit("none", [])
     fs, root = anywhere.place
     files = {name: fs.cat_file(name) for name in fs.find(root)}
-    delta.add(anywhere.output, anywhere.options)
+    delta.add(anywhere.folder)
     assert anywhere.shown().equals(anywhere.rows())
     fs.invalidate_cache()
     assert {name: fs.cat_file(name) for name in fs.find(root) if "/_delta_log/" not in name} == files
@@ -67,7 +67,7 @@ def test_its_rows_are_those_of_the_files_that_were_there_already(anywhere):
 
 def test_it_is_read_as_the_docs_say(made):
     made.commit("a", range(25))
-    delta.add(made.output, {})
+    delta.add(made.folder)
     page = (Path(__file__).parents[3] / "docs" / "tables.md").read_text().partition("## Delta")[2]
     reading, vacuum = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     by_arrow, by_polars = (line.replace("OUTPUT", made.output) for line in reading.splitlines() if "OUTPUT" in line)
@@ -86,9 +86,9 @@ def test_a_real_runs_rows_are_in_it_too(finished, rows, tmp_path):
     before = contents(tmp_path)
     assert annotate(config) == finished.record
     assert contents(tmp_path) == before
-    delta.compact(str(tmp_path), {}, None)
+    delta.compact(OutputFolder(str(tmp_path), {}), None)
     later = annotate(config.model_copy(update={"run_id": "later"}))
-    assert (later["counts"]["known"], later["counts"]["rows"]) == (40, 0)
+    assert (later.counts.known, later.counts.rows) == (40, 0)
 
 
 @pytest.mark.parametrize("compacted", [False, True])
@@ -97,9 +97,9 @@ def test_rows_are_found_by_every_column(made, compacted):
     schemes = ("polarity3", "polarity2", "ekman6", "ekman7", "mikels8", "plutchik8", "emotic26", "artemis9", "goemotions27", "valence")
     made.commit("a", range(25), schemes=schemes)
     made.commit("b", range(25, 40), schemes=["valence"])
-    delta.add(made.output, {})
+    delta.add(made.folder)
     if compacted:
-        delta.compact(made.output, {}, None)
+        delta.compact(made.folder, None)
     wanted = (ds.field("status") == "ok", ds.field("error") == "not read", ds.field("run_id") == "a", ds.field("image_id") > 30)
     found = [made.delta.to_pyarrow_dataset().to_table(filter=each).num_rows for each in wanted]
     assert found == [made.rows().filter(each).num_rows for each in wanted] == [36, 4, 25, 9]
@@ -110,7 +110,7 @@ def test_rows_are_found_by_every_column(made, compacted):
 
 def test_the_log_states_labels_and_what_each_file_holds(made):
     made.commit("a", [5, -7, 2**62])
-    delta.add(made.output, {})
+    delta.add(made.folder)
     fields = {field.name: field for field in made.delta.schema().fields}
     assert json.loads(fields["polarity3"].metadata["ugrie"])["labels"] == list(load_scheme("polarity3").label_names)
     assert not fields["image_id"].nullable
@@ -125,7 +125,7 @@ def test_files_that_no_record_lists_are_not_in_it(made):
     made.commit("a", range(5))
     made.write("a", range(5), made.schema(["valence"]), attempt="bbbbbbbb")  # of a driver that was second
     made.write("dead", range(5, 9), made.schema(["valence"]))
-    delta.add(made.output, {})
+    delta.add(made.folder)
     assert made.shown().equals(made.rows())
 
 
@@ -135,26 +135,26 @@ def test_files_that_no_record_lists_are_not_in_it(made):
 def test_a_run_is_added_once_however_often_it_is_asked_for(made):
     made.commit("a", range(5))
     for _ in range(3):
-        delta.add(made.output, {})
+        delta.add(made.folder)
     assert made.delta.version() == 0
     made.commit("none", [])
-    delta.add(made.output, {})
+    delta.add(made.folder)
     assert made.delta.version() == 0
 
 
 def test_a_run_whose_driver_died_before_it_was_in_the_delta_table_is_added_by_the_next(made):
     made.commit("a", range(5))
-    delta.add(made.output, {})
+    delta.add(made.folder)
     made.commit("died", range(5, 9))
     made.commit("next", range(9, 12), date="2026-01-03")
-    delta.add(made.output, {})
+    delta.add(made.folder)
     assert made.shown().equals(made.rows())
     assert made.delta.version() == 1
 
 
 def test_a_run_that_is_committed_and_not_in_the_delta_table_says_so_and_the_same_command_adds_it(made, monkeypatch):
     record = made.commit("r", range(5))
-    monkeypatch.setattr(driver, "committed", lambda config: record)
+    monkeypatch.setattr(driver, "find_committed", lambda config: record)
     config = AnnotateConfig(input="in", output=made.output, run_id="r", table_format="delta")
     with monkeypatch.context() as patch:
         patch.setattr(delta, "ATTEMPTS", 1)
@@ -177,17 +177,17 @@ def test_runs_that_were_committed_before_there_was_a_table_are_added_by_one_comm
         made.commit(f"r{i}", range(i, i + 2), date=f"2026-01-{i + 1:02}", schemes=["valence"] if i < 9 else ["polarity2", "valence"])
     check(made)
     assert not (Path(made.output) / "annotations" / "_delta_log").exists()
-    delta.add(made.output, {})
+    delta.add(made.folder)
     assert made.shown().equals(made.rows())
     assert made.delta.version() == 0
 
 
 def test_a_later_runs_other_schemes_are_columns_that_are_null_for_earlier_ones(made):
     made.commit("a", range(5), schemes=["polarity3"])
-    delta.add(made.output, {})
+    delta.add(made.folder)
     check(made, schemes=("ekman6",))
     made.commit("b", range(5, 9), schemes=["ekman6"])
-    delta.add(made.output, {})
+    delta.add(made.folder)
     assert made.shown().equals(made.rows())
     assert made.shown()["ekman6"].null_count == 5
     fields = {field.name: field.metadata for field in made.delta.schema().fields}
@@ -199,14 +199,16 @@ def test_a_later_runs_other_schemes_are_columns_that_are_null_for_earlier_ones(m
 
 def test_a_scheme_that_means_something_else_is_found_before_the_run(made):
     made.commit("a", range(5), schemes=["polarity3"])
-    delta.add(made.output, {})
+    delta.add(made.folder)
     check(made)
     polarity3, valence = load_scheme("polarity3"), load_scheme("valence")
     other = polarity3.model_copy(update={"labels": polarity3.labels[::-1]})
     renamed = valence.model_copy(update={"name": "polarity3"})
     config = AnnotateConfig(input="in", output=made.output, table_format="delta")
     for scheme, what in ((other, "its scheme polarity3 has other labels"), (renamed, "its column polarity3 is of another type")):
-        with pytest.raises(UserError, match=f"this run can't be added to the Delta table {made.output}/annotations: {what} than there"):
+        with pytest.raises(
+            UserError, match=f"this run can't be added to the Delta table {made.output}/annotations: {what} than the table's"
+        ):
             delta.check(config, Tables((scheme,), crop_size=8, embedding_dim=None, tower="t", model="m@123"))
 
 
@@ -214,7 +216,7 @@ def test_embeddings_are_refused_this_runs_and_those_of_earlier_ones(made):
     with pytest.raises(UserError, match="keep_embeddings: a Delta table has no type for embeddings"):
         check(made, keep_embeddings=True)
     made.commit("a", range(5), keep_embeddings=True)
-    with pytest.raises(UserError, match=r"part-a-aaaaaaaa-00000.parquet holds embeddings, .*: take another output"):
+    with pytest.raises(UserError, match=r"part-a-aaaaaaaa-00000.parquet holds embeddings, .*: choose another output"):
         check(made)
 
 
@@ -223,14 +225,14 @@ def test_deltalake_that_is_not_installed_is_named(made, monkeypatch):
     with pytest.raises(UserError, match=r"a Delta table needs deltalake: pip install 'ugrie\[delta\]'"):
         check(made)
     with pytest.raises(UserError, match="needs deltalake"):
-        delta.add(made.output, {})
+        delta.add(made.folder)
     check(made, table_format="parquet")
 
 
 def test_a_run_whose_rows_a_delta_tables_readers_would_not_see_is_refused(made):
     made.commit("a", range(5))
     check(made, table_format="parquet")
-    delta.add(made.output, {})
+    delta.add(made.folder)
     with pytest.raises(UserError, match="is a Delta table, whose readers would not see this run: give --table-format delta"):
         check(made, table_format="parquet")
 
@@ -251,10 +253,10 @@ def test_what_was_annotated_before_is_known_from_compacted_files_too(made, vacuu
     made.commit("b", range(5, 9), schemes=["valence"])
     replace(made, model="other@1").commit("c", range(9, 14))
     made.commit("d", range(20, 25), date="2026-01-03")
-    delta.add(made.output, {})
+    delta.add(made.folder)
     expected = {"": known(made), "valence": known(made, ["valence"]), "retry": known(made, retry_failed=True)}
     assert expected == {"": [0, 1, 2, 3, 4, *range(20, 25)], "valence": [*range(9), *range(20, 25)], "retry": [0, 1, 2, 4, 20, 21, 22, 24]}
-    delta.compact(made.output, {}, None)
+    delta.compact(made.folder, None)
     if vacuumed:
         assert len(made.delta.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)) >= 3
     assert {"": known(made), "valence": known(made, ["valence"]), "retry": known(made, retry_failed=True)} == expected
@@ -269,23 +271,23 @@ def test_nothing_that_the_table_consists_of_is_taken_for_a_leftover(made):
     made.commit("a", range(5))
     made.commit("b", range(5, 9))
     made.commit("c", range(9, 12), date="2026-01-03")
-    delta.add(made.output, {})
-    delta.compact(made.output, {}, dt.date(2026, 1, 3))
+    delta.add(made.folder)
+    delta.compact(made.folder, dt.date(2026, 1, 3))
     made.commit("dead", range(3))
     for run_id in ("c", "dead"):
         (Path(made.output) / "runs" / f"{run_id}.json").unlink()
     expected = made.shown()
-    found = leftovers(made.output, {}, dt.timedelta(0))
+    found = leftovers(made.folder, dt.timedelta(0))
     assert [leftover.run_id for leftover in found] == ["dead"]
-    assert len(list(remove(made.output, {}, found))) == 1
+    assert len(list(remove(made.folder, found))) == 1
     assert made.shown().equals(expected)
-    assert {record["run_id"] for record in past_runs(*made.place)} == {"a", "b"}
+    assert {record.run_id for record in past_runs(made.folder)} == {"a", "b"}
 
 
 def test_a_second_driver_that_tidies_up_leaves_the_table_whole(made):
     record = made.commit("a", range(5))
-    delta.add(made.output, {})
+    delta.add(made.folder)
     second = made.write("a", range(5), made.schema(["valence"]), attempt="bbbbbbbb")
-    commit.tidy(*made.place, record)
+    commit.tidy(made.folder, record)
     assert not (Path(made.output) / second).exists()
     assert made.shown().equals(made.rows())

@@ -10,6 +10,7 @@ from pipeline.storage.filesystem import connect
 from pipeline.table import delta
 from pipeline.table.delta_log import DeltaLog
 from pipeline.table.delta_storage import storage_options
+from pipeline.table.output_folder import OutputFolder
 from tests.plugins.outputs import Made
 
 
@@ -18,7 +19,7 @@ def test_a_key_that_is_refused_is_said(s3, tmp_path):
     made.commit("a", range(5))
     refused = replace(made, options=s3.refused)
     with pytest.raises(UserError, match=r"can't be read as a Delta table: .*lacked the necessary privileges.*403 Forbidden$") as error:
-        DeltaLog(refused.output, refused.options)
+        DeltaLog(refused.folder)
     assert "\x1b" not in str(error.value)
     assert s3.refused["key"] not in str(error.value)
 
@@ -53,7 +54,7 @@ def test_a_profile_does_instead_of_options(s3, tmp_path, monkeypatch):
     (tmp_path / "credentials").write_text(f"[night]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_SESSION_TOKEN", "another key's")
-    delta.add(given.output, {"profile": "night", "endpoint_url": s3.endpoint})
+    delta.add(OutputFolder(given.output, {"profile": "night", "endpoint_url": s3.endpoint}))
     assert given.shown().equals(given.rows())
 
 
@@ -67,7 +68,7 @@ def test_aws_variables_do_instead_of_options(s3, tmp_path, monkeypatch):
         "REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    delta.add(given.output, {"skip_instance_cache": True})
+    delta.add(OutputFolder(given.output, {"skip_instance_cache": True}))
     assert given.shown().equals(given.rows())
     log = given.place[0].cat(f"{s3.bucket}/{tmp_path.name}/annotations/_delta_log/*.json", recursive=True)
     assert all(s3.secret.encode() not in data and s3.key.encode() not in data for data in log.values())

@@ -17,7 +17,7 @@ def said(made, caplog):
 
     def look(run_id="r", date="2026-01-02"):
         caplog.clear()
-        warn(*made.place, AnnotateConfig(input="in", output=made.output, run_id=run_id, date=date))
+        warn(made.folder, AnnotateConfig(input="in", output=made.output, run_id=run_id, date=date))
         return [record.getMessage() for record in caplog.records]
 
     return look
@@ -42,9 +42,7 @@ def test_a_file_that_no_run_wrote_is_named_with_what_to_do(made, said):
     made.commit("a", range(5))
     put(made, f"{FOLDER}/mine.parquet")
     (line,) = said()
-    assert line == (
-        f"a file that no run wrote: {FOLDER}/mine.parquet. Whoever reads the table by a glob reads it too: move it out of annotations/"
-    )
+    assert line == (f"no run wrote the file {FOLDER}/mine.parquet. Readers that glob the table read it too: move it out of annotations/")
     assert said(date="2026-01-03") == []
 
 
@@ -54,8 +52,8 @@ def test_a_run_that_was_not_finished_is_named_with_its_files_and_counts_for_noth
     put(made, "_work/dead/plan.json")
     made.write("dead", range(9), made.schema(["valence"]))
     run, file = said()
-    assert run.startswith("a run has not been committed: dead. It is at work, or died: ")
-    assert f"a file that no run's record lists: {FOLDER}/part-dead-aaaaaaaa-00000.parquet. " in file
+    assert run.startswith("not committed: run dead. It is running, or died: ")
+    assert f"no run record lists the file {FOLDER}/part-dead-aaaaaaaa-00000.parquet. " in file
     assert "jobs/clean.py" in file
     assert said(run_id="dead") == [file]
 
@@ -78,8 +76,8 @@ def test_of_many_the_first_are_named(made, said):
 def test_in_a_delta_table_files_that_its_log_does_not_list_harm_nobody(made, said):
     for run_id in ("a", "b"):
         made.commit(run_id, range(5))
-    delta.add(made.output, {})
-    delta.compact(made.output, {}, None)
+    delta.add(made.folder)
+    delta.compact(made.folder, None)
     put(made, f"{FOLDER}/mine.parquet")
     assert said() == []
 
