@@ -1,4 +1,4 @@
-"""The Ray a run works on, and how its CPUs and GPUs are shared out."""
+"""Connects to Ray, and divides a cluster's CPUs and GPUs among a run's operators."""
 
 import logging
 import os
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shares:
-    """What each operator's tasks ask Ray for, and at most how many load at once.
+    """The CPUs and GPUs that each operator's tasks and actors request from Ray, and how many run at once.
 
-    Ray Data waits for ever, silently, for a task that can't fit beside the actors. So the actors of a run ask for no more than a
-    quarter of the CPUs: those of three runs that share a cluster leave room for the tasks of all.
+    Ray Data waits for ever, silently, for a task that can't fit beside the actors. So the actors of a run request at most a quarter of
+    the CPUs: the actors of three runs that share a cluster leave room for the tasks of all.
 
-    A cluster that grows begins with `least_actors` of the `actors`. On GPUs these are the same: actors that wait for a GPU, of which
-    they take one and no CPU, are what has the autoscaler start a machine.
+    A cluster that grows begins with `least_actors` of the `actors`. On GPUs both are equal: an actor that waits for a GPU, and needs
+    no CPU, makes the autoscaler start a machine.
     """
 
     device: str
@@ -38,15 +38,15 @@ class Shares:
     write: float
 
     def public(self) -> dict[str, Any]:
-        """The settings, as the log and the run's record state them."""
+        """Return the settings that the log and the run record state."""
         threads = {} if self.threads is None else {"threads": self.threads}
         return {"device": self.device, "actors": self.actors, **threads, "loaders": self.loaders}
 
 
 def connect_ray() -> None:
-    """Joins the cluster the environment names (as under `ray job submit`), or starts one on this machine alone.
+    """Join the cluster that the environment names (as under `ray job submit`), or start one on this machine alone.
 
-    A local one has at least four logical CPUs, so that loading, annotating and writing overlap on a small machine too.
+    A local cluster has at least four logical CPUs, so that loading, annotating and writing overlap on a small machine too.
     """
     if ray.is_initialized():
         return
@@ -54,21 +54,21 @@ def connect_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
     else:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's notes on itself, which nobody can act on here
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's messages about itself, which nobody can act on here
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
         cpus = max(4, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own, which it put there, shows a stack
+        signal.signal(signal.SIGTERM, handler)  # Ray's own handler prints a stack
 
 
 def await_workers(config: AnnotateConfig) -> None:
-    """Waits until there is something to work with: where a cluster's head takes no work, the first machines may be yet to come.
+    """Wait until a CPU, and a GPU where the run needs one, has joined: the head may take no work, and workers may start later.
 
-    What is asked for meanwhile is what the autoscaler starts a machine for. Raises StalledError after `stall_timeout`.
+    The pending task makes the autoscaler start a machine. Raises StalledError after `stall_timeout`.
     """
     gpus = 1 if config.gpus and config.device != "cpu" and _joined() else 0
-    if (there := ray.cluster_resources()).get("CPU", 0) and there.get("GPU", 0) >= gpus:
+    if (found := ray.cluster_resources()).get("CPU", 0) and found.get("GPU", 0) >= gpus:
         return
     wanted = "a CPU and a GPU" if gpus else "a CPU"
     logger.info("waiting for a machine with %s to join Ray's cluster", wanted)
@@ -79,26 +79,66 @@ def await_workers(config: AnnotateConfig) -> None:
 
 
 def _joined() -> bool:
-    """Whether the environment named a cluster. What is started on this machine alone does not grow, whatever a file of settings says."""
+    """Return whether the environment named a cluster. One started on this machine does not grow, whatever the settings say."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def share_out(config: AnnotateConfig) -> Shares:
-    """Half of the CPUs load images and write rows; GPUs, or the other half, annotate. A cluster that grows is shared out as it will be."""
-    there = ray.cluster_resources()
-    has_cpus, has_gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-    cpus, gpus = (max(has_cpus, config.cpus or 0), max(has_gpus, config.gpus or 0)) if _joined() else (has_cpus, has_gpus)
-    if config.device == "cuda" and not gpus:
+    """Divide the cluster: half of the CPUs load images and write rows; the GPUs, or the other half, annotate.
+
+    A cluster that grows is divided as it will be, with its first actors as it is. Raises UserError where GPUs are missing.
+    """
+    found = ray.cluster_resources()
+    cpus, gpus = found.get("CPU", 0.0), found.get("GPU", 0.0)
+    all_cpus, all_gpus = (max(cpus, config.cpus or 0), max(gpus, config.gpus or 0)) if _joined() else (cpus, gpus)
+    if config.device == "cuda" and not all_gpus:
         raise UserError("device is cuda, but Ray has no GPU: start Ray where there is one, or leave device at auto")
-    on_gpus = bool(gpus) and config.device != "cpu"
-    actors = config.num_actors or max(1, int(gpus / config.gpus_per_actor if on_gpus else cpus // 4))
-    if on_gpus and actors * config.gpus_per_actor > gpus:
-        raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {gpus:g} GPUs Ray has")
-    for_loaders = cpus if on_gpus else cpus / 2
-    load = min(1.0, has_cpus / 4, for_loaders / (config.num_loaders or 1))
-    loaders = config.num_loaders or max(1, int(for_loaders / load))
-    write = min(0.25, has_cpus / 8)
-    if on_gpus:
-        return Shares("cuda", actors, actors, 0.0, config.gpus_per_actor, None, loaders, load, write)
-    least = actors if cpus == has_cpus else min(actors, max(1, int(has_cpus // 4)))
-    return Shares("cpu", actors, least, min(1.0, has_cpus / 4 / least), 0.0, min(4, os.cpu_count() or 1), loaders, load, write)
+    if all_gpus and config.device != "cpu":
+        return _on_gpus(config, cpus, all_cpus, all_gpus)
+    return _on_cpus(config, cpus, all_cpus)
+
+
+def _on_gpus(config: AnnotateConfig, cpus: float, all_cpus: float, all_gpus: float) -> Shares:
+    actors = config.num_actors or max(1, int(all_gpus / config.gpus_per_actor))
+    if actors * config.gpus_per_actor > all_gpus:
+        raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {all_gpus:g} GPUs Ray has")
+    loaders, load = _loaders(config, cpus, all_cpus)
+    return Shares(
+        device="cuda",
+        actors=actors,
+        least_actors=actors,
+        actor_cpus=0.0,
+        actor_gpus=config.gpus_per_actor,
+        threads=None,
+        loaders=loaders,
+        load=load,
+        write=_write(cpus),
+    )
+
+
+def _on_cpus(config: AnnotateConfig, cpus: float, all_cpus: float) -> Shares:
+    actors = config.num_actors or max(1, int(all_cpus // 4))
+    least = actors if all_cpus == cpus else min(actors, max(1, int(cpus // 4)))
+    loaders, load = _loaders(config, cpus, all_cpus / 2)
+    return Shares(
+        device="cpu",
+        actors=actors,
+        least_actors=least,
+        actor_cpus=min(1.0, cpus / 4 / least),
+        actor_gpus=0.0,
+        threads=min(4, os.cpu_count() or 1),
+        loaders=loaders,
+        load=load,
+        write=_write(cpus),
+    )
+
+
+def _loaders(config: AnnotateConfig, cpus: float, for_loaders: float) -> tuple[int, float]:
+    """Return how many loaders run at once, and the CPUs of each."""
+    load = min(1.0, cpus / 4, for_loaders / (config.num_loaders or 1))
+    return config.num_loaders or max(1, int(for_loaders / load)), load
+
+
+def _write(cpus: float) -> float:
+    """Return the CPUs of a task that writes."""
+    return min(0.25, cpus / 8)

@@ -1,4 +1,4 @@
-"""Notices that a run is stuck, and says where. Ray Data itself waits for ever, silently, for what can't come."""
+"""Detects that a run is stuck, and reports where. Ray Data itself waits for ever, silently, for what can't come."""
 
 import logging
 import signal
@@ -10,52 +10,52 @@ from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-WARNINGS = 4  # of a wait, the last of which is the end
+WARNINGS = 4  # of one wait; the last ends the run
 
 
 class StalledError(RuntimeError):
-    """Nothing was written for as long as a run may wait. What was written stays, and the run can be resumed."""
+    """No block was written within the run's timeout. The blocks that were written stay, and the run can be resumed."""
 
 
-class Watch:
-    """A thread that looks at the clock while another waits; that one is woken by a signal, which ends its wait."""
+class Watchdog:
+    """A thread that times how long the calling thread waits, and ends its wait by a signal."""
 
     def __init__(self, seconds: float, where: Callable[[], str]):
         self.seconds, self.where = seconds, where
-        self.moved = time.monotonic()
-        self.over = threading.Event()
-        self.waiting = threading.get_ident()
-        self.heard = threading.current_thread() is threading.main_thread()  # elsewhere no signal is: a wait is only warned of
-        self.thread = threading.Thread(target=self._watch, name="stall", daemon=True)
+        self.last_reset = time.monotonic()
+        self.stopped = threading.Event()
+        self.waiting_thread = threading.get_ident()
+        self.can_interrupt = threading.current_thread() is threading.main_thread()  # other threads get no signals, only warnings
+        self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.message = ""
 
-    def __enter__(self) -> "Watch":
-        if self.heard:
+    def __enter__(self) -> "Watchdog":
+        if self.can_interrupt:
             self.before = signal.signal(signal.SIGUSR1, self._end)
         self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
+        self.stopped.set()
         self.thread.join()
-        if self.heard:
+        if self.can_interrupt:
             signal.signal(signal.SIGUSR1, self.before)
 
-    def move(self) -> None:
-        self.moved = time.monotonic()
+    def reset(self) -> None:
+        self.last_reset = time.monotonic()
 
     def _watch(self) -> None:
-        seen, warned = self.moved, 0
-        while not self.over.wait(max(0.01, self.moved + self.seconds * (warned + 1) / WARNINGS - time.monotonic())):
-            if self.moved != seen:
-                seen, warned = self.moved, 0
+        seen, warned = self.last_reset, 0
+        while not self.stopped.wait(max(0.01, self.last_reset + self.seconds * (warned + 1) / WARNINGS - time.monotonic())):
+            if self.last_reset != seen:
+                seen, warned = self.last_reset, 0
                 continue
             warned += 1
             message = f"no block was written for {time.monotonic() - seen:,.0f} s: {self.where()}"
-            if warned == WARNINGS and self.moved == seen and not self.over.is_set():
+            if warned == WARNINGS and self.last_reset == seen and not self.stopped.is_set():
                 self.message = f"{message} (stall_timeout = {self.seconds:g} s)"
-                if self.heard:
-                    signal.pthread_kill(self.waiting, signal.SIGUSR1)
+                if self.can_interrupt:
+                    signal.pthread_kill(self.waiting_thread, signal.SIGUSR1)
                 return
             logger.warning(message)
 
@@ -65,9 +65,9 @@ class Watch:
 
 
 def watched(items: Iterable[T], seconds: float, where: Callable[[], str]) -> Iterator[T]:
-    """The items as they come. Warns of a wait that grows long, with what `where` says; raises StalledError after `seconds`."""
-    with Watch(seconds, where) as watch:
+    """Yield the items as they come. Log a warning at each quarter of `seconds` without one, with `where()`; then raise StalledError."""
+    with Watchdog(seconds, where) as watchdog:
         for item in items:
-            watch.move()
+            watchdog.reset()
             yield item
-            watch.move()
+            watchdog.reset()

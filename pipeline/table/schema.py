@@ -1,4 +1,4 @@
-"""The tables that go from operator to operator, and the one that is written. Each operator states what it takes and gives."""
+"""The schemas of the tables that operators exchange and of the table that is written. Each operator declares its input and output."""
 
 import json
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from ugrie.schemes.scheme import Scheme
 
 SCHEMA_VERSION = 1
 
-# From the loader to the commit, the status of a row that is to be copied from another of the same bytes: from one in `owner`, which is
-# a block's file, or a file of the table that an earlier run wrote.
+# The status, from the loader to the commit, of a duplicate: its row is copied from the row of the same bytes in the file `owner`,
+# which is another block's, or a file of the table that an earlier run wrote.
 REPOST = "repost"
 INTERNAL = [pa.field("block", pa.int32(), nullable=False), pa.field("owner", pa.string())]
-IMAGE = [  # what fetch and decode give, before `crop`
+IMAGE = [  # the columns that fetch and decode produce, before `crop`
     pa.field("image_id", pa.int64(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
     pa.field("content_hash", pa.string()),
@@ -29,13 +29,13 @@ TIMES = [pa.field(f"{stage}_seconds", pa.float32(), nullable=False) for stage in
 
 @dataclass(frozen=True)
 class Tables:
-    """The schemas of a run: they follow from the model's schemes and the sizes of its crop and embedding."""
+    """The schemas of a run, which follow from the model's schemes and the sizes of its crop and embedding."""
 
     schemes: tuple[Scheme, ...]
     crop_size: int
     embedding_dim: int | None  # None: embeddings are not kept
     model: str
-    tower: str  # whose embeddings they are: `ugrie.model.checkpoint.tower_digest`
+    tower: str  # the digest of the image tower that makes the embeddings: `ugrie.model.checkpoint.tower_digest`
 
     @property
     def crop_bytes(self) -> int:
@@ -43,34 +43,34 @@ class Tables:
 
     @property
     def loaded(self) -> pa.Schema:
-        """After fetch and decode: the image's columns, its crop (zeros where status is not ok) and the seconds spent on it."""
+        """The loader's output: the image's columns, its crop (zeros where status is not ok) and the seconds spent on it."""
         return pa.schema([*INTERNAL, *IMAGE, pa.field("crop", pa.binary(self.crop_bytes), nullable=False), *TIMES[:2]])
 
     @property
     def annotated(self) -> pa.Schema:
-        """After the annotator: `written`, with the block the row is of and the seconds spent on it."""
+        """The annotator's output: `written`, with the row's block and the seconds spent on it."""
         return pa.schema([INTERNAL[0], *self.written, *TIMES])
 
     @property
     def written(self) -> pa.Schema:
-        """A block's file: `output`, with the file that the rest of a row is to be copied from."""
+        """A block's file: `output`, with the `owner` of each duplicate."""
         return pa.schema([INTERNAL[1], *self.output], self.output.metadata)
 
     @property
     def of_content(self) -> list[str]:
-        """The columns that are the same for the same bytes."""
+        """The columns that are equal for equal bytes."""
         own = {"image_id", "uri", "content_hash", "bytes", "model", "run_id", "annotated_at"}
         return [name for name in self.output.names if name not in own]
 
     @property
     def repeating(self) -> list[str]:
-        """The columns whose values come again and again, as Parquet names them: a dictionary makes them smaller, and others larger."""
+        """The columns with repeating values, by their Parquet paths: dictionary encoding shrinks them, and enlarges all others."""
         plain = ["owner", "width", "height", "status", "error", "sentence", "model", "run_id", "annotated_at"]
         return plain + [f"{scheme.name}.label" for scheme in self.schemes if scheme.kind == "categorical"]
 
     @property
     def output(self) -> pa.Schema:
-        """As written. The metadata under `ugrie` states each scheme's labels in the order of its `probs`, and their polarities."""
+        """The table as written. Its metadata under `ugrie` states each scheme's labels in the order of `probs`, with their polarities."""
         fields = [*IMAGE, pa.field("sentence", pa.string())]
         fields += [pa.field(scheme.name, scheme_type(scheme)) for scheme in self.schemes]
         if self.embedding_dim is not None:
@@ -90,7 +90,7 @@ class Tables:
 
 
 def scheme_type(scheme: Scheme) -> pa.DataType:
-    """{label, score, probs} of a categorical scheme, {value, probs} of an ordinal one."""
+    """Return a scheme's struct: {label, score, probs} if it is categorical, {value, probs} if ordinal."""
     probs = pa.field("probs", pa.list_(pa.float32()))
     if scheme.kind == "ordinal":
         return pa.struct([pa.field("value", pa.float32()), probs])
@@ -98,18 +98,18 @@ def scheme_type(scheme: Scheme) -> pa.DataType:
 
 
 def expect(table: pa.Table, schema: pa.Schema, operator: str) -> pa.Table:
-    """The table, if it has the columns its operator declares; raises TypeError naming the first that differs."""
+    """Return the table if its columns are those that the operator declares. Raises TypeError, which names the first that differs."""
     for ours, theirs in zip(schema, table.schema, strict=False):
         if ours.name != theirs.name or ours.type != theirs.type:
-            raise TypeError(f"{operator}: column {ours.name} {ours.type} was declared, {theirs.name} {theirs.type} came")
+            raise TypeError(f"{operator}: column {ours.name} {ours.type} was declared, {theirs.name} {theirs.type} received")
     if len(schema) != len(table.schema):
-        raise TypeError(f"{operator}: columns {schema.names} were declared, {table.schema.names} came")
+        raise TypeError(f"{operator}: columns {schema.names} were declared, {table.schema.names} received")
     return table
 
 
 @dataclass(frozen=True)
 class SchemeMetadata:
-    """What a file's metadata says of a scheme. `polarities` are None in files that don't state them."""
+    """A scheme as a file's metadata describes it. `polarities` are None in files that don't state them."""
 
     kind: str
     labels: list[str]

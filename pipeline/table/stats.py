@@ -1,4 +1,4 @@
-"""A run's counts: rows, statuses, reposts, and how often each label was given."""
+"""Counts a run's rows by status, duplicate and label."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,15 +12,16 @@ from ugrie.schemes.scheme import Scheme
 
 
 class FailuresError(RuntimeError):
-    """More images failed than the run may commit with. All of it is written, and stays."""
+    """More images failed than the run may commit with. All rows are written, and stay."""
 
 
 def counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each value occurs."""
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
 
 
 def count_labels(scheme: Scheme, column: pa.ChunkedArray) -> dict[str, int]:
-    """How often each label was given; of an ordinal scheme, the level nearest to the value."""
+    """Return how often each label occurs; for an ordinal scheme, the level nearest to each value."""
     struct = column.combine_chunks().drop_null()
     if scheme.kind == "categorical":
         found = counts(pa.chunked_array([struct.field("label")]))
@@ -30,7 +31,7 @@ def count_labels(scheme: Scheme, column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def add(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> dict[str, Any]:
-    """The counts of all files, or of all parts of one, together."""
+    """Return the sums of the counts of several files, or of the parts of one."""
     status: Counter[str] = Counter()
     reposts = Counter({"run": 0, "earlier": 0})
     for result in results:
@@ -41,7 +42,7 @@ def add(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> dict[st
 
 
 def check_failures(counts: dict[str, Any], most: float) -> None:
-    """Raises FailuresError where a larger share of the images than `most` failed."""
+    """Raise FailuresError if a larger share of the images than `most` failed."""
     rows, ok = counts["rows"], counts["status"].get("ok", 0)
     if rows and (rows - ok) / rows > most:
         kinds = ", ".join(f"{count:,} {status}" for status, count in counts["status"].items() if status != "ok")
