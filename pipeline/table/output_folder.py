@@ -99,7 +99,8 @@ class OutputFolder:
     def find(self) -> dict[str, dict[str, Any]]:
         """Return fsspec's entries of all files, by their path within the folder."""
         found = listed(self.fs, self.root, lambda: self.fs.find(self.root, detail=True))
-        return {name.removeprefix(f"{self.root}/"): entry for name, entry in found.items()}
+        prefix = f"{self.root}/"
+        return {name.removeprefix(prefix): entry for name, entry in found.items() if name.startswith(prefix)}
 
     def exists(self, path: str) -> bool:
         return listed(self.fs, self.root, lambda: self.fs.exists(self.absolute(path)))

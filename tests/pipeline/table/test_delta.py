@@ -206,9 +206,7 @@ def test_a_scheme_that_means_something_else_is_found_before_the_run(made):
     renamed = valence.model_copy(update={"name": "polarity3"})
     config = AnnotateConfig(input="in", output=made.output, table_format="delta")
     for scheme, what in ((other, "its scheme polarity3 has other labels"), (renamed, "its column polarity3 is of another type")):
-        with pytest.raises(
-            UserError, match=f"can't be added to the Delta table {made.output}/annotations: {what} than the table's"
-        ):
+        with pytest.raises(UserError, match=f"can't be added to the Delta table {made.output}/annotations: {what} than the table's"):
             delta.check(config, Tables((scheme,), crop_size=8, embedding_dim=None, tower="t", model="m@123"))
 
 
