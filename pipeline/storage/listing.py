@@ -56,7 +56,7 @@ class _Folder:
     """A folder to list, or with `token` the rest of it.
 
     `levels` is how many levels of folders to descend; None: all. `threads` is the folder's share of THREADS, which folders found
-    together split evenly. A folder with less than one thread is listed as a flat prefix.
+    together split evenly. In S3 a folder with less than one thread is listed as a flat prefix, unless `levels` is limited.
     """
 
     path: str
@@ -81,7 +81,7 @@ def files_below(fs: fsspec.AbstractFileSystem, folder: str, levels: int | None =
     pool = ThreadPoolExecutor(THREADS)
     try:
         while ahead:
-            running = _look_ahead(ahead, lambda folder: pool.submit(_list_folder, fs, folder, root_length))
+            running = _look_ahead(ahead, lambda each: pool.submit(_list_folder, fs, each, root_length))
             if ahead and isinstance(files := ahead[0], list):
                 ahead.popleft()
                 yield from files

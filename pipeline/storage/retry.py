@@ -1,7 +1,7 @@
 """Retry policy for storage requests: how long, how often, and after which errors.
 
 Waits grow exponentially with full jitter, so that a thousand workers throttled together don't return together. The deadline
-is the bound. The storage clients (s3fs, botocore) retry too, within one of our attempts. An attempt is cut off at its
+limits the total time. The storage clients (s3fs, botocore) retry too, within one of our attempts. An attempt is cut off at its
 timeout, so nested retries never outlast the policy.
 """
 

@@ -18,7 +18,7 @@ SIGNING = {
     *("token", "access_token", "auth_token", "id_token", "jwt", "auth", "api_key", "apikey", "api-key"),
     *("password", "passwd", "pwd", "secret", "client_secret"),
 }
-# Parameters that sign a link only if the named one is there too: they are also ordinary words.
+# Ordinary words that sign a link only beside the named parameter.
 BESIDE_A_SIGNATURE = {
     "signature": {"expires", "policy"},
     "sig": {"se", "sp", "sv", "sr", "st", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"},
@@ -109,7 +109,7 @@ def storage_of(uri: str) -> str:
 
 
 def refusal(uri: str, protocols: frozenset[str]) -> str | None:
-    """Return why a table must not point to a URI, or None if it may. `protocols` are those that are allowed."""
+    """Return why a table must not point to a URI, or None if it may. `protocols`: the table's own and those the user allows."""
     name = protocol(uri)
     if name not in protocols:
         allowed = ", ".join(sorted(protocols))
