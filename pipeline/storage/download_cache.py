@@ -59,7 +59,7 @@ def version(url: str, options: Options) -> str:
 def _cache_folder() -> Path:
     """Return the cache's folder, created if necessary. Raises UserError if none can be used safely."""
     for folder in _candidates():
-        if (problem := _problem(folder)) is None:
+        if (problem := _prepare(folder)) is None:
             return folder
     raise UserError(f"downloaded models can't be kept in {folder}: {problem}; remove it, or set {VARIABLE} to another folder")
 
@@ -73,7 +73,7 @@ def _candidates() -> Iterator[Path]:
     yield Path(tempfile.gettempdir()) / f"ugrie-{os.getuid()}"
 
 
-def _problem(folder: Path) -> str | None:
+def _prepare(folder: Path) -> str | None:
     """Create a folder that only this user may enter, and return why it can't be used, or None."""
     if not folder.is_absolute():  # "~/.cache" of a user who has no home folder
         return "it is not an absolute path"

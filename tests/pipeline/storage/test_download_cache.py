@@ -152,7 +152,7 @@ def test_other_files_in_a_folder_that_the_user_named_stay(source, cache, monkeyp
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path, cache, monkeypatch):
     """A user with a home and a temporary folder, who names no cache."""
     for name in ("home", "temporary"):
         (tmp_path / name).mkdir()
@@ -208,7 +208,7 @@ def cache_is_read_only(home, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, *arguments: not Path(path).is_relative_to(home) and access(path, *arguments))
 
 
-def cache_is_another_users(home, monkeypatch):
+def others_may_enter_the_cache(home, monkeypatch):
     folder = platformdirs.user_cache_path("ugrie") / "models"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
@@ -216,7 +216,7 @@ def cache_is_another_users(home, monkeypatch):
 
 @pytest.mark.parametrize(
     "break_home",
-    [no_home, home_is_not_there, home_is_read_only, cache_is_read_only, cache_is_another_users],
+    [no_home, home_is_not_there, home_is_read_only, cache_is_read_only, others_may_enter_the_cache],
     ids=lambda each: each.__name__,
 )
 def test_without_a_home_that_can_be_written_the_cache_is_in_the_temporary_folder(source, home, temporary, monkeypatch, break_home):
