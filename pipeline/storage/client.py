@@ -1,6 +1,6 @@
-"""Requests to a storage: each one request and no more, and asked again where the storage fails for now (`pipeline.storage.retry`).
+"""Single requests to storage, retried as `pipeline.storage.retry` decides.
 
-Credentials that are refused are read anew before the next attempt, and are a `StorageError` if that doesn't help.
+Refused credentials are read again before the next attempt. If they are still refused, that is a `StorageError`.
 """
 
 import threading
@@ -27,13 +27,13 @@ RENEWING = threading.Lock()
 
 
 def ask(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Callable[[float], T]) -> T:
-    """`Policy.ask`, which reads the storage's credentials anew where they are refused. Raises StorageError if they still are."""
+    """Run `attempt` with retries (`Policy.ask`), and renew refused credentials. Raises StorageError if they stay refused."""
     client = getattr(fs, "_s3", None)
 
     def renew() -> None:
         nonlocal client
         with RENEWING:
-            if isinstance(fs, S3FileSystem) and client in (None, fs._s3):  # else another thread has done it
+            if isinstance(fs, S3FileSystem) and client in (None, fs._s3):  # else another thread has renewed them
                 fs.connect(refresh=True)
             client = getattr(fs, "_s3", None)
 
@@ -44,19 +44,19 @@ def ask(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Calla
             raise
         shown = without_secrets(fs.unstrip_protocol(path))
         if code in retry.CREDENTIALS:
-            message = f"the credentials for {shown} are expired or wrong ({code}): renew them; the same --run-id goes on"
+            message = f"the credentials for {shown} are expired or wrong ({code}): renew them; the same --run-id resumes the run"
         else:
-            message = f"there are no credentials for {shown} ({code}): give them; the same --run-id goes on"
+            message = f"there are no credentials for {shown} ({code}): provide them; the same --run-id resumes the run"
         raise StorageError(one_line(message)) from None
 
 
 def _refuses_all(fs: fsspec.AbstractFileSystem, path: str) -> bool:
-    """Whether the storage refuses a harmless request too: a single odd key can spoil a signature with some servers."""
+    """Return whether the storage refuses a harmless request too: some servers reject the signature of a single odd key."""
     if not isinstance(fs, S3FileSystem):
         return True
     try:
         get(fs, f"{fs.split_path(path)[0]}/ugrie-asks-who-it-is", seconds=10)
-    except Exception as error:  # that there is no such object, or that it may not be read, is the hoped for answer
+    except Exception as error:  # "not found" or "access denied" shows that the credentials are accepted
         return retry.credentials_refused(error) is not None
     return False
 
@@ -64,11 +64,12 @@ def _refuses_all(fs: fsspec.AbstractFileSystem, path: str) -> bool:
 def get(
     fs: fsspec.AbstractFileSystem, path: str, seconds: float, start: int = 0, end: int | None = None, version: str | None = None
 ) -> bytes:
-    """Bytes [start, end) of a file, or those that there are, by one request. No more than those are held, whatever is sent.
+    """Read bytes [start, end) of a file, or as many of them as exist, in one request.
 
-    With `version`, an ETag, S3 refuses an object that is another by now (412 PreconditionFailed).
+    Never holds more bytes than that, whatever the server sends. With `version`, an ETag, S3 refuses an object that has
+    changed since (412 PreconditionFailed).
     """
-    if isinstance(fs, LocalFileSystem):  # fsspec's own way takes thrice as long, which of small files is most of it
+    if isinstance(fs, LocalFileSystem):  # fsspec's own method takes three times as long, most of the time for small files
         with open(path, "rb") as file:
             file.seek(start)
             return file.read(-1 if end is None else end - start)
@@ -78,16 +79,19 @@ def get(
         most = None if end is None else end - start
         return fsspec.asyn.sync(fs.loop, _get_s3, fs, path, _range(start, end), most, version, timeout=seconds)[0]
     if isinstance(fs, HTTPFileSystem):
-        return fsspec.asyn.sync(fs.loop, _get_web, fs, path, start, end, timeout=seconds)
+        return fsspec.asyn.sync(fs.loop, _get_http, fs, path, start, end, timeout=seconds)
     return fsspec.asyn.sync(fs.loop, fs._cat_file, path, start=start, end=end, timeout=seconds)
 
 
 def tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: int, version: str | None = None) -> tuple[bytes, int]:
-    """The last bytes of a file, `length` or as many as it has, and its size; of an object in S3 by one request."""
+    """Read the last `length` bytes of a file, or all if it has fewer, and return them with its size. S3 needs one request.
+
+    Raises ShortError if fewer bytes arrive.
+    """
     if isinstance(fs, S3FileSystem):
-        asked = {"Range": f"bytes=-{length}"}
-        data, answer = fsspec.asyn.sync(fs.loop, _get_s3, fs, path, asked, length, version, timeout=seconds)
-        size = int(answer["ContentRange"].rpartition("/")[2])
+        last = {"Range": f"bytes=-{length}"}
+        data, response = fsspec.asyn.sync(fs.loop, _get_s3, fs, path, last, length, version, timeout=seconds)
+        size = int(response["ContentRange"].rpartition("/")[2])
     else:
         fs.invalidate_cache()
         size = fs.info(path)["size"]
@@ -101,34 +105,36 @@ def _range(start: int, end: int | None) -> dict[str, str]:
     return {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
 
 
-async def _get_s3(fs: S3FileSystem, path: str, part: dict[str, str], most: int | None, version: str | None) -> tuple[bytes, dict[str, Any]]:
-    """Unlike s3fs's own, without a HEAD before and without tries within tries. Returns what S3 says beside the bytes, too."""
+async def _get_s3(
+    fs: S3FileSystem, path: str, byte_range: dict[str, str], most: int | None, version: str | None
+) -> tuple[bytes, dict[str, Any]]:
+    """Return an object's bytes, at most `most`, and S3's response. s3fs's own method sends a HEAD first and retries by itself."""
     bucket, key, object_version = fs.split_path(path)
     await fs.set_session()
     client = await fs.get_s3(bucket)
-    asked = {"Bucket": bucket, "Key": key, **part}
-    asked |= {"IfMatch": f'"{version}"'} if version else {}
-    asked |= {"VersionId": object_version} if object_version else {}
+    request = {"Bucket": bucket, "Key": key, **byte_range}
+    request |= {"IfMatch": f'"{version}"'} if version else {}
+    request |= {"VersionId": object_version} if object_version else {}
     try:
-        response = await client.get_object(**fs._get_s3_method_kwargs(client.get_object, asked))
+        response = await client.get_object(**fs._get_s3_method_kwargs(client.get_object, request))
     except ClientError as error:
         raise translate_boto_error(error) from error
     async with response["Body"] as body:
-        return await _at_most(body, most), response
+        return await _read_at_most(body, most), response
 
 
-async def _get_web(fs: HTTPFileSystem, url: str, start: int, end: int | None) -> bytes:
+async def _get_http(fs: HTTPFileSystem, url: str, start: int, end: int | None) -> bytes:
     session = await fs.set_session()
     headers = {"Accept-Encoding": "identity", **fs.kwargs.get("headers", {}), **(_range(start, end) if start else {})}
     async with session.get(fs.encode_url(url), **fs.kwargs | {"headers": headers}) as response:
         fs._raise_not_found_for_status(response, url)
         if start and response.status != 206:
             raise OSError(f"the server of {url} can't give parts of a file")
-        return await _at_most(response.content, None if end is None else end - start)
+        return await _read_at_most(response.content, None if end is None else end - start)
 
 
-async def _at_most(stream: StreamingBody | Any, length: int | None) -> bytes:
-    """Reads until there is no more, or until as much has come as is wanted."""
+async def _read_at_most(stream: StreamingBody | Any, length: int | None) -> bytes:
+    """Read up to `length` bytes of a stream; None: all of it."""
     if length is None:
         return await stream.read()
     chunks, missing = [], length

@@ -1,12 +1,14 @@
-"""Files from URLs, kept on this machine: fetched once for all processes of a user, and looked at whenever one takes them.
+"""Local cache of files from URLs: downloaded once for all processes of a user, and verified each time they are used.
 
-They lie below the folder for temporary files (TMPDIR) in a folder that is the user's alone. An entry's name says which files, of which
-versions, and the SHA-256 of what it holds: what was damaged no longer fits its name, and is fetched again.
+The cache is the folder `models` in UGRIE_CACHE. If that is not set, it is `models` in the user's cache folder (~/.cache/ugrie on
+Linux), or, where that can't be written, ugrie-<uid> in the temporary folder. Only the user may enter it. An entry's name holds a
+key of its files and their versions, and the SHA-256 of their contents: a damaged entry no longer fits its name, and is
+downloaded again.
 """
 
-import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -15,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec.asyn
+import platformdirs
+from filelock import FileLock
 
 from pipeline.errors import UserError
 from pipeline.storage.client import ask
@@ -24,49 +28,92 @@ from pipeline.storage.retry import Policy, ShortError
 from pipeline.storage.uris import without_secrets
 from ugrie.text import one_line
 
-KEPT = 4  # entries: those that were taken last
+VARIABLE = "UGRIE_CACHE"
+KEPT = 4  # entries, those used last
+ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")  # key-digest; besides entries only drafts are removed
+DRAFT = ".downloading-"
 
 
 def fetched(files: Mapping[str, str], options: Options) -> Path:
-    """The folder on this machine that holds the files: the URL of each by its name there. Others may read it, too; change nothing in it.
+    """Return a local folder that holds the files, given as URLs by name. It is shared with other processes: change nothing in it.
 
-    Of several processes that ask at once one fetches, and the others wait for it. Raises UserError where a file can't be had, or
-    where the machine's folder for them is not safe.
+    One of several concurrent processes downloads, and the others wait for it. Raises UserError if a file can't be
+    downloaded, or if the cache is not safe.
     """
-    folder, key = _own_folder(), _key(files, options)
-    entry = _whole(folder, key, files)
+    folder, key = _cache_folder(), _key(files, options)
+    entry = _find(folder, key, files)
     if entry is None:
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process, whatever ends that
-            entry = _whole(folder, key, files) or _fetch(folder, key, files, options)
+        with _locked(folder):
+            entry = _find(folder, key, files) or _download(folder, key, files, options)
     return entry
 
 
 def version(url: str, options: Options) -> str:
-    """What changes when the file does. Raises UserError where there is none."""
-    with _named(url):
+    """Return the version of a file, which changes when the file does. Raises UserError if there is no such file."""
+    with _user_errors(url):
         fs, path = connect(url, options)
         found = version_of(listed(fs, path, lambda: fs.info(path)))
-        return fs.ukey(path) if found.startswith("-") else found  # no time, only a size: fsspec may know of something else
+        return fs.ukey(path) if found.startswith("-") else found  # only a size, no time: fsspec may know more
 
 
-def _own_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"ugrie-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise UserError(f"models are kept in {folder}, which is not this user's alone: remove it, or set TMPDIR to another folder")
-    return folder
+def _cache_folder() -> Path:
+    """Return the cache's folder, created if necessary. Raises UserError if none can be used safely."""
+    for folder in _candidates():
+        if (problem := _prepare(folder)) is None:
+            return folder
+    raise UserError(f"downloaded models can't be kept in {folder}: {problem}; remove it, or set {VARIABLE} to another folder")
+
+
+def _candidates() -> Iterator[Path]:
+    if named := os.environ.get(VARIABLE):
+        yield Path(os.path.abspath(os.path.expanduser(named))) / "models"
+        return
+    with suppress(RuntimeError):  # the user has no home folder
+        yield platformdirs.user_cache_path("ugrie") / "models"
+    yield Path(tempfile.gettempdir()) / f"ugrie-{os.getuid()}"
+
+
+def _prepare(folder: Path) -> str | None:
+    """Create a folder that only this user may enter, and return why it can't be used, or None."""
+    if not folder.is_absolute():  # "~/.cache" of a user who has no home folder
+        return "it is not an absolute path"
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700, parents=True)
+        found = folder.lstat()
+    except OSError as error:
+        return f"it can't be created ({error.strerror})"
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is not a folder"
+    if found.st_uid != os.getuid():
+        return "it belongs to another user"
+    if found.st_mode & 0o077:
+        return "other users may enter it"
+    return None if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the cache's lock. The system releases it when the process ends, however it ends."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire()
+    except OSError as error:  # as on a network disk without locks
+        raise UserError(f"{folder} can't be locked ({error.strerror or error}): set {VARIABLE} to a folder on a local disk") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _key(files: Mapping[str, str], options: Options) -> str:
-    stated = [f"{name}\n{without_secrets(url)}\n{version(url, options)}\n" for name, url in files.items()]
-    return hashlib.sha256("".join(stated).encode()).hexdigest()[:16]
+    """Return the key of files by their names, their URLs without secrets, and their versions."""
+    lines = [f"{name}\n{without_secrets(url)}\n{version(url, options)}\n" for name, url in files.items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def _whole(folder: Path, key: str, files: Mapping[str, str]) -> Path | None:
-    """The entry that has this key, if it holds what it was made of."""
+def _find(folder: Path, key: str, files: Mapping[str, str]) -> Path | None:
+    """Return the entry with a key, marked as used now, or None if there is none whose contents match its digest."""
     for entry in folder.glob(f"{key}-*"):
         with suppress(OSError):  # it lacks a file, or another process has just removed it
             if entry.name == f"{key}-{_digest(entry, files)}":
@@ -83,28 +130,28 @@ def _digest(folder: Path, files: Mapping[str, str]) -> str:
     return state.hexdigest()
 
 
-def _fetch(folder: Path, key: str, files: Mapping[str, str], options: Options) -> Path:
-    """Whoever calls it has the lock: drafts that lie there are those of processes that died."""
-    for left in [*folder.glob(".*"), *folder.glob(f"{key}-*")]:
-        shutil.rmtree(left, ignore_errors=True)
-    draft = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+def _download(folder: Path, key: str, files: Mapping[str, str], options: Options) -> Path:
+    """Download an entry, and remove all but the newest. The caller holds the lock, so any draft is one of a dead process."""
+    for stale in [*folder.glob(f"{DRAFT}*"), *folder.glob(f"{key}-*")]:
+        shutil.rmtree(stale, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder))
     try:
         for name, url in files.items():
-            _get(url, options, draft / name)
+            _download_file(url, options, draft / name)
         if _key(files, options) != key:
             raise UserError(f"{without_secrets(next(iter(files.values())))} changed while it was fetched: try again")
         entry = folder / f"{key}-{_digest(draft, files)}"
         draft.rename(entry)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    entries = sorted(folder.glob("*-*"), key=lambda each: each.stat().st_mtime, reverse=True)
-    for old in entries[KEPT:]:
+    entries = [each for each in folder.iterdir() if ENTRY.fullmatch(each.name)]
+    for old in sorted(entries, key=lambda each: each.stat().st_mtime, reverse=True)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return entry
 
 
-def _get(url: str, options: Options, target: Path) -> None:
-    with _named(url):
+def _download_file(url: str, options: Options, target: Path) -> None:
+    with _user_errors(url):
         fs, path = connect(url, options)
         size = listed(fs, path, lambda: fs.info(path)).get("size") or 0
 
@@ -113,19 +160,19 @@ def _get(url: str, options: Options, target: Path) -> None:
                 fsspec.asyn.sync(fs.loop, fs._get_file, path, str(target), timeout=seconds)
             else:
                 fs.get_file(path, str(target))
-            if (came := target.stat().st_size) < size:
-                raise ShortError(f"{came} bytes came of {size}")
+            if (length := target.stat().st_size) < size:
+                raise ShortError(f"{length} bytes came of {size}")
 
         ask(fs, path, Policy(seconds=240 + size / 1e6), attempt)
 
 
 @contextmanager
-def _named(url: str) -> Iterator[None]:
-    """Whatever fails is a UserError that names the file: storage clients raise kinds of their own."""
+def _user_errors(url: str) -> Iterator[None]:
+    """Turn any error into a UserError that names the file: storage clients raise errors of their own."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        what = one_line(str(error)) or type(error).__name__
-        raise UserError(f"{without_secrets(url)} can't be fetched: {what}; check the address and the credentials") from None
+        reason = one_line(str(error)) or type(error).__name__
+        raise UserError(f"{without_secrets(url)} can't be fetched: {reason}; check the address and the credentials") from None

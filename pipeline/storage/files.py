@@ -1,7 +1,4 @@
-"""Files in a storage: read, listed and written, each again where the storage fails for now.
-
-What is written is there whole or not at all.
-"""
+"""Read, list and write files in storage, with retries. Writes are atomic."""
 
 import os
 import shutil
@@ -23,16 +20,16 @@ from pipeline.storage.filesystem import etag, version_of
 from pipeline.storage.retry import Policy, ShortError
 
 T = TypeVar("T")
-UPLOADED = 8 * 2**20  # bytes at once, of a larger file
+UPLOADED = 8 * 2**20  # bytes per part of a multipart upload
 
 
 def read(fs: fsspec.AbstractFileSystem, path: str, policy: Policy = Policy()) -> bytes:  # noqa: B008  (it is frozen)
-    """A whole small file: a record, a plan, a block."""
+    """Read a whole small file: a record, a plan, a block."""
     return ask(fs, path, policy, lambda seconds: get(fs, path, seconds))
 
 
 def listed(fs: fsspec.AbstractFileSystem, path: str, listing: Callable[[], T]) -> T:
-    """What `listing` says, which asks `fs` what there is: afresh, and again where that fails. Its time is not bounded."""
+    """Return the result of `listing`, a call that lists `fs`, with retries and without fsspec's cache. Calls have no timeout."""
 
     def attempt(seconds: float) -> T:
         fs.invalidate_cache()
@@ -42,7 +39,7 @@ def listed(fs: fsspec.AbstractFileSystem, path: str, listing: Callable[[], T]) -
 
 
 class Ranges(AbstractBufferedFile):
-    """An object that is open for reading, each part of which is asked for again where that fails, and of one version."""
+    """A remote file open for reading. Each range is read with retries; in S3 all ranges are of the version first listed."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         def attempt(seconds: float) -> bytes:
@@ -55,7 +52,7 @@ class Ranges(AbstractBufferedFile):
 
 
 def open_file(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any] | None = None, ahead: int = 2**20) -> IO[bytes]:
-    """A file opened for reading here and there. `info` is its entry of a listing, `ahead` how many bytes are read at once."""
+    """Open a file for random reads. `info` is its entry in a listing, `ahead` the bytes to read at a time."""
     if not fs.async_impl:
         return fs.open(path, "rb")
     info = info or listed(fs, path, lambda: fs.info(path))
@@ -65,16 +62,16 @@ def open_file(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any] | N
 
 
 def write_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes, content_type: str | None = None) -> None:
-    """Writes a file that is there whole or not at all, also when the writer dies half-way.
+    """Write a file atomically: it exists whole or not at all, even if the writer dies half-way.
 
-    Object stores show an object once its upload is complete. On a local disk the bytes go to a hidden neighbour that
-    takes the file's name when it is complete. S3 tells a browser the `content_type`, so that it shows the file and does not keep it.
+    Object stores show an object once its upload is complete. On a local disk the bytes go to a hidden file in the same folder,
+    which is renamed when complete. S3 sends the `content_type` to browsers, so that they show the file and do not download it.
     """
-    ask(fs, path, _writing(len(data)), lambda seconds: _put(fs, path, data, seconds, content_type=content_type))
+    ask(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, content_type=content_type))
 
 
 def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
-    """As `write_atomic`, of a local file's bytes, which are never in memory as a whole."""
+    """Upload a local file atomically, as `write_atomic`, without loading all of it into memory."""
 
     def attempt(seconds: float) -> None:
         if isinstance(fs, LocalFileSystem):
@@ -87,20 +84,20 @@ def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
         else:
             fs.put_file(file, path)
 
-    ask(fs, path, _writing(os.path.getsize(file)), attempt)
+    ask(fs, path, _write_policy(os.path.getsize(file)), attempt)
 
 
 def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
-    """Writes a file as `write_atomic` does, unless there is one of its name: of several writers at once one succeeds.
+    """Write a file atomically, as `write_atomic`, unless it already exists. Of several concurrent writers one succeeds.
 
-    Returns whether the file is this writer's. A file that holds the same bytes counts as such: it is what an attempt
-    left whose answer was lost. Writers that must tell each other apart put something of their own into the data.
+    Returns whether the file is this writer's. A file with the same bytes counts as such, since an earlier attempt may
+    have written it and lost the response. Writers that must be told apart put something unique into the data.
 
-    S3 and SeaweedFS (tested with 4.48) decide it by `If-None-Match: *` and answer 412, local disks by a hard link that fails
-    where the name is taken. fsspec's other storages look first and then write, unless they know better.
+    S3 and SeaweedFS (tested with 4.48) decide by `If-None-Match: *` and answer 412, local disks by a hard link, which fails
+    if the name exists. fsspec's other file systems check first and then write, unless they implement something better.
     """
     try:
-        ask(fs, path, _writing(len(data)), lambda seconds: _put(fs, path, data, seconds, new=True))
+        ask(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, new=True))
     except OSError as error:
         if not isinstance(error, FileExistsError) and retry.http_status(error) != 412:
             raise
@@ -109,8 +106,8 @@ def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
     return read(fs, path) == data
 
 
-def _writing(size: int) -> Policy:
-    return Policy(seconds=120 + size / 1e6)  # at least a megabyte a second
+def _write_policy(size: int) -> Policy:
+    return Policy(seconds=120 + size / 1e6)  # allows for one megabyte per second
 
 
 def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, seconds: float, new: bool = False, content_type: str | None = None) -> None:
@@ -118,18 +115,18 @@ def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, seconds: float, 
         with _draft(path, BytesIO(data)) as draft:
             (os.link if new else os.replace)(draft, path)
         return
-    mode = {"mode": "create"} if new else {}
+    settings = {"mode": "create"} if new else {}
     if content_type is not None and isinstance(fs, S3FileSystem):
-        mode["ContentType"] = content_type
+        settings["ContentType"] = content_type
     if fs.async_impl:
-        fsspec.asyn.sync(fs.loop, fs._pipe_file, path, data, timeout=seconds, **mode)
+        fsspec.asyn.sync(fs.loop, fs._pipe_file, path, data, timeout=seconds, **settings)
     else:
-        fs.pipe_file(path, data, **mode)
+        fs.pipe_file(path, data, **settings)
 
 
 @contextmanager
 def _draft(path: str, data: IO[bytes]) -> Iterator[str]:
-    """A complete hidden neighbour of a file, which is gone in the end."""
+    """Write a hidden file beside `path`, synced to disk, and yield its name. It is removed on exit if it still exists."""
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     draft = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""Storages anywhere fsspec reaches: local paths, s3:// and the rest, with one set of options; and what tells an object's versions apart."""
+"""File systems for any URI fsspec supports (local paths, s3:// and others), all with one set of options, and versions of objects."""
 
 import os
 from typing import Any
@@ -16,10 +16,10 @@ LOCAL = ("file", "local")
 
 
 def connect(uri: str, options: Options) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URI and the path in it. Raises UserError for a protocol that is unknown or not installed.
+    """Return a URI's file system and the path in it. Raises UserError if the protocol is unknown or not installed.
 
-    A URI is taken as it stands: fsspec's chains (zip://x::s3://y) are none here, so that a name may hold `::`, and a
-    table's URI never means another storage than the one it begins with.
+    The URI is taken literally: fsspec's chained URLs (zip://x::s3://y) are not interpreted. So a name may contain `::`, and
+    a table's URI can't reach any storage but the one it starts with.
     """
     name = protocol(uri)
     known = fsspec.available_protocols()
@@ -37,26 +37,26 @@ def connect(uri: str, options: Options) -> tuple[fsspec.AbstractFileSystem, str]
 
 
 def names(uri: str) -> set[str]:
-    """All names of a URI's kind of storage: s3 and s3a."""
-    given = fsspec.get_filesystem_class(protocol(uri)).protocol
-    return {given} if isinstance(given, str) else set(given)
+    """Return all protocol names of a URI's kind of storage: s3 and s3a."""
+    protocols = fsspec.get_filesystem_class(protocol(uri)).protocol
+    return {protocols} if isinstance(protocols, str) else set(protocols)
 
 
 def for_fetching(uri: str, options: Options, connections: int, idle_seconds: float) -> Options:
-    """The options of a storage that many images are fetched from at once, which the fetcher asks again itself.
+    """Return the options for fetching many images at once, with retries left to the fetcher.
 
-    Botocore's own tries are off there and so many connections allowed as are fetched with: it has ten by default, and an
-    image that waits for one would spend its time on others' stalls.
+    Turns off botocore's own retries, and allows as many connections as are used. Botocore's default is ten: an image
+    waiting for one of them would spend its time on other images' stalls.
     """
     if protocol(uri) not in S3FileSystem.protocol:
         return options
-    quick = {"retries": {"total_max_attempts": 1}, "max_pool_connections": connections}
-    times = {"connect_timeout": idle_seconds, "read_timeout": idle_seconds}
-    return options | {"config_kwargs": {**quick, **times, **options.get("config_kwargs", {})}}
+    limits = {"retries": {"total_max_attempts": 1}, "max_pool_connections": connections}
+    timeouts = {"connect_timeout": idle_seconds, "read_timeout": idle_seconds}
+    return options | {"config_kwargs": {**limits, **timeouts, **options.get("config_kwargs", {})}}
 
 
 def version_of(info: dict[str, Any]) -> str:
-    """What changes when an object does: its ETag, or its time and size."""
+    """Return an object's version: its ETag, or else its modification time and size."""
     etag = info.get("ETag") or info.get("etag")
     if etag:
         return str(etag).strip('"')
@@ -65,12 +65,15 @@ def version_of(info: dict[str, Any]) -> str:
 
 
 def etag(fs: fsspec.AbstractFileSystem, version: str) -> str | None:
-    """The version as S3 can be asked for it, or None: an ETag holds no space, the time that stands in for it does."""
+    """Return a version as the ETag for a conditional request to S3, or None if it is none.
+
+    An ETag holds no space; the modification time that replaces a missing one does.
+    """
     return version if isinstance(fs, S3FileSystem) and version and " " not in version else None
 
 
 def is_changed(fs: fsspec.AbstractFileSystem, path: str, version: str, info: dict[str, Any] | None = None) -> bool:
-    """Whether a file isn't of the version that was listed, as far as it can be told: locally, and in S3 by its entry `info`."""
+    """Return whether a file differs from the listed version. Only detected locally, and in S3 if its entry `info` is given."""
     if not version:
         return False
     if isinstance(fs, LocalFileSystem):

@@ -1,15 +1,17 @@
-"""The files below a folder, in the order of their paths: many folders are listed at once, and what was listed is soon passed on.
+"""List the files below a folder in path order. Many folders are listed at once, and files are yielded soon after they are listed.
 
-S3 is listed page by page, every page a request of its own: folder by folder near the top, and without regard to folders where
-there are enough to be listed at once, so that there are few more requests than pages. Other storage is listed folder by
-folder.
+S3 is listed page by page, one request a page. Near the top each folder is listed by itself. Once enough folders are found to
+list in parallel, the rest is listed as flat prefixes, so that there are few more requests than pages. Other storage is listed
+folder by folder.
 """
 
 import datetime as dt
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import fsspec
@@ -25,14 +27,14 @@ from pipeline.storage.filesystem import version_of
 from pipeline.storage.retry import Policy
 
 THREADS = 32
-MOST_HELD = 500_000  # files that are listed and not yet passed on: some 200 bytes each
-FEW = 1000  # files of several folders that are passed on together, since looking ahead takes longer the more parts there are
+MOST_HELD = 500_000  # files listed but not yet yielded: some 200 bytes each
+SMALL = 1000  # files: a shorter list is merged with the next one, since looking ahead takes longer the more lists there are
 PAGE = Policy(seconds=600, attempts=6)
 HIDDEN = re.compile(r"/[._]")  # ._name, _name
 
 
 class File(NamedTuple):
-    """A file by its file system's name for it, its size where it is known, and its version."""
+    """A file: its path in its file system, its size if known, and its version."""
 
     name: str
     size: int | None
@@ -40,147 +42,159 @@ class File(NamedTuple):
 
     @property
     def info(self) -> dict[str, Any]:
-        """What `open_file` needs of a listing's entry."""
+        """The file as an entry of a listing, as `open_file` takes it."""
         return {"name": self.name, "size": self.size, "ETag": self.version}
+
+
+def file_of(info: dict[str, Any]) -> File:
+    """Return an entry of a listing as a file."""
+    return File(info["name"], info.get("size"), version_of(info))
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder that is to be listed, or the rest of it.
+    """A folder to list, or with `token` the rest of it.
 
-    `levels` are the folders' that are to be gone down, None: all. `share` is its part of THREADS, by what it was found
-    beside: a folder that has less than one thread to itself is listed without regard to folders.
+    `levels` is how many levels of folders to descend; None: all. `threads` is the folder's share of THREADS, which folders found
+    together split evenly. In S3 a folder with less than one thread is listed as a flat prefix, unless `levels` is limited.
     """
 
     path: str
     levels: int | None
-    share: float = THREADS
+    threads: float = THREADS
     token: str | None = None
 
 
-_Part = _Folder | list[File]  # what is in order, or to be
+_Part = list[File] | _Folder
+_Listing = Future[list[_Part]]  # of one folder: its files and subfolders, in order
+_Entry = tuple[str, File | None]  # a path and its file; a folder's path ends with / and has None
 
 
 def files_below(fs: fsspec.AbstractFileSystem, folder: str, levels: int | None = None) -> Iterator[File]:
-    """All files but hidden ones and those in hidden folders; without those in folders that are reached by links.
+    """Yield all files below a folder, except hidden files, those in hidden folders, and those in folders reached by links.
 
-    Raises FileNotFoundError where there is no such folder, and what the storage raises. What is listed at once, and held, is bounded.
+    Raises FileNotFoundError if the folder does not exist, and the storage's own errors. The number of concurrent listings and
+    of files held in memory is bounded.
     """
-    begun = len(folder.rstrip("/"))
-    # What is still to come, the next at the end.
-    ahead: list[_Part | Future[list[_Part]]] = [_Folder(folder.rstrip("/") or folder, levels)]
+    root_length = len(folder.rstrip("/"))
+    ahead: deque[_Part | _Listing] = deque([_Folder(folder.rstrip("/") or folder, levels)])  # the next first
     pool = ThreadPoolExecutor(THREADS)
     try:
         while ahead:
-            _look_ahead(ahead, lambda place: pool.submit(_list, fs, place, begun))
-            if ahead and isinstance(part := ahead[-1], list):
-                ahead.pop()
-                yield from part
+            running = _look_ahead(ahead, lambda each: pool.submit(_list_folder, fs, each, root_length))
+            if ahead and isinstance(files := ahead[0], list):
+                ahead.popleft()
+                yield from files
             else:
-                wait([part for part in ahead if isinstance(part, Future) and not part.done()], return_when=FIRST_COMPLETED)
+                wait(running, return_when=FIRST_COMPLETED)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _look_ahead(ahead: list[_Part | Future[list[_Part]]], begin: Callable[[_Folder], Future[list[_Part]]]) -> None:
-    """Begins to list what comes next, and puts what was listed where its folder stood, as long as that is not too much."""
-    at_work = held = 0
-    i = len(ahead) - 1
-    while i >= 0 and at_work < THREADS and held < MOST_HELD:
-        part = ahead[i]
+def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[_Folder], _Listing]) -> list[_Listing]:
+    """Start to list the next folders of `ahead`, and replace finished listings by what they found, within the bounds.
+
+    Returns the listings that are still running. Raises the error of a failed listing once it is the first of `ahead`.
+    """
+    passed: list[_Part | _Listing] = []
+    running: list[_Listing] = []
+    held = 0
+    while ahead and len(running) < THREADS and held < MOST_HELD:
+        part = ahead.popleft()
         if isinstance(part, _Folder):
-            part = ahead[i] = begin(part)
+            part = start(part)
         if isinstance(part, list):
             held += len(part)
-            if i + 1 < len(ahead) and isinstance(before := ahead[i + 1], list) and len(before) < FEW:
-                before += part
-                del ahead[i]
-        elif part.done() and (part.exception() is None or i == len(ahead) - 1):  # one that failed does so when it is its turn
-            found = part.result()
-            ahead[i : i + 1] = reversed(found)
-            i += len(found)
-        else:
-            at_work += 1
-        i -= 1
+            if passed and isinstance(previous := passed[-1], list) and len(previous) < SMALL:
+                previous += part
+            else:
+                passed.append(part)
+        elif not part.done():
+            running.append(part)
+            passed.append(part)
+        elif part.exception() is None or not passed:
+            ahead.extendleft(reversed(part.result()))
+        else:  # it failed: nothing after it will be yielded
+            passed.append(part)
+            break
+    ahead.extendleft(reversed(passed))
+    return running
 
 
-def _list(fs: fsspec.AbstractFileSystem, place: _Folder, begun: int) -> list[_Part]:
-    """What a folder, or the next page of it, holds, in order. `begun` is the length of the name of the folder it all began with."""
+def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int) -> list[_Part]:
+    """List a folder, in S3 its next page. Returns its files, its subfolders and the rest of it, in order, without hidden ones.
+
+    `root_length` is the length of the path at which the whole listing started: what is hidden is decided below it.
+    """
     if isinstance(fs, S3FileSystem):
-        found, token = _page(fs, place)
+        entries, token = _list_page(fs, folder)
     else:
-        found, token = _entries(fs, place, begun), None
-    deeper = place.levels is None or place.levels > 0
-    levels = None if place.levels is None else place.levels - 1
-    share = place.share / max(sum(file is None for _, file in found), 1)
+        entries, token = _list_entries(fs, folder, root_length), None
+    threads = folder.threads / max(sum(file is None for _, file in entries), 1)
+    levels = None if folder.levels is None else folder.levels - 1
     parts: list[_Part] = []
-    for name, file in sorted(found, key=lambda entry: entry[0] if entry[1] else f"{entry[0]}/"):
-        if HIDDEN.search(name, begun):
+    for path, file in sorted(entries, key=itemgetter(0)):
+        if HIDDEN.search(path, root_length):
             continue
         if file is None:
-            parts += [_Folder(name, levels, share)] if deeper else []
+            parts += [_Folder(path[:-1], levels, threads)] if folder.levels != 0 else []
         elif parts and isinstance(parts[-1], list):
             parts[-1].append(file)
         else:
             parts.append([file])
-    return [*parts, replace(place, token=token)] if token else parts
+    return [*parts, replace(folder, token=token)] if token else parts
 
 
-def _page(fs: S3FileSystem, place: _Folder) -> tuple[list[tuple[str, File | None]], str | None]:
-    """Files, and folders as None, of one page of S3's, by name, and the token of the next page."""
-    bucket = fs.split_path(place.path)[0]
-    prefix = f"{place.path[len(bucket) + 1 :]}/" if len(place.path) > len(bucket) else ""
-    asked = {"Bucket": bucket, "Prefix": prefix}
-    asked |= {"Delimiter": "/"} if place.share >= 1 or place.levels is not None else {}
-    asked |= {"ContinuationToken": place.token} if place.token else {}
-    page = ask(fs, place.path, PAGE, lambda seconds: fsspec.asyn.sync(fs.loop, _objects, fs, asked, timeout=seconds))
-    found: list[tuple[str, File | None]] = [(f"{bucket}/{each['Prefix'][:-1]}", None) for each in page.get("CommonPrefixes", ())]
+def _list_page(fs: S3FileSystem, folder: _Folder) -> tuple[list[_Entry], str | None]:
+    """Return the entries of one page of S3's listing of a folder, and the token of the next page."""
+    bucket = fs.split_path(folder.path)[0]
+    prefix = f"{folder.path[len(bucket) + 1 :]}/" if len(folder.path) > len(bucket) else ""
+    request = {"Bucket": bucket, "Prefix": prefix}
+    request |= {"Delimiter": "/"} if folder.threads >= 1 or folder.levels is not None else {}
+    request |= {"ContinuationToken": folder.token} if folder.token else {}
+    page = ask(fs, folder.path, PAGE, lambda seconds: fsspec.asyn.sync(fs.loop, _list_objects, fs, request, timeout=seconds))
+    entries: list[_Entry] = [(f"{bucket}/{each['Prefix']}", None) for each in page.get("CommonPrefixes", ())]
     for each in page.get("Contents", ()):
-        if each["Size"] or not each["Key"].endswith("/"):  # which marks a folder, as consoles make them
-            name = f"{bucket}/{each['Key']}"
-            found.append((name, File(name, each["Size"], version_of(each | {"size": each["Size"]}))))
-    return found, page["NextContinuationToken"] if page.get("IsTruncated") else None
+        if each["Size"] or not each["Key"].endswith("/"):  # an empty object with such a key marks a folder, as consoles create them
+            path = f"{bucket}/{each['Key']}"
+            entries.append((path, File(path, each["Size"], version_of(each | {"size": each["Size"]}))))
+    return entries, page["NextContinuationToken"] if page.get("IsTruncated") else None
 
 
-async def _objects(fs: S3FileSystem, asked: dict[str, str]) -> dict[str, Any]:
+async def _list_objects(fs: S3FileSystem, request: dict[str, str]) -> dict[str, Any]:
     await fs.set_session()
-    # Botocore's own parser of dates takes four fifths of the time that reading a page takes.
-    fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-    client = await fs.get_s3(asked["Bucket"])
+    # Botocore's own parser of dates takes four fifths of the time of reading a page.
+    fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
+    client = await fs.get_s3(request["Bucket"])
     try:
-        return await client.list_objects_v2(**fs._get_s3_method_kwargs(client.list_objects_v2, asked))
+        return await client.list_objects_v2(**fs._get_s3_method_kwargs(client.list_objects_v2, request))
     except ClientError as error:
         raise translate_boto_error(error) from error
 
 
-def _timestamp(value: Any) -> dt.datetime:
+def _parse_timestamp(value: Any) -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(value)
-    except (TypeError, ValueError):  # a header's
+    except (TypeError, ValueError):  # a date in a header has another format
         return parse_timestamp(value)
 
 
-def _entries(fs: fsspec.AbstractFileSystem, place: _Folder, begun: int) -> list[tuple[str, File | None]]:
-    """Files, and folders as None, of a folder of another storage."""
+def _list_entries(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int) -> list[_Entry]:
+    """Return the entries of a folder of any storage but S3. A subfolder that has just disappeared has none."""
     try:
-        infos = listed(fs, place.path, lambda: fs.ls(place.path, detail=True))
+        infos = listed(fs, folder.path, lambda: fs.ls(folder.path, detail=True))
     except FileNotFoundError:
-        if len(place.path) <= begun:
+        if len(folder.path) <= root_length:
             raise
-        return []  # it was there a moment ago
-    found: list[tuple[str, File | None]] = []
+        return []
+    entries: list[_Entry] = []
     for info in infos:
-        name = info["name"]
+        path = info["name"]
         if info["type"] == "directory":
-            if name.rstrip("/") != place.path:
-                found.append((name.rstrip("/"), None))
+            if path.rstrip("/") != folder.path:
+                entries.append((f"{path.rstrip('/')}/", None))
         elif info["type"] == "file":
-            found.append((name, file_of(info)))
-        elif info.get("islink") and not fs.isdir(name):  # one that leads nowhere is an image that is missing
-            found.append((name, file_of(info if fs.exists(name) else info | {"size": None})))
-    return found
-
-
-def file_of(info: dict[str, Any]) -> File:
-    """A listing's entry as a file."""
-    return File(info["name"], info.get("size"), version_of(info))
+            entries.append((path, file_of(info)))
+        elif info.get("islink") and not fs.isdir(path):  # a broken link is an image that is missing
+            entries.append((path, file_of(info if fs.exists(path) else info | {"size": None})))
+    return entries

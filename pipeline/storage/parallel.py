@@ -1,4 +1,4 @@
-"""Work that waits for storage, done by several threads at once, in order and without running far ahead."""
+"""Parallel map for work that waits for storage: threads, results in order, a bounded number in flight."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,19 +9,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def mapped(function: Callable[[T], R], things: Iterable[T], threads: int) -> Iterator[R]:
-    """What `function` says of each thing, in order. No more than `threads` are begun or waiting to be taken at any time.
+def mapped(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Apply `function` to each item in threads, and yield the results in order.
 
-    Executor.map begins them all at once, and holds what they return however slowly it is taken.
+    At most `threads` items are in progress or finished but not yet taken. Executor.map starts all at once, and holds all
+    results however slowly they are taken.
     """
-    waiting: deque[Future[R]] = deque()
+    pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        for thing in things:
-            if len(waiting) == threads:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(function, thing))
-        while waiting:
-            yield waiting.popleft().result()
+        for item in items:
+            if len(pending) == threads:
+                yield pending.popleft().result()
+            pending.append(pool.submit(function, item))
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

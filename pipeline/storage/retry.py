@@ -1,8 +1,8 @@
-"""Asking a storage again that failed for now: how long, how often, and after which errors.
+"""Retry policy for storage requests: how long, how often, and after which errors.
 
-Waits grow exponentially with full jitter, so that a thousand workers that were throttled together don't come back together.
-The time is what bounds it. The storage clients try again too (s3fs, botocore); their tries lie within an attempt of ours,
-which is cut off when its time is up, so that tries within tries never outlast the policy.
+Waits grow exponentially with full jitter, so that a thousand workers throttled together don't return together. The deadline
+limits the total time. The storage clients (s3fs, botocore) retry too, within one of our attempts. An attempt is cut off at its
+timeout, so nested retries never outlast the policy.
 """
 
 import errno
@@ -22,7 +22,7 @@ from pipeline.storage.ssrf import RefusedAddressError
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
-# Whoever is refused so is refused everything: the credentials are wrong or have run out.
+# S3 error codes for wrong or expired credentials, with which every request is refused.
 CREDENTIALS = {
     *("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId"),
     *("SignatureDoesNotMatch", "RequestExpired", "RequestTimeTooSkewed"),
@@ -30,7 +30,7 @@ CREDENTIALS = {
 NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError)
 RENEWALS = 3
 SHORT_ATTEMPTS = 4
-# Answers of less than 500 that mean: not now.
+# S3 error codes with an HTTP status below 500 that are worth a retry.
 BUSY = {
     *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded", "TooManyRequests"),
     *("RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "IncompleteBody", "XAmzContentSHA256Mismatch"),
@@ -51,13 +51,15 @@ FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, er
 
 
 class ShortError(OSError):
-    """Fewer bytes came than there should be: the connection was cut, or the answer's length is wrong."""
+    """Fewer bytes arrived than expected: the connection was cut, or the response states a wrong length."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """`seconds` is the whole time, of which an attempt has at most half. `attempts` bounds their number, where it is given.
-    A file that keeps being short is asked for four times."""
+    """Total deadline in seconds; a single attempt gets at most half of it. `attempts` limits their number; None: no limit.
+
+    Reads that stay short (ShortError) are tried four times.
+    """
 
     seconds: float = 120.0
     first_wait: float = 0.2
@@ -65,24 +67,24 @@ class Policy:
     attempts: int | None = None
 
     def ask(self, attempt: Callable[[float], T], renew: Callable[[], None] = lambda: None) -> T:
-        """What `attempt` returns, which is told how many seconds it has. Raises what the last one raised.
+        """Call `attempt(timeout in seconds)` until it succeeds, and return its result. Raises the last attempt's error.
 
-        Credentials that are refused are asked for a few times only, each time after `renew`.
+        Refused credentials are retried three times only, each time after `renew`.
         """
         end = time.monotonic() + self.seconds
 
-        def again(state: RetryCallState) -> None:
+        def renew_if_refused(state: RetryCallState) -> None:
             if state.outcome and credentials_refused(state.outcome.exception()):
                 renew()
 
-        asking = tenacity.Retrying(
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: for_now(error) or credentials_refused(error) is not None),
             wait=tenacity.wait_random_exponential(multiplier=self.first_wait, max=self.longest_wait),
             stop=self._stop,
-            before_sleep=again,
+            before_sleep=renew_if_refused,
             reraise=True,
         )
-        return asking(lambda: attempt(max(min(self.seconds / 2, end - time.monotonic()), 0.001)))
+        return retrying(lambda: attempt(max(min(self.seconds / 2, end - time.monotonic()), 0.001)))
 
     def _stop(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
@@ -95,7 +97,7 @@ class Policy:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was made of, which is where a storage's own code is."""
+    """Yield an error and the errors that caused it, among which is the storage's own."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error
@@ -104,39 +106,39 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def cause(error: BaseException | None, kind: type[E]) -> E | None:
-    """The error of that kind that it was made of, or None."""
+    """Return the first error of a kind in the chain of causes, or None."""
     return next((each for each in _chain(error) if isinstance(each, kind)), None)
 
 
 def _response(error: BaseException | None) -> dict[str, Any] | None:
-    """What S3 answered, where that is what the error was made of."""
-    found = (getattr(each, "response", None) for each in _chain(error))
-    return next((response for response in found if isinstance(response, dict)), None)
+    """Return S3's response from the chain of causes, or None."""
+    responses = (getattr(each, "response", None) for each in _chain(error))
+    return next((response for response in responses if isinstance(response, dict)), None)
 
 
 def code(error: BaseException | None) -> str | None:
-    """The code that S3 gave (SlowDown, NoSuchKey, 404 …), or None."""
+    """Return S3's error code (SlowDown, NoSuchKey, 404 …), or None."""
     response = _response(error) or {}
     return response.get("Error", {}).get("Code")
 
 
 def http_status(error: BaseException | None) -> int | None:
-    """The HTTP status that came with an error of botocore, aiohttp, gcsfs or adlfs, or None."""
+    """Return the HTTP status of an error of botocore, aiohttp, gcsfs or adlfs, or None."""
     if (response := _response(error)) is not None:
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    given = (getattr(error, name, None) for name in ("status", "code", "status_code"))
-    return next((number for number in given if isinstance(number, int)), None)
+    values = (getattr(error, name, None) for name in ("status", "code", "status_code"))
+    return next((value for value in values if isinstance(value, int)), None)
 
 
 def credentials_refused(error: BaseException | None) -> str | None:
-    """The code of an error that says that the credentials are expired or wrong, not that they don't suffice; or None."""
-    if (given := code(error)) in CREDENTIALS:
-        return given
+    """Return the code or name of an error about expired, wrong or absent credentials, or None. Denied access is no such error."""
+    if (s3_code := code(error)) in CREDENTIALS:
+        return s3_code
     return next((type(each).__name__ for each in _chain(error) if isinstance(each, NO_CREDENTIALS)), None)
 
 
 def for_now(error: BaseException | None) -> bool:
-    """Whether it may go well the next time."""
+    """Return whether an error is transient: a retry may succeed."""
     if not isinstance(error, Exception) or cause(error, RefusedAddressError):
         return False
     if (status := http_status(error)) is not None:

@@ -1,12 +1,12 @@
-"""Network addresses that a link in a table must not lead to, and the web client that never dials them.
+"""Protection from server-side request forgery (SSRF): an HTTP client that refuses addresses a table's links must not reach.
 
-A table's links are anybody's. What they may not reach is the worker itself (loopback, unspecified), its link (169.254.0.0/16,
-fe80::/10: where clouds keep the instance's credentials), multicast, reserved addresses, and the metadata services that lie
-elsewhere. Private networks (10/8, 172.16/12, 192.168/16, fc00::/7) may be reached: image servers of one's own are common
-there. Whoever has other services in them that need no password should not allow http for tables of strangers.
+Anyone may have written a table's links. Refused are the worker itself (loopback, unspecified), link-local addresses
+(169.254.0.0/16, fe80::/10: where clouds serve the instance's credentials), multicast, reserved addresses, and the metadata
+services at other addresses. Private networks (10/8, 172.16/12, 192.168/16, fc00::/7) are allowed, since they often hold a
+user's own image servers. If they also hold services without a password, don't allow http for tables of strangers.
 
-The check is made when a socket is opened, so it sees each address that is really dialled: also after a redirect, and
-whatever a name resolved to this time. A proxy that a user sets up (client_kwargs) dials for itself.
+The check runs when a socket is opened, so it sees the address really dialled, also after a redirect and whatever a name
+resolves to at that time. A proxy that the user configures (client_kwargs) opens its own connections, unchecked.
 """
 
 import socket
@@ -19,23 +19,23 @@ import aiohttp
 
 METADATA = {ip_address(each) for each in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")}
 THIS_NETWORK = ip_network("0.0.0.0/8")
-CARRIERS = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"), ip_network("::/96"))  # NAT64 and the old compatible form
+CARRIERS = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"), ip_network("::/96"))  # NAT64, IPv4-compatible
 
 
 class RefusedAddressError(PermissionError):
-    """A link leads to an address that tables may not reach."""
+    """A link leads to an address that tables must not reach."""
 
 
 def is_refused(address: str) -> bool:
-    """Whether tables may not reach an address, in whatever form of IPv6 it is carried."""
+    """Return whether tables must not reach an address, also if an IPv6 address embeds it."""
     ip = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address) and (carried := _carried(ip)):
-        return any(map(_is_refused, carried))
+    if isinstance(ip, IPv6Address) and (embedded := _embedded(ip)):
+        return any(map(_is_refused, embedded))
     return _is_refused(ip)
 
 
-def _carried(ip: IPv6Address) -> list[IPv4Address]:
-    """The IPv4 addresses that an IPv6 address stands for."""
+def _embedded(ip: IPv6Address) -> list[IPv4Address]:
+    """Return the IPv4 addresses embedded in an IPv6 address."""
     if ip.ipv4_mapped:
         return [ip.ipv4_mapped]
     if ip.sixtofour:
@@ -48,12 +48,12 @@ def _carried(ip: IPv6Address) -> list[IPv4Address]:
 
 
 def _is_refused(ip: IPv4Address | IPv6Address) -> bool:
-    kinds = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip.is_reserved
-    return kinds or ip in METADATA or ip in THIS_NETWORK
+    special = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip.is_reserved
+    return special or ip in METADATA or ip in THIS_NETWORK
 
 
 def addresses_of(uri: str) -> tuple[tuple[str, int], ...]:
-    """The addresses and port of a link that the user gave, who may well mean this machine; none where it has no address."""
+    """Resolve a link given by the user, who may mean this machine, to (address, port) pairs; none if it has no address."""
     link = urlsplit(uri)
     port = link.port or (443 if link.scheme == "https" else 80)
     try:
@@ -65,7 +65,7 @@ def addresses_of(uri: str) -> tuple[tuple[str, int], ...]:
 
 @dataclass(frozen=True)
 class WebClient:
-    """What fsspec makes its web sessions with (`get_client`): it dials only what tables may reach, and `trusted` addresses."""
+    """Factory of fsspec's HTTP sessions (`get_client`), which connect to allowed and `trusted` (address, port) pairs only."""
 
     trusted: tuple[tuple[str, int], ...] = ()
     connections: int = 100
@@ -77,9 +77,9 @@ class WebClient:
         return aiohttp.ClientSession(connector=connector, **settings)
 
     def open_socket(self, address: Any) -> socket.socket:
-        """A socket for an entry of getaddrinfo. Raises RefusedAddressError."""
-        family, kind, protocol, _, where = address
-        if is_refused(where[0]) and (where[0], where[1]) not in self.trusted:
-            # The same words for each address of a name: then what is raised for all of them is this error too.
+        """Open a socket for an entry of getaddrinfo. Raises RefusedAddressError."""
+        family, kind, protocol, _, target = address
+        if is_refused(target[0]) and (target[0], target[1]) not in self.trusted:
+            # The same text for all addresses of a name: aiohttp then raises this error. Texts that differ become a plain OSError.
             raise RefusedAddressError("the link leads to an address that tables may not reach (this machine, its link, a metadata service)")
         return socket.socket(family, kind, protocol)

@@ -1,4 +1,4 @@
-"""URIs as text: what of them is secret, which storage they name, and what a table may not make of them."""
+"""URIs as text: their secrets, the storage they name, and the rules for URIs in a table."""
 
 import hashlib
 import re
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
-# Where a URI's host is the storage itself, options that hold a password are for that host only.
+# Protocols whose buckets share the credentials of one object store.
 BUCKETS = ("s3", "s3a", "gs", "gcs")
 WEB = ("http", "https")
 
-# What makes a link a signed one. It is another with every signing, and no part of the image's name.
+# Query parameters that sign a link. They differ from signing to signing, and are no part of the image's name.
 SIGNING = {
     *(f"x-amz-{name}" for name in ("algorithm", "credential", "date", "expires", "security-token", "signature", "signedheaders")),
     *(f"x-goog-{name}" for name in ("algorithm", "credential", "date", "expires", "signature", "signedheaders")),
@@ -18,7 +18,7 @@ SIGNING = {
     *("token", "access_token", "auth_token", "id_token", "jwt", "auth", "api_key", "apikey", "api-key"),
     *("password", "passwd", "pwd", "secret", "client_secret"),
 }
-# These are words of their own as well: part of a signature only beside one.
+# Ordinary words that sign a link only beside the named parameter.
 BESIDE_A_SIGNATURE = {
     "signature": {"expires", "policy"},
     "sig": {"se", "sp", "sv", "sr", "st", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"},
@@ -37,32 +37,34 @@ _SECRET_OPTION = re.compile(r"(?i)key|secret|token|passw|credential|auth|sas|sig
 
 
 def protocol(uri: str) -> str:
-    """`s3` of `s3://bucket/key`, `file` of a local path."""
-    named = _PROTOCOL.match(uri)
-    return named[1].lower() if named else "file"
+    """Return `s3` for `s3://bucket/key`, `file` for a local path."""
+    match = _PROTOCOL.match(uri)
+    return match[1].lower() if match else "file"
 
 
 def without_secrets(uri: str) -> str:
-    """`https://user:password@host/x?id=7&X-Amz-Signature=1` as `https://host/x?id=7`; a URI that has no secrets as it is.
+    """Remove passwords and signatures: `https://user:password@host/x?id=7&X-Amz-Signature=1` becomes `https://host/x?id=7`.
 
-    Parameters that don't sign stay, since they may name the image. A `key` is either: it stays as a digest, which tells
-    images apart and shows nothing. Only http(s) has parameters: elsewhere a `?` is part of the name.
+    A URI without secrets stays as it is. Other query parameters stay, since they may name the image. A `key` may be either:
+    it becomes a digest, which tells images apart and reveals nothing. Only http(s) has parameters: elsewhere a `?` is part
+    of the name.
     """
-    scheme, found, rest = uri.partition("://")
-    if not found or scheme.lower() in ("file", "local", "memory"):
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme.lower() in ("file", "local", "memory"):
         return uri
     authority, path = re.match(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not scheme.lower().startswith(("abfs", "wasb")):  # whose container@account names no user
+    if not scheme.lower().startswith(("abfs", "wasb")):  # container@account: not a user name
         authority = authority.rpartition("@")[2]
     if scheme.lower() in WEB:
         path, mark, fragment = path.partition("#")
-        path, asked, query = path.partition("?")
+        path, question, query = path.partition("?")
         query = "&".join(_public(query.split("&")))
-        path = f"{path}{asked if query else ''}{query}{mark}{fragment}"
+        path = f"{path}{question if query else ''}{query}{mark}{fragment}"
     return f"{scheme}://{authority}{path}"
 
 
 def _public(parameters: list[str]) -> Iterator[str]:
+    """Yield the query parameters that are no secret."""
     names = [unquote_plus(parameter.partition("=")[0]).lower() for parameter in parameters]
     secret = SIGNING.union(*(words for signature, words in BESIDE_A_SIGNATURE.items() if signature in names))
     for name, parameter in zip(names, parameters, strict=True):
@@ -73,7 +75,7 @@ def _public(parameters: list[str]) -> Iterator[str]:
 
 
 def scrubbed(text: str, options: dict[str, Any]) -> str:
-    """What a storage client says, without the options' secrets, passwords and signatures that it may quote."""
+    """Remove the secrets of `options`, passwords and signatures from a storage client's message."""
     for value in sorted(_secrets(options), key=len, reverse=True):
         text = text.replace(value, "…").replace(quote(value, safe=""), "…")
     text = _USER.sub("", _LINK.sub(lambda link: without_secrets(link[0]), text))
@@ -82,6 +84,7 @@ def scrubbed(text: str, options: dict[str, Any]) -> str:
 
 
 def _secrets(options: Any, secret: bool = False) -> set[str]:
+    """Return the secret values in `options`, by the names they stand under."""
     if isinstance(options, dict):
         return set().union(*(_secrets(value, secret or bool(_SECRET_OPTION.search(str(name)))) for name, value in options.items()))
     if isinstance(options, list | tuple):
@@ -90,9 +93,10 @@ def _secrets(options: Any, secret: bool = False) -> set[str]:
 
 
 def storage_of(uri: str) -> str:
-    """The storage that a URI names, as far as its options go: those of a host, or an account, are for no other.
+    """Return a key of the storage that a URI names. Storage options are for URIs with the same key only.
 
-    Buckets of one object store share their options; a page's password is for its own scheme, host and port.
+    Buckets of one object store share their options; those of a host or an account are for no other. A web password is for
+    its own scheme, host and port.
     """
     scheme, _, rest = uri.partition("://")
     name, authority = protocol(uri), re.split(r"[/?#\\]", rest, maxsplit=1)[0].lower()
@@ -105,7 +109,7 @@ def storage_of(uri: str) -> str:
 
 
 def refusal(uri: str, protocols: frozenset[str]) -> str | None:
-    """Why a table may not point there, or None. Its own kind of storage is allowed, and what the user allows beside."""
+    """Return why a table must not point to a URI, or None if it may. `protocols`: the table's own and those the user allows."""
     name = protocol(uri)
     if name not in protocols:
         allowed = ", ".join(sorted(protocols))

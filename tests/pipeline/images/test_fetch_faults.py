@@ -79,7 +79,7 @@ def test_credentials_that_ran_out_end_the_run_and_are_no_rows(many, s3, failing)
     found = list(items(where, "uri", s3.options))
     with failing(always={"/": "expired"}) as (proxy, server), pytest.raises(StorageError) as stopped:
         fetched(through(where, server), *found)
-    message = r"the credentials for s3://images/many/\d\d.jpg are expired or wrong \(ExpiredToken\): renew them; the same --run-id goes on"
+    message = r"the credentials for s3://images/many/\d\d.jpg are expired or wrong \(ExpiredToken\): renew them; .* resumes the run"
     assert re.fullmatch(message, str(stopped.value))
     assert len([path for _, path in proxy.requests if "/many/" in path]) <= 40  # those under way; the rest are not begun
     assert max(count for (_, path), count in proxy.requests.items() if "/many/" in path) == 4

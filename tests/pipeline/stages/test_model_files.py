@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import fsspec
@@ -19,11 +18,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path_factory, monkeypatch):
-    """A machine that has fetched nothing yet."""
-    folder = tmp_path_factory.mktemp("machine")
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setenv("TMPDIR", str(folder))
+def cache(tmp_path_factory, monkeypatch):
+    """An empty cache of downloaded models."""
+    monkeypatch.setenv("UGRIE_CACHE", str(tmp_path_factory.mktemp("machine") / "cache"))
 
 
 def named():

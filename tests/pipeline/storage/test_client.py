@@ -1,4 +1,4 @@
-"""One request and no more, and again where it is refused."""
+"""Single requests to storage, and renewed credentials."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Files anywhere fsspec reaches, also through faults."""
+"""Reading, listing and writing files in storage, also through faults."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +112,7 @@ def test_a_new_file_is_written_once(folder):
     fs, path = folder
     assert create_atomic(fs, f"{path}/deep/a", b"first")
     assert not create_atomic(fs, f"{path}/deep/a", b"second")
-    assert create_atomic(fs, f"{path}/deep/a", b"first")  # as after an answer that was lost
+    assert create_atomic(fs, f"{path}/deep/a", b"first")  # as after a lost response
     assert fs.cat_file(f"{path}/deep/a") == b"first"
     assert [name.rpartition("/")[2] for name in fs.find(f"{path}/deep")] == ["a"]
     write_atomic(fs, f"{path}/deep/a", b"third")
@@ -133,8 +133,8 @@ def test_a_local_file_is_uploaded_whole(folder, tmp_path_factory, monkeypatch, s
 def test_of_several_writers_at_once_one_succeeds(folder):
     fs, path = folder
     if fs.protocol == "memory":
-        pytest.skip("fsspec's memory is of one process, and looks before it writes")
-    for i in range(2):  # a loser may wait seconds for SeaweedFS's lock
+        pytest.skip("fsspec's memory file system is for one process, and checks before it writes")
+    for i in range(2):  # a writer that loses may wait seconds for SeaweedFS's lock
         together = Barrier(8)
 
         def write(number, name=f"{path}/{i}", together=together):

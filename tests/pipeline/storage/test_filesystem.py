@@ -1,4 +1,4 @@
-"""Storages anywhere fsspec reaches."""
+"""File systems of URIs, and versions of objects."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The files below a folder: all, in order, with as few requests as it takes, and few of them held."""
+"""Listing the files below a folder: all, in order, with few requests, and few files in memory."""
 
 import re
 import threading
@@ -21,11 +21,11 @@ def names(fs, folder, levels=None):
 
 @pytest.fixture
 def pages(monkeypatch):
-    """The pages that were asked S3 for, as (folder, whether folder by folder), in a list."""
-    asked = []
-    page = listing._page
-    monkeypatch.setattr(listing, "_page", lambda fs, place: asked.append(place) or page(fs, place))
-    return asked
+    """A list of the folders whose pages are requested from S3, one entry a page."""
+    requested = []
+    list_page = listing._list_page
+    monkeypatch.setattr(listing, "_list_page", lambda fs, folder: requested.append(folder) or list_page(fs, folder))
+    return requested
 
 
 NAMES = st.text("ab-.0_ é", min_size=1, max_size=3).filter(lambda name: name.strip(".") == name)
@@ -68,23 +68,23 @@ def test_no_deeper_than_asked(tmp_path):
 
 
 class Tree:
-    """Stands for a storage of `folders` folders with `files` files each, whose listings take a while and are watched."""
+    """A fake storage of `folders` folders with `files` files each, whose listings take `seconds` each and are counted."""
 
     def __init__(self, folders, files, seconds=0.01):
         self.folders, self.files, self.seconds = folders, files, seconds
-        self.lock, self.at_work, self.most_at_work, self.listed = threading.Lock(), 0, 0, 0
+        self.lock, self.running, self.most_running, self.listed = threading.Lock(), 0, 0, 0
 
     def invalidate_cache(self):
         pass
 
     def ls(self, path, detail):
         with self.lock:
-            self.at_work += 1
-            self.most_at_work = max(self.most_at_work, self.at_work)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
             self.listed += 1
         time.sleep(self.seconds)
         with self.lock:
-            self.at_work -= 1
+            self.running -= 1
         if path == "/tree":
             return [{"name": f"/tree/{i:04}", "type": "directory"} for i in range(self.folders)]
         return [{"name": f"{path}/{i:04}.jpg", "type": "file", "size": 1, "mtime": 1} for i in range(self.files)]
@@ -93,7 +93,7 @@ class Tree:
 def test_folders_are_listed_at_once_and_no_more_than_threads_of_them():
     tree = Tree(200, 3)
     assert names(tree, "/tree") == [f"{i:04}/{k:04}.jpg" for i in range(200) for k in range(3)]
-    assert THREADS / 2 < tree.most_at_work <= THREADS
+    assert THREADS / 2 < tree.most_running <= THREADS
 
 
 def test_no_more_is_listed_than_may_be_held(monkeypatch):
@@ -110,16 +110,17 @@ def test_no_more_is_listed_than_may_be_held(monkeypatch):
 
 
 def test_what_is_held_of_many_small_folders_is_in_few_parts(monkeypatch):
-    parts = []
+    lists = []
 
-    def watched(ahead, begin, look_ahead=listing._look_ahead):
-        look_ahead(ahead, begin)
-        parts.append(sum(isinstance(part, list) for part in ahead))
+    def watched(ahead, start, look_ahead=listing._look_ahead):
+        running = look_ahead(ahead, start)
+        lists.append(sum(isinstance(part, list) for part in ahead))
+        return running
 
     monkeypatch.setattr(listing, "_look_ahead", watched)
     for _ in files_below(Tree(2000, 1, seconds=0), "/tree"):
         time.sleep(0.0003)
-    assert max(parts) <= 2 * THREADS
+    assert max(lists) <= 2 * THREADS
 
 
 def test_an_error_ends_it_at_its_turn():
@@ -159,9 +160,9 @@ def test_odd_keys_and_folder_markers_in_s3(s3):
 
 
 def test_what_is_listed_is_what_the_storage_says_of_each(s3):
-    s3.put("said/a.jpg", b"123")
-    (file,) = files_below(s3.fs, f"{s3.bucket}/said")
-    info = s3.fs.info(f"{s3.bucket}/said/a.jpg")
+    s3.put("info/a.jpg", b"123")
+    (file,) = files_below(s3.fs, f"{s3.bucket}/info")
+    info = s3.fs.info(f"{s3.bucket}/info/a.jpg")
     assert file == (info["name"], 3, version_of(info))
     assert (file.info["size"], version_of(file.info)) == (3, file.version)
 
@@ -188,13 +189,13 @@ def test_pages_are_asked_for_as_they_are_needed(many, pages):
 
 def test_many_folders_are_listed_without_regard_to_what_is_below_them(many, pages):
     assert names(many.fs, f"{many.bucket}/folders") == [f"{i:02}/{k}/x.jpg" for i in range(50) for k in range(2)]
-    assert Counter(place.path.count("/") for place in pages) == {1: 1, 2: 50}
+    assert Counter(folder.path.count("/") for folder in pages) == {1: 1, 2: 50}
 
 
 def test_few_folders_are_gone_down_so_that_there_are_more_to_list_at_once(many, pages):
     folder = f"{many.bucket}/folders/07"
     assert names(many.fs, folder) == ["0/x.jpg", "1/x.jpg"]
-    assert [(place.path, place.share) for place in sorted(pages, key=lambda place: place.path)] == [
+    assert [(page.path, page.threads) for page in sorted(pages, key=lambda page: page.path)] == [
         (folder, THREADS),
         (f"{folder}/0", THREADS / 2),
         (f"{folder}/1", THREADS / 2),

@@ -1,4 +1,4 @@
-"""Work done by several threads at once, in order."""
+"""Parallel map with results in order."""
 
 import threading
 import time

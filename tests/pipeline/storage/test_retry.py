@@ -1,4 +1,4 @@
-"""Asking a storage again that failed for now."""
+"""Retries of storage requests."""
 
 import errno
 import time
@@ -27,7 +27,7 @@ QUICK = Policy(seconds=5, first_wait=0.001)
 
 
 def asked(policy, *failures, renew=lambda: None):
-    """Asks what fails so, and then goes well. Returns how often it was asked."""
+    """Run an attempt that raises the failures in turn and then succeeds. Returns the number of attempts."""
     attempts = []
 
     def attempt(seconds):
@@ -111,7 +111,7 @@ def test_waits_are_random_and_grow_up_to_the_longest(monkeypatch):
     for _ in range(200):
         asked(Policy(1000, 1, 8), *[TimeoutError()] * 6)
     longest = [max(slept[i::6]) for i in range(6)]
-    assert all(0.8 * most < found <= most for found, most in zip(longest, (1, 2, 4, 8, 8, 8), strict=True))
+    assert all(0.8 * most < wait <= most for wait, most in zip(longest, (1, 2, 4, 8, 8, 8), strict=True))
     assert min(slept[5::6]) < 2
 
 

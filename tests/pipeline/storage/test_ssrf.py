@@ -1,4 +1,4 @@
-"""Network addresses that a link in a table must not lead to."""
+"""Network addresses that a table's links must not reach."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""URIs as text."""
+"""URIs as text: secrets, storage, and rules for tables."""
 
 import pytest
 from hypothesis import given
@@ -82,9 +82,9 @@ def test_any_text_has_a_form_without_secrets(text):
 )
 def test_what_a_client_says_loses_its_secrets(message):
     options = {"key": "me", "client_kwargs": {"headers": {"Authorization": "hunter2"}}, "secret": "hunter2/and+more"}
-    said = scrubbed(message, options)
-    assert "hunter2" not in said
-    assert said
+    text = scrubbed(message, options)
+    assert "hunter2" not in text
+    assert text
 
 
 def test_what_is_no_secret_is_still_said():
