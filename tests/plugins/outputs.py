@@ -91,7 +91,7 @@ class Made:
         return commit.commit(self.folder, RunRecord.model_validate(record))
 
     def rows(self) -> pa.Table:
-        """Return the rows of all committed runs, from the files in their records, by image and run, with the partition's date as in Delta."""
+        """Return all committed runs' rows, from the files in their records, by image and run, with the partition's date as in Delta."""
         fs, root = self.place
         tables = []
         for path in fs.glob(f"{root}/runs/*.json"):
