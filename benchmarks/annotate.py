@@ -1,9 +1,9 @@
-"""Images a second from files to labels, in one process on all cores, and what share of the time decoding and the tower take.
+"""Measures images per second from files to labels in one process, and the shares of decoding and of the tower.
 
     python benchmarks/annotate.py --photos DIR
 
-`UGRIE.annotate` as users call it: files are read, decoded and cropped one after another, then embedded and labelled in all the
-checkpoint's schemes. Rounds go through the three in turn; the medians are taken.
+Runs `UGRIE.annotate` on all cores, as users call it: files are read, decoded and cropped one after another, then embedded and labelled
+in all the checkpoint's schemes. Each round times the whole, decoding alone and the tower alone; results are medians over the rounds.
 """
 
 import argparse
@@ -46,10 +46,10 @@ def measure(model: UGRIE, files: list[Path], repeats: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of images that can be decoded")
-    parser.add_argument("--model", default="ugrie-tiny")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of images")
+    parser.add_argument("--model", default="ugrie-tiny", help="the checkpoint")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     files = sorted(path for path in args.photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     results = measure(UGRIE.from_pretrained(args.model), files, args.repeats)

@@ -1,16 +1,16 @@
-"""Kills runs at random moments and looks whether anything is lost, double or different in the end.
+"""Kills runs at random moments and checks that no row is lost, duplicated or changed.
 
     python benchmarks/chaos.py --photos DIR [--images 1000] [--runs 40] [--seed 0]
     python benchmarks/chaos.py --photos DIR --nodes 3 --kinds node --runs 10
 
-The photos lie in SeaweedFS, a real S3 server, and so does the output. One run is left undisturbed. Each of the others is struck
-once, at a moment drawn from the whole length of the shortest run so far: SIGKILL for its driver, for a worker that loads or writes, for
-the actor that annotates, or for the raylet of the head, each in turn (`--kinds`). With `--nodes` the head has no CPUs, and so many
-nodes of their own do the work; of those `node` kills one, with all that runs on it, and no other takes its place before the run
-is done. Where the driver ends without a record, the same command is given again (on a new head, where the head's raylet was
-killed) until the run is committed. Then its rows are compared with the
-undisturbed run's: rows that are missing, that stand twice, or that say something else of an image (status, sentence, labels,
-probabilities to 1e-4). A proxy before the server counts how often each photo is fetched: what is above once is work repeated.
+Photos and output are in SeaweedFS, a real S3 server. One run is left undisturbed. In each of the others one process is killed once
+(SIGKILL), at a random moment within the length of the shortest run so far: the driver, the actor that annotates, a worker that loads or
+writes, or the raylet of the head, each kind in turn (`--kinds`). With `--nodes` the head has no CPUs and that many nodes do the work;
+`node` kills one of them with all its processes, and it is not replaced before the run is done. If the driver ends without a
+record, the same command is run again until the run is committed; after a kill of the head's raylet, on a new head.
+
+Then the rows are compared with the undisturbed run's: rows that are missing, duplicated, or different for an image (status, sentence,
+labels, probabilities to 1e-4). A proxy in front of the server counts the fetches of each photo: more than one is repeated work.
 """
 
 import argparse
@@ -49,7 +49,7 @@ PATIENCE = 600.0  # seconds for one command
 
 
 class Cluster:
-    """A Ray head on this machine and the nodes that join it, if any. What died can be replaced."""
+    """A Ray head on this machine and the nodes that join it, if any. Dead ones can be replaced."""
 
     def __init__(self, cpus: int, nodes: int):
         self.cpus, self.count = cpus, nodes
@@ -64,7 +64,7 @@ class Cluster:
         self.fill()
 
     def fill(self) -> None:
-        """Starts as many nodes as are missing."""
+        """Start as many nodes as are missing."""
         self.nodes = [node for node in self.nodes if node.process.poll() is None]
         while len(self.nodes) < self.count:
             self.nodes.append(self.head.join(next(self.names), self.cpus, store=300_000_000))
@@ -72,15 +72,15 @@ class Cluster:
     def close(self) -> None:
         self.stack.close()
 
-    def strike(self, part: str, draw: random.Random) -> bool:
-        """Kills one that is such a part now, if there is one."""
+    def kill_one(self, part: str, rng: random.Random) -> bool:
+        """Kill one process (or node) of this kind. Returns whether there was one."""
         targets = self.nodes if part == "node" else self.processes(part)
         if targets:
-            draw.choice(targets).kill()
+            rng.choice(targets).kill()
         return bool(targets)
 
     def processes(self, part: str) -> list[psutil.Process]:
-        """Those of the cluster that are such a part now."""
+        """Return the cluster's processes of this kind."""
         found = []
         starters = [self.head.pid, *(node.process.pid for node in self.nodes if node.process.poll() is None)]
         for process in (child for pid in starters for child in psutil.Process(pid).children(recursive=True)):
@@ -100,7 +100,7 @@ class Cluster:
 
 
 class Run:
-    """One run of the job, given by as many commands as it takes."""
+    """One run of the job, by as many commands as it takes to commit it."""
 
     def __init__(self, cluster: Cluster, config: Path, name: str):
         self.cluster, self.name = cluster, name
@@ -128,8 +128,8 @@ class Run:
             raise RuntimeError(f"the undisturbed run failed: {self.log.read_text()[-2000:]}")
         return time.monotonic() - clock
 
-    def struck(self, part: str, moment: float, draw: random.Random) -> dict[str, Any]:
-        """Kills a part at the moment, or as soon as it is there, and gives the command again until the run is done."""
+    def struck(self, part: str, moment: float, rng: random.Random) -> dict[str, Any]:
+        """Kill a process of this kind at `moment`, in seconds, or as soon as there is one; repeat the command until the run is done."""
         clock = time.monotonic()
         process = self.start()
         time.sleep(moment)
@@ -138,7 +138,7 @@ class Run:
             if part == "driver":
                 process.kill()
                 struck = time.monotonic() - clock
-            elif self.cluster.strike(part, draw):
+            elif self.cluster.kill_one(part, rng):
                 struck = time.monotonic() - clock
             else:
                 time.sleep(0.02)
@@ -147,7 +147,7 @@ class Run:
             code = None
             try:
                 code = process.wait(20)
-            except subprocess.TimeoutExpired:  # it may wait for its node for ever: whoever supervises a node ends what was on it
+            except subprocess.TimeoutExpired:  # it may wait for its node for ever; a supervisor of nodes would end it
                 process.kill()
                 process.wait()
             self.cluster.replace()
@@ -186,8 +186,8 @@ def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
 def chaos(
     photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int, nodes: int, kinds: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """First what the undisturbed run gave, then each run's story."""
-    draw = random.Random(seed)
+    """Yield the result of the undisturbed run, then that of each other run."""
+    rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="ugrie-chaos-"))
     with ExitStack() as stack:
         stack.enter_context(ray_token())
@@ -204,7 +204,7 @@ def chaos(
             config = folder / f"{name}.toml"
             settings = {"input": f"s3://{seen.bucket}/photos", "output": f"s3://{seen.bucket}/{name}", "date": "2026-01-02"}
             lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-            lines += [f"block_rows = {block_rows}", "report_images = false"]  # which would be fetched again
+            lines += [f"block_rows = {block_rows}", "report_images = false"]  # the report would fetch photos again
             options = f"storage_options = {{ key = {json.dumps(seen.key)}, secret = {json.dumps(seen.secret)}, client_kwargs = "
             options += f'{{ endpoint_url = {json.dumps(seen.endpoint)}, region_name = "us-east-1" }} }}'
             config.write_text("\n".join([*lines, options]) + "\n")
@@ -217,11 +217,11 @@ def chaos(
         for i in count():
             if killed == runs:
                 break
-            part, moment = kinds[killed % len(kinds)], draw.uniform(0, seconds)
+            part, moment = kinds[killed % len(kinds)], rng.uniform(0, seconds)
             fetched = proxy.count("GET", f"/{seen.bucket}/photos/")
-            story = run(f"run-{i:02d}").struck(part, moment, draw)
+            story = run(f"run-{i:02d}").struck(part, moment, rng)
             killed += story["struck"] is not None
-            if story["struck"] is None:  # it was done before its moment: another takes its place, and no run is that long
+            if story["struck"] is None:  # it finished before its moment: another run replaces it, and the range of moments shrinks
                 seconds = min(seconds, story["seconds"])
             found = rows_of(server, f"s3://{server.bucket}/run-{i:02d}", f"run-{i:02d}")
             names = Counter(map(file_name, found))
@@ -239,20 +239,20 @@ def chaos(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of photos")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=40, help="runs that are killed; one that ends before its moment is not counted")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs that Ray is told of, on each node")
-    parser.add_argument("--nodes", type=int, default=0, help="nodes beside the head, which then has no CPUs")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS[:4], help="what is killed, in turn")
-    parser.add_argument("--block-rows", type=int, default=32)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--images", type=int, default=1000, help="photos drawn from the folder")
+    parser.add_argument("--runs", type=int, default=40, help="runs with a kill; a run that ends before its kill is not counted")
+    parser.add_argument("--seed", type=int, default=0, help="of photos, moments and targets")
+    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of each node, as Ray counts them")
+    parser.add_argument("--nodes", type=int, default=0, help="worker nodes; the head then has no CPUs")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS[:4], help="kinds of process to kill, in turn")
+    parser.add_argument("--block-rows", type=int, default=32, help="rows of a block")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     if "node" in args.kinds and args.nodes < 2:
-        parser.error("--kinds node needs --nodes 2, or more: one is lost, and the others go on")
+        parser.error("--kinds node needs --nodes 2 or more: one is killed and the others finish the run")
     found = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in IMAGES)
     if not found:
-        parser.error(f"--photos {args.photos}: no photos there")
+        parser.error(f"--photos {args.photos}: it holds no photos: give a folder with .jpg, .png or .webp files")
     photos = random.Random(args.seed).sample(found, min(args.images, len(found)))
     settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, args.kinds)
     undisturbed, *stories = [show(story) for story in chaos(photos, *settings)]

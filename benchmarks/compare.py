@@ -1,4 +1,4 @@
-"""Compares the tables of two runs, image by image."""
+"""Compares the tables of two runs image by image."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def same_labels(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -> list[str]:
-    """Where two tables say different things of an image: status, sentence, labels, probabilities. Empty where they agree."""
+    """List the differences between two tables by image: status, sentence, labels, probabilities. Empty if they agree."""
     left, right = {key(row): row for row in ours}, {key(row): row for row in theirs}
     problems = [f"{len(ours)} rows against {len(theirs)}"] if len(ours) != len(theirs) else []
     problems += [f"{name} is in one only" for name in left.keys() ^ right.keys()]

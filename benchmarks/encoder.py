@@ -1,11 +1,11 @@
-"""The image tower on this machine: precision and settings, against the matrix-product peak that the machine itself shows.
+"""Measures the image tower's speed by precision and setting, as a share of this machine's matrix-product peak.
 
     python benchmarks/encoder.py --json
-    python benchmarks/encoder.py --photos DIR     # also: how many labels int8 moves on real photos
+    python benchmarks/encoder.py --photos DIR     # also count the labels that int8 changes on real photos
 
-Weights are random but for EfficientNet-Lite0, whose package carries them: speed does not depend on them. Moved labels do. They
-are counted with a model trained on half of the photos (benchmarks/student.py), labelling the other half by fp32 and by int8
-embeddings. The batch is run as UGRIE runs it: in parts whose size a trial finds best for each setting, a core for each.
+Weights are random, except EfficientNet-Lite0's, which its package brings: speed does not depend on them. Changed labels do. They are
+counted with a model that is trained on half of the photos (benchmarks/student.py) and labels the other half by fp32 and by int8
+embeddings. A batch is run as UGRIE runs it: in parts, one for each core, whose size is tuned for each setting.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from ugrie.vision.batch_size import best_batch_size
 from ugrie.vision.encoder import Encoder
 from ugrie.vision.lite0 import lite0
 
-WHOLE = "fp32, a whole batch at once, all cores on each layer"  # as PyTorch does it unasked
+WHOLE = "fp32, a whole batch at once, all cores on each layer"  # PyTorch's default
 
 
 def peak_flops(size: int = 2048) -> float:
-    """Floating-point operations a second of a plain float32 matrix product, the best of twenty."""
+    """Return the floating-point operations per second of a float32 matrix product, the best of twenty."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     return 2 * size**3 / min(medians({"": lambda: a @ b}, 1)[""] for _ in range(20))
 
@@ -65,10 +65,10 @@ def measure(name: str, batch: int, repeats: int) -> dict:
     contenders: dict[str, Callable[[], object]] = {WHOLE: lambda: base(crops)}
     contenders |= {label: lambda encoder=encoder: list(encoder.stream([pixels])) for label, encoder in encoders.items()}
     seconds = medians(contenders, repeats)
-    peak = max(peak, peak_flops())  # before and after: what the machine could do at its best
+    peak = max(peak, peak_flops())  # measured before and after, since the machine's speed varies
     exact = base(crops)
 
-    def about(encoder: Encoder, at_once: int) -> dict:
+    def quality(encoder: Encoder, at_once: int) -> dict:
         return {"at_once": at_once, "least_cosine": round(float(torch.cosine_similarity(encoder(crops), exact).min()), 5)}
 
     return {
@@ -80,7 +80,7 @@ def measure(name: str, batch: int, repeats: int) -> dict:
                 "images_per_second": round(batch / value, 2),
                 "times_fp32": round(seconds["fp32"] / value, 3),
                 "share_of_peak": round(work / value / peak, 3),
-                **about(encoders.get(label, base), batch if label == WHOLE else encoders[label].batch_size),
+                **quality(encoders.get(label, base), batch if label == WHOLE else encoders[label].batch_size),
             }
             for label, value in seconds.items()
         },
@@ -93,7 +93,7 @@ def compiled(encoder: Encoder) -> Encoder:
 
 
 def moved_labels(folder: Path) -> dict:
-    """How many labels int8 moves against fp32, by scheme, on the photos of a folder."""
+    """Count the labels that int8 changes against fp32, by scheme, on the photos of a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     crops = np.stack([preprocess.crop(Image.open(file), 224) for file in files])
     batches = [crops[i : i + 32] for i in range(0, len(crops), 32)]
@@ -139,11 +139,11 @@ def table(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tower", choices=["lite0", *VISION], action="append")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--photos", type=Path, help="a folder of photos on which to count the labels int8 moves")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--tower", choices=["lite0", *VISION], action="append", help="repeat it for several; lite0 and ViT-B-32 by default")
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument("--photos", type=Path, help="a folder of photos, to count the labels that int8 changes")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     results = {name: measure(name, args.batch, args.repeats) for name in args.tower or ("lite0", "ViT-B-32")}
     if args.photos:

@@ -1,10 +1,10 @@
-"""The model on a GPU: the tower against the card's bf16 matrix-product peak, and the whole annotator against the tower.
+"""Measures the model on a GPU: the tower against the card's bf16 matrix-product peak, and the whole annotator against the tower.
 
     python benchmarks/gpu.py --json
 
-Needs no Ray, no network and no weights: they are random. `annotator` is everything from uint8 crops in the host's memory to
-probabilities in it: copies, normalisation, tower, mapper, BART, slots. Without a GPU it says so; `--device cpu --toy` runs the
-same code on a tower of a few layers, as the tests do.
+Needs no Ray, no network and no weights (they are random). `annotator` is everything from uint8 crops in the host's memory to
+probabilities in it: copies, normalisation, tower, mapper, BART, slots. Without a GPU the exit code is 2. `--device cpu --toy` runs
+the same code with a tower of a few layers on a CPU.
 """
 
 import argparse
@@ -31,7 +31,7 @@ TOY = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}
 
 
 def images_per_second(work: Callable[[int], object], device: str, batches: int, batch: int) -> float:
-    """The best of three rounds of `work(batches)`, after one to warm up and compile."""
+    """Return the best rate of three rounds of `work(batches)`, after one call to warm up and compile."""
     work(3)
     best = float("inf")
     for _ in range(3):
@@ -46,7 +46,7 @@ def images_per_second(work: Callable[[int], object], device: str, batches: int, 
 
 
 def peak_flops(device: str, size: int) -> float:
-    """Operations a second of a bf16 (on a CPU float32) matrix product."""
+    """Return the floating-point operations per second of a matrix product in bf16, on a CPU in float32."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     a, b = torch.randn(size, size, device=device, dtype=dtype), torch.randn(size, size, device=device, dtype=dtype)
 
@@ -92,14 +92,14 @@ def measure(vision: dict, device: str, batch: int, batches: int, peak: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="where the model runs")
     parser.add_argument("--toy", action="store_true", help="a tower of two layers, to try the script without a GPU")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--batch", type=int, default=256, help="images in a batch")
+    parser.add_argument("--batches", type=int, default=20, help="batches in a round")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        print("no GPU here: run this where there is one, or try it with --device cpu --toy", file=sys.stderr)
+        print("gpu: this machine has no GPU: run it on one that has, or try the script with --device cpu --toy", file=sys.stderr)
         sys.exit(2)
     peak = peak_flops(args.device, 512 if args.toy else 8192)
     towers = {"toy": TOY} if args.toy else {name: VISION[name] for name in ("ViT-B-32", "ViT-L-14")}

@@ -1,4 +1,4 @@
-"""A recipe's labelled images for the benchmarks that train: what `jobs/train.py` would train on."""
+"""Reads a recipe's labelled images for the benchmarks that train, as `jobs/train.py` does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from ugrie.vision.embeddings import EmbeddingCache
 
 
 def read(recipe_file: Path, root: Path) -> tuple[Recipe, list[Scheme], TowerConfig, Labelled]:
-    """The recipe, its schemes, tower and data sets below `root`; images are embedded, or taken from `.ugrie-cache`."""
+    """Return the recipe, its schemes, its tower and its data sets below `root`. Embeddings are cached in `.ugrie-cache`."""
     recipe = read_recipe(recipe_file)
     schemes = [load_scheme(name) for name in recipe.schemes]
     tower = tower_config(recipe.tower)
@@ -27,7 +27,7 @@ def read(recipe_file: Path, root: Path) -> tuple[Recipe, list[Scheme], TowerConf
 
 
 def unit(embeddings: np.ndarray, learn: np.ndarray) -> np.ndarray:
-    """Embeddings of length one, centred and scaled by those of the rows `learn`, as a plain regression likes them."""
+    """Return embeddings of length one, centred and scaled by the rows `learn`: the features of a linear model."""
     directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     centred = directions - directions[learn].mean(0)
     return centred / centred[learn].std()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, the machine in a file name, and results as JSON."""
+"""Shared by the benchmarks: interleaved timing, the machine's name for file names, and results as JSON."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-
-
 SLOW = 20.0  # seconds; a call that takes longer is not repeated
 
 
 def medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, after one call to warm up. Rounds go through all of them in turn, so that a machine that
-    slows down slows all alike."""
+    """Return the median seconds of each contender, after one call to warm up.
+
+    Every round times all of them in turn, so that a machine that slows down slows all of them equally.
+    """
     for call in contenders.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -36,8 +36,8 @@ def medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dic
 
 
 def mean_interval(values: Sequence[float]) -> dict[str, Any]:
-    """The mean, and where there are several values its 95 % interval (Student's t)."""
-    from scipy import stats  # the benchmark for GPUs does without
+    """Return the mean, and with several values its 95 % interval (Student's t)."""
+    from scipy import stats  # here, because benchmarks/gpu.py has to run without scipy
 
     mean = statistics.fmean(values)
     found: dict[str, Any] = {"mean": round(mean, 4)}
@@ -48,7 +48,7 @@ def mean_interval(values: Sequence[float]) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """The processor (or GPU), its share of this machine and torch's version, fit for a file name."""
+    """Return the GPU, or the processor and its number of cores, and torch's version, in a form fit for a file name."""
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
@@ -62,7 +62,7 @@ def machine() -> str:
 
 
 def save(benchmark: str, result: Mapping[str, Any]) -> Path:
-    """Writes a result where it is committed, under the machine's name."""
+    """Write a result to benchmarks/results, where results are committed, under the machine's name."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{benchmark}-{machine()}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
@@ -70,7 +70,7 @@ def save(benchmark: str, result: Mapping[str, Any]) -> Path:
 
 
 def report(benchmark: str, results: Mapping[str, Any], as_json: bool) -> None:
-    """Prints results, and writes them where they are committed; or, for programs, prints them with the machine and writes nothing."""
+    """Print the results and write them to benchmarks/results; with `as_json` print them with the machine's name and write nothing."""
     if as_json:
         print(json.dumps({"machine": machine(), "results": results}, indent=1))
     else:
@@ -79,7 +79,7 @@ def report(benchmark: str, results: Mapping[str, Any], as_json: bool) -> None:
 
 
 def seconds_of(program: list[str], source: str, output: Path, model: str, environment: dict[str, str]) -> float:
-    """The program's seconds from start to end. Raises CalledProcessError."""
+    """Return the seconds that a program takes from start to end. Raises CalledProcessError."""
     clock = time.perf_counter()
     command = [sys.executable, *program, "--input", source, "--output", str(output), "--model", model]
     done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

@@ -1,17 +1,17 @@
-"""The whole way from image files to a table of emotions, by UGRIE and by what would be used instead, on the same photos.
+"""Compares the cost of an image from file to table in UGRIE and in the alternatives, on the same photos.
 
     python benchmarks/pipeline.py --photos DIR                      # ugrie-tiny, photos as they are, from the local disk
-    python benchmarks/pipeline.py --photos DIR --s3                 # the same from SeaweedFS, a real S3 server on this machine
+    python benchmarks/pipeline.py --photos DIR --s3                 # from SeaweedFS, a real S3 server on this machine
     python benchmarks/pipeline.py --photos DIR --megapixels 12      # photos enlarged
     python benchmarks/pipeline.py --photos DIR --tower ViT-B-32     # a tower as large as CLIP's smallest (benchmarks/student.py)
 
-The contenders are programs of their own (benchmarks/contenders): a bare loop over a DataLoader, Daft with the model in a batch UDF, Daft
-with the tower run as UGRIE runs it, and Ray Data as its documentation shows it, where BART generates. Each annotates a smaller and
-a larger folder, and the next one has its turn, round after round. What an image more costs is the difference in seconds, from the
-start of the program to its end, by the difference in images; the start is the rest. Ratios are of one round; medians are given.
+The contenders are separate programs (benchmarks/contenders): a bare loop over a DataLoader, Daft with the model in a batch UDF, Daft
+with the tower run as UGRIE runs it, and Ray Data as its documentation shows it, where BART generates. In each round every program
+annotates a smaller and a larger folder. The cost of an image is the difference in seconds, from the start of the program to its end,
+divided by the difference in images; the rest is the start-up time. Ratios are computed within a round; results are medians over the rounds.
 
-Photos are copied until there are enough, with a comment in each JPEG so that no two have the same bytes: UGRIE would annotate those once.
-Needs UGRIE's `bench` extra, in an environment of its own: Daft wants an older pyarrow than UGRIE's newest.
+Photos are repeated as often as needed, with a comment in each JPEG so that no two have the same bytes: UGRIE annotates equal bytes once.
+Needs UGRIE's `bench` extra in a separate environment, because Daft needs an older pyarrow than UGRIE's newest.
 """
 
 import argparse
@@ -45,7 +45,7 @@ PROGRAMS = {
 
 @contextmanager
 def stored(folder: Path, in_s3: bool) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where the folder's folders lie, and the environment's variables to reach them."""
+    """Provide the corpora on disk or in S3: yield the path or URI of their parent, and the environment variables to read it."""
     if not in_s3:
         yield str(folder), {}
         return
@@ -57,14 +57,14 @@ def stored(folder: Path, in_s3: bool) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def rows(output: Path) -> dict[str, dict]:
-    """What was written, by the images' names."""
+    """Return the rows of an output by image name."""
     folder = output / "annotations"
     table = ds.dataset(folder if folder.is_dir() else output, format="parquet", partitioning=None).to_table()
     return {Path(row["uri"]).name: row for row in table.to_pylist()}
 
 
 def unlike(ours: dict[str, dict], theirs: dict[str, dict]) -> int:
-    """How many images have another sentence; or, where BART was free to end it early, one that ours does not begin with."""
+    """Count the images with a different sentence. A sentence that is the beginning of ours is equal: BART may end it early."""
     assert ours.keys() == theirs.keys()
     return sum(not ours[name]["sentence"].startswith(theirs[name]["sentence"].rstrip(".")) for name in ours)
 
@@ -119,16 +119,19 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--photos", type=Path, required=True, help="a folder of JPEG photos")
-    arguments.add_argument("--tower", choices=["ViT-B-32", "ViT-L-14"], help="instead of ugrie-tiny, a tower of random weights")
-    arguments.add_argument("--megapixels", type=float, help="enlarge the photos to so many million pixels")
+    arguments.add_argument("--tower", choices=["ViT-B-32", "ViT-L-14"], help="a tower of random weights instead of ugrie-tiny")
+    arguments.add_argument("--megapixels", type=float, help="enlarge the photos to this many million pixels")
     arguments.add_argument("--s3", action="store_true", help="read from SeaweedFS")
     arguments.add_argument("--smaller", type=int, default=256, help="images of the smaller folder")
     arguments.add_argument("--larger", type=int, default=2048, help="images of the larger folder")
     arguments.add_argument(
-        "--contender", choices=list(PROGRAMS), action="append", help="one of them, for several give it again; ugrie first"
+        "--contender",
+        choices=list(PROGRAMS),
+        action="append",
+        help="a program to measure, all by default; repeat it for several, ugrie first",
     )
-    arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    arguments.add_argument("--repeats", type=int, default=5, help="rounds")
+    arguments.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = arguments.parse_args()
     with ExitStack() as stack:
         results = measure(args, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ugrie-bench-"))))

@@ -1,10 +1,10 @@
-"""Draws the newest results of benchmarks/slots.py and prints the docs' tables.
+"""Plots the newest results of benchmarks/slots.py and prints the tables of docs/speed.md.
 
 python benchmarks/plot.py docs/speed.svg
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -16,11 +16,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def newest(benchmark: str) -> dict:
+    """Return the most recently written result of a benchmark."""
     return json.loads(max(RESULTS.glob(f"{benchmark}-*.json"), key=lambda path: path.stat().st_mtime).read_text())
 
 
 def draw(slots: dict, path: Path) -> None:
-    """Times faster than greedy generation, by batch size, a panel for each geometry."""
+    """Plot the speed-up over greedy generation by batch size, with a panel for each geometry."""
     geometries = {name: results for name, results in slots.items() if "labels" in results}
     figure, panels = pyplot.subplots(1, len(geometries), figsize=(9, 3.6), layout="constrained")
     for panel, (geometry, results) in zip(panels, geometries.items(), strict=True):
@@ -66,8 +67,14 @@ def encoder_table(towers: dict) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    draw(newest("slots"), Path(sys.argv[1]))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", type=Path, help="the SVG file to write")
+    draw(newest("slots"), parser.parse_args().picture)
     print(slots_table(newest("slots")))
     print()
     print(encoder_table(newest("encoder")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
-"""Draws the newest results of benchmarks/kshot.py and benchmarks/unified.py, for the README.
+"""Plots the newest results of benchmarks/kshot.py and benchmarks/unified.py, for the README.
 
 python benchmarks/plot_learning.py docs/learning.svg
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -15,11 +15,11 @@ from plot import RESULTS, newest
 
 BLUE, GREY, INK = "#2b6ca3", "#8a8a8a", "#333333"
 NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "pearson_r": "r"}
-SHOWN = {"ugrie-l14": ("accuracy", "pearson_r"), "ugrie-tiny": ("macro_f1", "pearson_r")}  # tiny's classes are not alike in number
+SHOWN = {"ugrie-l14": ("accuracy", "pearson_r"), "ugrie-tiny": ("macro_f1", "pearson_r")}  # ugrie-tiny's classes are imbalanced
 
 
 def draw_shots(panel: Axes, results: dict) -> None:
-    """Accuracy by labelled images a class, with a standard deviation over draws on either side."""
+    """Plot accuracy by labelled images a class, plus and minus a standard deviation over draws."""
     for contender, color in (("UGRIE", BLUE), ("logistic regression", GREY)):
         by_shots = results[contender]
         shots = [int(k) for k in by_shots]
@@ -34,7 +34,7 @@ def draw_shots(panel: Axes, results: dict) -> None:
 
 
 def draw_unified(panel: Axes, studies: dict[str, dict]) -> None:
-    """What one model of all schemes gains over a model of one scheme, with 95 % intervals over seeds."""
+    """Plot the gain of one model of all schemes over a model of one scheme, with 95 % intervals over seeds."""
     names, ticks = [], []
     for checkpoint, study in studies.items():
         for where, measures in study["measures"].items():
@@ -53,7 +53,10 @@ def draw_unified(panel: Axes, studies: dict[str, dict]) -> None:
     panel.invert_yaxis()
 
 
-def main(path: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", type=Path, help="the SVG file to write")
+    path = parser.parse_args().picture
     found = {name: newest(f"unified-{name}") for name in SHOWN if list(RESULTS.glob(f"unified-{name}-*.json"))}
     studies = {name: study for name, study in found.items() if study["seeds"] > 1}  # one seed has no interval
     figure = pyplot.figure(figsize=(11 if studies else 6, 4.2), layout="constrained")
@@ -68,4 +71,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -1,9 +1,9 @@
-"""What plain regressions on a recipe's embeddings reach, on the folds that `jobs/train.py --folds 5` measures UGRIE on.
+"""Measures linear probes on a recipe's embeddings, on the same folds as `jobs/train.py --folds 5`.
 
     python benchmarks/probes.py --recipe ugrie/checkpoints/ugrie-l14/recipe.toml --data DIR --json
 
-A separate model for each scheme: logistic regression for categorical ones, ridge regression for ordinal ones, on the embeddings of
-unit length, centred. Their regularisation is chosen by cross-validation within the training folds.
+Each scheme has a separate model, logistic regression if it is categorical and ridge regression if it is ordinal, on centred
+embeddings of unit length. The regularisation is chosen by cross-validation within the training folds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from measure import report
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.metrics import f1_score
 
-from ugrie.training.cross_validation import folds_of
+from ugrie.training.cross_validation import assign_folds
 
 LOGISTIC = {
     "Cs": np.logspace(-3.5, -1.5, 5),
@@ -32,27 +32,27 @@ LOGISTIC = {
 
 def measure(recipe_file: Path, root: Path, folds: int) -> dict[str, dict[str, float]]:
     recipe, schemes, _, data = labelled.read(recipe_file, root)
-    fold = folds_of(data.groups, folds, recipe.seed)
+    fold = assign_folds(data.groups, folds, recipe.seed)
     sets = np.array([group.partition(":")[0] for group in data.groups])
     results = {}
     for scheme in schemes:
         targets = data.targets[scheme.name]
         has = targets.any(1)
-        wanted = targets @ np.array(scheme.values) if scheme.values else targets.argmax(1)
-        given = np.zeros(len(wanted))
+        truth = targets @ np.array(scheme.values) if scheme.values else targets.argmax(1)
+        predicted = np.zeros(len(truth))
         for k in range(folds):
             learn, check = has & (fold != k), has & (fold == k)
             features = labelled.unit(data.embeddings, learn)
             probe = RidgeCV(np.logspace(1, 5, 12)) if scheme.values else LogisticRegressionCV(**LOGISTIC)
-            given[check] = probe.fit(features[learn], wanted[learn]).predict(features[check])
+            predicted[check] = probe.fit(features[learn], truth[learn]).predict(features[check])
         for name in np.unique(sets[has]):
             rows = has & (sets == name)
             if scheme.values:
-                found = {"pearson_r": float(np.corrcoef(given[rows], wanted[rows])[0, 1])}
+                found = {"pearson_r": float(np.corrcoef(predicted[rows], truth[rows])[0, 1])}
             else:
                 found = {
-                    "accuracy": float((given == wanted)[rows].mean()),
-                    "macro_f1": float(f1_score(wanted[rows], given[rows], average="macro")),
+                    "accuracy": float((predicted == truth)[rows].mean()),
+                    "macro_f1": float(f1_score(truth[rows], predicted[rows], average="macro")),
                 }
             results[f"{scheme.name} on {name}"] = {measure: round(value, 4) for measure, value in found.items()}
     return results
@@ -60,10 +60,10 @@ def measure(recipe_file: Path, root: Path, folds: int) -> dict[str, dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--recipe", type=Path, required=True, help="the recipe, a TOML file")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the recipe's data sets")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     results = measure(args.recipe, args.data, args.folds)
     report(f"probes-{args.recipe.parent.name}", results, args.json)

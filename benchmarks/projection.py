@@ -1,13 +1,13 @@
-"""What a hundred million and ten billion images take, from what was measured of fewer.
+"""Projects the cost of a hundred million and of ten billion images from committed measurements, and writes docs/scale.md.
 
     python benchmarks/projection.py docs/scale.md
 
-Reads the committed results of pipeline.py, decode.py, storage_requests.py and scale.py, and writes the page. Nothing is measured here. What
-is assumed and was not measured stands in ASSUMED, and in the page.
+Measures nothing: it reads the committed results of pipeline.py, decode.py, storage_requests.py and scale.py. ASSUMED holds what was
+assumed and not measured; the page states it too.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +24,19 @@ ASSUMED = {  # list prices of AWS in us-east-1, in dollars
     "an hour of a c7i.4xlarge (16 vCPUs, 32 GB)": 0.714,
 }
 GET, PUT, STORED, MACHINE = ASSUMED.values()
-REQUESTS_A_SECOND = 5500  # GETs that S3 takes for one prefix before it asks to slow down (its documentation)
-CLAIM_SECONDS = 36e-6  # that the actor which knows reposts takes for an image
+REQUESTS_A_SECOND = 5500  # GETs for one prefix beyond which S3 answers SlowDown (its documentation)
+CLAIM_SECONDS = 36e-6  # of the deduplication actor for an image
 
 
 def results(benchmark: str) -> dict[str, Any]:
-    """Those of the machine that scale.py was run on; of the last by name, where there are several."""
+    """Return a benchmark's results of the machine that scale.py was run on (with several, the last by name)."""
     machine = sorted(RESULTS.glob("scale-*.json"))[-1].name.removeprefix("scale-")
     return json.loads((RESULTS / f"{benchmark}-{machine}").read_text())
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one image takes: seconds of a core, requests, bytes."""
+    """The cost of one image: core seconds, requests, bytes."""
 
     small_tower: float
     vit: float
@@ -52,6 +52,7 @@ class Costs:
 
     @classmethod
     def measured(cls, cores: int = 2) -> "Costs":
+        """Compute the costs from the committed results of a machine with `cores` cores."""
         tiny, vit = (results(f"pipeline-{tower}")["contenders"]["ugrie"]["milliseconds_an_image"] for tower in ("ugrie-tiny", "vit-b-32"))
         decode, scale, requests = results("decode"), results("scale"), results("storage-requests")
         (_, fewer), (_, more) = sorted(scale["runs"].items(), key=lambda run: int(run[0]))[-2:]
@@ -84,7 +85,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Two digits that count."""
+    """Format a number with two significant digits."""
     if value >= 100:
         digits = len(str(int(value))) - 2
         return f"{round(value, -digits):,.0f}"
@@ -104,7 +105,7 @@ def dollars(core_seconds: float) -> str:
 
 
 def row(name: str, value: Any, *units: Any) -> list[str]:
-    """A line of a table: what it is for each of SIZES."""
+    """Return a line of a table: the value for each of SIZES."""
     return [name, *(value(size, *units) for size in SIZES.values())]
 
 
@@ -113,7 +114,7 @@ def of_towers(costs: Costs) -> str:
     for name, seconds in (("`ugrie-tiny`", costs.small_tower), ("ViT-B/32 in fp32", costs.vit)):
         lines += [
             row(f"{name}: core hours", lambda n, s: hours(n * s), seconds),
-            row(f"{name}: machines of {VCPUS} vCPUs that do it in {NIGHT_HOURS} h", lambda n, s: machines(n * s), seconds),
+            row(f"{name}: machines of {VCPUS} vCPUs to finish in {NIGHT_HOURS} h", lambda n, s: machines(n * s), seconds),
             row(f"{name}: dollars", lambda n, s: dollars(n * s), seconds),
         ]
     return table(["without GPUs", *SIZES], lines)
@@ -123,17 +124,17 @@ def of_feeding(costs: Costs) -> str:
     lines = []
     for name, seconds in (("photos of web size", costs.decode), ("photos of 12 megapixels", costs.decode_large)):
         lines += [
-            row(f"{name}: core hours to decode and crop", lambda n, s: hours(n * s), seconds),
-            [f"{name}: cores for every 1,000 images/s of a GPU", *[number(1000 * seconds)] * len(SIZES)],
+            row(f"{name}: core hours for decoding and cropping", lambda n, s: hours(n * s), seconds),
+            [f"{name}: cores per 1,000 images/s of a GPU", *[number(1000 * seconds)] * len(SIZES)],
         ]
-    lines.append(row("UGRIE's and Ray's own work: core hours", lambda n: hours(n * costs.job)))
-    lines.append(["the same: cores for every 1,000 images/s", *[number(1000 * costs.job)] * len(SIZES)])
+    lines.append(row("UGRIE's and Ray's overhead: core hours", lambda n: hours(n * costs.job)))
+    lines.append(["UGRIE's and Ray's overhead: cores per 1,000 images/s", *[number(1000 * costs.job)] * len(SIZES)])
     return table(["around the model", *SIZES], lines)
 
 
 def of_storage(costs: Costs) -> str:
     lines = []
-    for kind, name in (("objects", "images that are objects of their own"), ("shards", "images in `.tar` shards of 1,024")):
+    for kind, name in (("objects", "images as single objects"), ("shards", "images in `.tar` shards of 1,024")):
         gets, puts = costs.gets[kind], costs.puts[kind]
         lines += [
             row(f"{name}: GET and HEAD", lambda n, g: number(n * g), gets),
@@ -147,11 +148,11 @@ def of_storage(costs: Costs) -> str:
 
 def of_planning(costs: Costs) -> str:
     lines = [
-        row("planning, in one run: hours of a core", lambda n: number(n * costs.plan_seconds / 3600)),
+        row("planning, in one run: core hours", lambda n: number(n * costs.plan_seconds / 3600)),
         row("planning, in one run: memory of the driver, GB", lambda n: number(n * costs.plan_bytes / 1e9)),
         row("blocks of 256", lambda n: number(n / 256)),
         row("blocks, in one run: memory of the driver, GB", lambda n: number(n / 256 * costs.driver_bytes_a_block / 1e9)),
-        row("files of the table of a million rows", lambda n: number(n / 2**20)),
+        row("files of the table, of a million rows each", lambda n: number(n / 2**20)),
     ]
     return table(["in the driver", *SIZES], lines)
 
@@ -159,10 +160,10 @@ def of_planning(costs: Costs) -> str:
 def of_runs(scale: dict[str, Any]) -> str:
     runs, growth = scale["runs"], scale["growth"]
     lines = [
-        [f"{what}, MiB", *(f"{run['memory_mib'][key]:,.0f}" for run in runs.values()), f"{growth['memory_mib'][key]:.2f}"]
-        for what, key in {
+        [f"{part}, MiB", *(f"{run['memory_mib'][key]:,.0f}" for run in runs.values()), f"{growth['memory_mib'][key]:.2f}"]
+        for part, key in {
             "the driver": "driver",
-            "the driver, while it writes the report": "report",
+            "the driver, while writing the report": "report",
             "the largest worker": "worker",
             "all workers": "workers",
             "Ray's own processes": "ray",
@@ -171,49 +172,48 @@ def of_runs(scale: dict[str, Any]) -> str:
     ]
     lines += [
         [
-            f"{what}, ms a row",
+            f"{part}, ms a row",
             *(f"{run['milliseconds_a_row'][key]:.3f}" for run in runs.values()),
             f"{growth['milliseconds_a_row'][key]:.2f}",
         ]
-        for what, key in {"planning": "plan", "load, annotate, write": "annotate", "verify and commit": "commit"}.items()
+        for part, key in {"planning": "plan", "load, annotate, write": "annotate", "verify and commit": "commit"}.items()
     ]
     lines.append(["files of the table", *(str(run["files"]["count"]) for run in runs.values()), ""])
-    lines.append(["the largest, MiB", *(f"{max(run['files']['mib']):.0f}" for run in runs.values()), ""])
-    header = ["rows", *(f"{int(rows):,}" for rows in runs), "times the one before"]
+    lines.append(["the largest file, MiB", *(f"{max(run['files']['mib']):.0f}" for run in runs.values()), ""])
+    header = ["rows", *(f"{int(rows):,}" for rows in runs), "last ÷ the one before"]
     return table(header, lines)
 
 
 def page() -> str:
     costs, scale = Costs.measured(), results("scale")
     known, new = scale["planning"]["all known"], scale["planning"]["all new"]
-    assumed = "\n".join(f"- {what}: ${price:g}" for what, price in ASSUMED.items())
+    assumed = "\n".join(f"- {item}: ${price:g}" for item, price in ASSUMED.items())
     per_block = number(costs.driver_bytes_a_block / 1e3)
     largest = 16e9 / (costs.plan_bytes + costs.driver_bytes_a_block / 256)
     return f"""# Scale
 
-This page is written by `benchmarks/projection.py` from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py` and
-`scale.py` on a machine of two cores without a GPU (`benchmarks/results/`). Larger numbers are those times how many: nobody has run
-UGRIE over ten billion images, and a result of a GPU has not been recorded yet.
+`benchmarks/projection.py` writes this page from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py` and
+`scale.py` on a machine of two cores without a GPU (`benchmarks/results/`). Larger numbers are multiples of these: nobody has run
+UGRIE over ten billion images, and no result of a GPU has been recorded yet.
 
-## What stays as it is
+## Memory and cost by number of rows
 
-Whole runs, from a table of URIs to the committed record, with everything real but images and model, so that what is left is UGRIE's
-own work and Ray's (`python benchmarks/scale.py`; two cores, memory is what is each process's alone, the highest of two readings a
-second):
+Whole runs, from a table of URIs to the committed record. Only images and model are replaced by stubs, so that UGRIE's own work and Ray's
+remain (`python benchmarks/scale.py`; two cores; memory is unique to each process, the highest of two samples a second):
 
 {of_runs(scale)}
 
-A night whose input lists {new["listed"]:,} images and whose output has as many annotated already is planned
+Planning a run whose input lists {new["listed"]:,} images, with as many already annotated in the output, takes
 
-- in {known["peak_mib"]:,} MiB and {known["cpu_seconds"]:.0f} s of a core where all of them are known,
-- in {new["peak_mib"]:,} MiB and {new["cpu_seconds"]:.0f} s where all are new.
+- {known["peak_mib"]:,} MiB and {known["cpu_seconds"]:.0f} core seconds if all of them are already annotated,
+- {new["peak_mib"]:,} MiB and {new["cpu_seconds"]:.0f} core seconds if all are new.
 
-## What 100 million and 10 billion images take
+## Cost of 100 million and 10 billion images
 
 {of_towers(costs)}
 
-The whole job is in these: fetching, decoding, tower, BART, writing, on the cores that were measured. With GPUs the tower
-is theirs, and what the CPUs beside them do is:
+These include the whole job: fetching, decoding, tower, BART and writing, on the cores that were measured. With GPUs the tower runs on
+them, and the CPUs do this:
 
 {of_feeding(costs)}
 
@@ -227,26 +227,27 @@ Assumed, not measured:
 
 ## Where the limits are
 
-- **Planning a run** is one process: {number(costs.plan_bytes)} bytes and {number(1e6 * costs.plan_seconds)} µs for an image
-  that is listed, where as many are known. A driver of 16 GB plans {number(largest)} images with what it holds of their blocks;
-  ten billion are nights or prefixes of their own, `--input` by `--input`. That is also what lets them be done again one by one.
-- **S3** takes some {REQUESTS_A_SECOND:,} GETs a second for a prefix. Objects of their own below one prefix can't be annotated
-  faster than that; in shards it is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
-- **Reposts** are known by one actor, {CLAIM_SECONDS * 1e6:.0f} µs an image: {number(1 / CLAIM_SECONDS)} images/s for one run.
-  Beyond, give runs inputs of their own.
-- **Listing** one flat folder is one request after the other, a thousand keys each. Folders are listed 32 at once.
+- **Planning a run** is one process: {number(costs.plan_bytes)} bytes and {number(1e6 * costs.plan_seconds)} µs for each image
+  listed, with as many already annotated. A driver of 16 GB plans {number(largest)} images, including its memory for their blocks.
+  Split ten billion into several runs, by night or by prefix, each with its own `--input`; they can then be repeated one by one, too.
+- **S3** serves some {REQUESTS_A_SECOND:,} GETs a second for a prefix, which limits single objects under one prefix to as many
+  images/s; with shards the limit is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
+- **Deduplication** is one actor, {CLAIM_SECONDS * 1e6:.0f} µs an image: {number(1 / CLAIM_SECONDS)} images/s for one run.
+  Beyond that, use several runs with an input each.
+- **Listing** one flat folder is a sequence of requests of a thousand keys each. Folders are listed 32 at a time.
 - **Memory of a worker** does not depend on the number of images. A loader holds a block of crops (38 MB) and the bytes of some tens of
-  images; a worker that gathers a file of the table keeps blocks and file on its disk until the file is stored, of at most a million
-  rows or 256 MiB; and what waits in the object store is bounded (see [tuning](tuning.md)).
-- **Memory of the driver and of Ray's own processes** grows with the number of blocks, by what Ray keeps of each task: {per_block} kB
-  of the driver's for a block. Larger blocks (`--block-rows`) make fewer of them, and take more memory each.
+  images. A worker that merges blocks into a file of the table keeps blocks and file on its disk until the file is stored; the file
+  has at most a million rows or 256 MiB. The data waiting in the object store is bounded (see [tuning](tuning.md)).
+- **Memory of the driver and of Ray's own processes** grows with the number of blocks, because Ray keeps data of each task: {per_block} kB
+  of the driver's for a block. Larger blocks (`--block-rows`) mean fewer of them, and more memory for each.
 - **The commit** reads every block once and writes every file once, as many files at a time as there are pairs of CPUs.
 """
 
 
 def main() -> None:
-    (target,) = sys.argv[1:]
-    Path(target).write_text(page())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("page", type=Path, help="the Markdown file to write")
+    parser.parse_args().page.write_text(page())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Annotating again from embeddings against annotating from pixels, by the same job with the same model, from start to committed table.
+"""Compares annotating from kept embeddings with annotating from pixels: the same job and model, from start to committed table.
 
     python benchmarks/reannotate.py --photos DIR                      # ugrie-tiny
     python benchmarks/reannotate.py --photos DIR --tower ViT-B-32     # a tower as large as CLIP's smallest (benchmarks/student.py)
 
-Each round annotates a smaller and a larger folder of photos, keeping embeddings; then a smaller and a larger table from the embeddings
-that it kept, repeated under other ids until there are enough, by a copy of the model that counts as a new version. What an image more
-costs is the difference in seconds by the difference in images, as in benchmarks/pipeline.py. Both must say the same of every photo.
+Each round annotates a smaller and a larger folder of photos with --keep-embeddings. Then it annotates a smaller and a larger table of
+these embeddings, repeated under other ids as often as needed, with a copy of the model that counts as a new version. The cost of an
+image is the difference in seconds divided by the difference in images, as in benchmarks/pipeline.py. Both must write the same
+sentence for every photo.
 """
 
 import argparse
@@ -28,11 +29,11 @@ from student import checkpoint_of
 from ugrie.model import checkpoint
 
 JOB = str(Path(__file__).parents[1] / "jobs" / "annotate.py")
-GROUP_ROWS = 2**14  # as UGRIE's own files have
+GROUP_ROWS = 2**14  # of a row group, as in UGRIE's own files
 
 
 def repeated(output: Path, rows: int, folder: Path) -> Path:
-    """An output of so many rows: those of the images that were annotated, again and again, with ids of their own."""
+    """Write an output of `rows` rows that repeats those of another output with new ids and URIs. Returns its folder."""
     (path,) = output.glob("runs/*.json")
     record = json.loads(path.read_text())
     (file,) = record["files"]
@@ -52,7 +53,7 @@ def repeated(output: Path, rows: int, folder: Path) -> Path:
 
 
 def sentences(output: Path, run_id: str | None = None) -> dict[str, str]:
-    """What was said of each photo, by its name."""
+    """Return the sentence of each photo by its name."""
     files = [file for path in output.glob(f"runs/{run_id or '*'}.json") for file in json.loads(path.read_text())["files"]]
     tables = [pq.read_table(output / file, columns=["uri", "sentence"], partitioning=None) for file in files]
     rows = pa.concat_tables(tables)
@@ -67,7 +68,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     else:
         shutil.copytree(checkpoint.find("ugrie-tiny"), model)
     shutil.copytree(model, newer)
-    (newer / "config.json").write_text((model / "config.json").read_text() + "\n")  # another digest: another version
+    (newer / "config.json").write_text((model / "config.json").read_text() + "\n")  # changes the digest, and so the version
     sources = jpegs(args.photos, None)
     images, rows = dict(zip(("smaller", "larger"), args.images, strict=True)), dict(zip(("smaller", "larger"), args.rows, strict=True))
     for name, count in images.items():
@@ -100,7 +101,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         "milliseconds_an_image": {way: round(statistics.median(each), 3) for way, each in cost.items()},
         "all_milliseconds": {way: [round(value, 3) for value in each] for way, each in cost.items()},
         "seconds": ways,
-        "times_faster_at_least": round(  # what starts the larger run counted against it: of two starts the difference is seconds
+        "times_faster_at_least": round(  # counts the start-up against the larger run: start-up times differ by seconds
             statistics.median(
                 each / (1000 * took["larger"] / rows["larger"])
                 for each, took in zip(cost["from pixels"], ways["from embeddings"], strict=True)
@@ -116,11 +117,11 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--photos", type=Path, required=True, help="a folder of JPEG photos")
-    arguments.add_argument("--tower", choices=["ViT-B-32", "ViT-L-14"], help="instead of ugrie-tiny, a tower of random weights")
-    arguments.add_argument("--images", type=int, nargs=2, default=[256, 4096], help="photos of the smaller and of the larger folder")
+    arguments.add_argument("--tower", choices=["ViT-B-32", "ViT-L-14"], help="a tower of random weights instead of ugrie-tiny")
+    arguments.add_argument("--images", type=int, nargs=2, default=[256, 4096], help="photos in the smaller and in the larger folder")
     arguments.add_argument("--rows", type=int, nargs=2, default=[16_384, 524_288], help="rows of the smaller and of the larger table")
-    arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    arguments.add_argument("--repeats", type=int, default=3, help="rounds")
+    arguments.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="ugrie-bench-") as folder:
         results = measure(args, Path(folder))

@@ -1,13 +1,13 @@
-"""Whether a run's memory and the cost of a row stay as they are from ten thousand images to a million; and what planning ten million takes.
+"""Measures how memory and the cost of a row grow from ten thousand to a million images, and the cost of planning ten million.
 
     python benchmarks/scale.py                    # about half an hour, and some 10 GB of disk
     python benchmarks/scale.py --rows 1000 2000   # other sizes
 
-Runs are whole ones, from a table of URIs to the committed record, each in a Ray of its own; only the images and the model are
-stood in for (benchmarks/stubs.py), so that what is left is UGRIE's own work, and Ray's. Twice a second the memory of each process is
-read, as what is its alone (USS), and how much of Ray's object store is used; the highest of each is given.
+Each run goes from a table of URIs to the committed record, in a Ray instance of its own. Only images and model are replaced by stubs
+(benchmarks/stubs.py), so that UGRIE's own work and Ray's remain. Twice a second the unique memory of each process (USS) and the used
+part of Ray's object store are sampled; results are the maxima.
 
-Planning is that of a night whose output has as many images annotated already as its input lists: once the same, once all others.
+Planning is measured for an output that holds as many annotated images as the input lists: once the same images, once all others.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from measure import report
 
 MIB = 2**20
 STORE = 2**30  # bytes of Ray's object store
-GROUP = 2**18  # rows of a table that are made, or of a file that an earlier night wrote
+GROUP = 2**18  # rows written at once, and rows of a file of the earlier run
 
 
 def uris(first: int, rows: int) -> pa.Array:
@@ -41,23 +41,23 @@ def uris(first: int, rows: int) -> pa.Array:
 
 
 def write_table(path: Path, rows: int, first: int = 0) -> None:
-    """A table of URIs."""
+    """Write a table of URIs."""
     with pq.ParquetWriter(path, pa.schema([("uri", pa.string())])) as writer:
         for start in range(first, first + rows, GROUP):
             writer.write_table(pa.table({"uri": uris(start, min(GROUP, first + rows - start))}))
 
 
 def run(folder: Path) -> None:
-    """In a process of its own: annotates the folder's table. Prints the record, and the most of the object store that was used."""
+    """Annotate the folder's table, in a process of its own. Prints the record and the maximum use of the object store as JSON."""
     import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
     from stubs import put_in
 
-    import pipeline.run.driver
     from pipeline.config import AnnotateConfig
+    from pipeline.run.driver import annotate
 
     put_in()
-    # As `connect_ray` does it, but with the memory of a store that does not depend on the machine's.
+    # As `connect_ray` does, but with an object store whose size does not depend on the machine.
     os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
     settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     ray.init(address="local", num_cpus=max(4, os.cpu_count() or 1), object_store_memory=STORE, **settings)
@@ -65,15 +65,15 @@ def run(folder: Path) -> None:
     state = get_state_from_address(ray.get_runtime_context().gcs_address)
 
     def watch() -> None:
-        with suppress(AssertionError):  # once Ray has ended, as it does before the process
+        with suppress(AssertionError):  # raised once Ray has ended, which it does before the process
             while True:
                 used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used)
                 time.sleep(0.5)
 
     threading.Thread(target=watch, daemon=True).start()
     config = AnnotateConfig(input=str(folder / "input.parquet"), output=str(folder / "output"), run_id="scale", column="uri")
-    record = pipeline.run.annotate(config)
-    print(json.dumps({"record": record, "store": max(used)}))
+    record = annotate(config)
+    print(json.dumps({"record": record.model_dump(mode="json"), "store": max(used)}))
 
 
 def kind_of(process: psutil.Process, driver: int) -> str:
@@ -84,8 +84,10 @@ def kind_of(process: psutil.Process, driver: int) -> str:
 
 
 def most_memory(process: psutil.Process, record: Path) -> dict[str, float]:
-    """MiB, until the process ends: the driver's until there is the record, and after that, when it writes the report; the largest
-    worker's, all workers' together, and Ray's own processes'."""
+    """Sample memory until the process ends. Returns the maxima in MiB: driver, largest worker, all workers, Ray's own processes.
+
+    The driver counts as "report" once the record exists, because it then writes the report.
+    """
     most: Counter[str] = Counter()
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         now: Counter[str] = Counter()
@@ -102,6 +104,7 @@ def most_memory(process: psutil.Process, record: Path) -> dict[str, float]:
 
 
 def annotated(rows: int, folder: Path) -> dict[str, Any]:
+    """Measure a run of `rows` rows."""
     folder.mkdir()
     write_table(folder / "input.parquet", rows)
     began = time.perf_counter()
@@ -127,7 +130,7 @@ def annotated(rows: int, folder: Path) -> dict[str, Any]:
 
 
 def plan(folder: Path) -> None:
-    """In a process of its own: plans a night. Prints what it took."""
+    """Plan a run, in a process of its own. Prints time and memory as JSON."""
     from pipeline.config import AnnotateConfig
     from pipeline.run.plan import prepare
 
@@ -143,8 +146,8 @@ def plan(folder: Path) -> None:
     print(json.dumps(found))
 
 
-def earlier_night(output: Path, rows: int) -> None:
-    """A committed run that annotated the first `rows` URIs; of its table there is what planning reads, and the URIs."""
+def earlier_run(output: Path, rows: int) -> None:
+    """Write a committed run that annotated the first `rows` URIs. Its table has only the columns that planning reads, and the URIs."""
     from pipeline.inputs.manifest import image_id
     from pipeline.inputs.source import Item
     from ugrie.model import checkpoint
@@ -172,8 +175,9 @@ def earlier_night(output: Path, rows: int) -> None:
 
 
 def planned(rows: int, folder: Path) -> dict[str, Any]:
+    """Measure planning `rows` images: all known, and all new."""
     folder.mkdir()
-    earlier_night(folder / "output", rows)
+    earlier_run(folder / "output", rows)
     found = {}
     for case, first in (("all known", 0), ("all new", rows)):
         write_table(folder / "input.parquet", rows, first)
@@ -185,7 +189,7 @@ def planned(rows: int, folder: Path) -> dict[str, Any]:
 
 
 def growth(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The largest run's numbers by those of the one before."""
+    """Return the largest run's numbers divided by those of the second largest."""
     before, last = list(runs.values())[-2:]
     return {
         part: {name: round(value / before[part][name], 3) for name, value in last[part].items()}
@@ -195,9 +199,11 @@ def growth(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes of the runs")
-    parser.add_argument("--planned", type=int, default=10_000_000, help="images that a planned night lists, and knows")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="rows of each run")
+    parser.add_argument(
+        "--planned", type=int, default=10_000_000, help="images that the planned run lists, and that the output holds already"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""Filling a template: ours against what transformers offers, on random weights.
+"""Compares slot filling with the decoding that transformers offers, on random weights.
 
     python benchmarks/slots.py --json
 
-The template has five schemes. `plain` is the sentence in words as BART's own tokenizer has them, one token a word (its fewest);
-`phrases` is the same sentence in our tokenizer, a literal or a label a token. The encoder's output is given: what is measured is
-the decoder. `labels` compares ours with trie-constrained beam search as wide as the slot, slot by slot, on the same weights.
-`share of the tower` sets all that the bundled checkpoint does after its tower against the tower of ViT-B/32.
+The template has five schemes. `plain` is the sentence with one token a word, the fewest that BART's own tokenizer can need; `phrases` is
+the same sentence in UGRIE's tokenizer, with one token a literal or label. Only the decoder is measured: the encoder's output is given.
+`labels` compares the chosen labels with trie-constrained beam search as wide as the slot, slot by slot, on the same weights.
+`share of the tower` is the time of everything after the tower in the bundled checkpoint, as a share of the time of ViT-B/32's tower.
 """
 
 import argparse
@@ -41,7 +41,7 @@ BATCHES = (1, 8, 32, 128)
 
 
 def words_tokenizer(schemes: tuple[Scheme, ...]) -> PreTrainedTokenizerFast:
-    """One token a word or comma, a word with the space before it, as byte-level BPE has common words."""
+    """Return a tokenizer with one token a word or comma; a word includes the space before it, as in byte-level BPE."""
     pattern = Regex(r" ?\w+|[,.]")
     template = Template(schemes)
     texts = [*template.literals, CLOSING, *(f" {name}" for scheme in schemes for name in scheme.label_names)]
@@ -73,7 +73,7 @@ def bart(shape: dict, vocabulary: int) -> BartForConditionalGeneration:
 
 
 def generate(model: BartForConditionalGeneration, encoded: Tensor, steps: int, beams: int = 1, allowed: Callable | None = None) -> Tensor:
-    """transformers' own generation of a sentence of `steps` tokens."""
+    """Generate a sentence of `steps` tokens with transformers' `generate`."""
     return model.generate(
         encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
         max_new_tokens=steps,
@@ -85,7 +85,7 @@ def generate(model: BartForConditionalGeneration, encoded: Tensor, steps: int, b
 
 
 def constrained(slots: tuple[Slot, ...]) -> Callable[[int, Tensor], list[int]]:
-    """`prefix_allowed_tokens_fn` for the whole sentence, which may be filled in every way the slots allow."""
+    """Return a `prefix_allowed_tokens_fn` that allows every filling of the sentence's slots."""
     edges: dict[tuple, dict[int, tuple]] = {}
     for number, slot in enumerate(slots):
         after = (number + 1, slots[number + 1].literal[:1]) if number + 1 < len(slots) else ("end",)
@@ -94,7 +94,7 @@ def constrained(slots: tuple[Slot, ...]) -> Callable[[int, Tensor], list[int]]:
             for i, token in enumerate(path):
                 edges.setdefault((number, path[:i]), {})[token] = (number, path[: i + 1])
             edges.setdefault((number, path), {})[slot.end] = after
-    edges[("end",)] = {slots[-1].end: ("end",)}  # a shorter filling waits here for the longest
+    edges[("end",)] = {slots[-1].end: ("end",)}  # a shorter sentence is padded here to the longest
 
     def allowed(_: int, written: Tensor) -> list[int]:
         place: tuple = (0, ())
@@ -106,7 +106,7 @@ def constrained(slots: tuple[Slot, ...]) -> Callable[[int, Tensor], list[int]]:
 
 
 def score_sentences(model: BartForConditionalGeneration, encoded: Tensor, slots: tuple[Slot, ...]) -> None:
-    """Scores every label of every slot as a full sentence up to it, the naive way to exact probabilities."""
+    """Score every label of every slot as a full sentence up to it: the naive way to exact probabilities."""
     context: list[int] = []
     for slot in slots:
         for label in slot.labels:
@@ -117,7 +117,7 @@ def score_sentences(model: BartForConditionalGeneration, encoded: Tensor, slots:
 
 
 def differing_labels(model: BartForConditionalGeneration, encoded: Tensor, slots: tuple[Slot, ...]) -> int:
-    """How many labels differ from those of beam search over the slot's trie, as wide as the slot, one slot after the other."""
+    """Count the labels that differ from those of beam search over each slot's trie, as wide as the slot."""
     ours = [scores.argmax(1).tolist() for scores in SlotFiller(model, slots, [model.config.decoder_start_token_id]).fill(encoded)]
     differing = 0
     for row in range(len(encoded)):
@@ -185,7 +185,7 @@ def measure(name: str, batches: tuple[int, ...], repeats: int) -> dict[str, dict
 
 @torch.inference_mode()
 def share_of_tower(batch: int, repeats: int) -> dict[str, float | int]:
-    """Mapper, BART and slots of the bundled checkpoint, to probabilities, against ViT-B/32's tower as it runs on a CPU."""
+    """Measure the bundled checkpoint from embeddings to probabilities, as a share of ViT-B/32's tower on a CPU."""
     model, encoder = UGRIE.from_pretrained("ugrie-tiny"), vit("ViT-B-32")
     crops = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
     embeddings = torch.randn(batch, model.config.tower.embedding_dim)
@@ -227,10 +227,10 @@ def table(results: dict[str, dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--geometry", choices=GEOMETRIES, action="append")
-    parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--geometry", choices=GEOMETRIES, action="append", help="a BART to measure, all by default")
+    parser.add_argument("--batch", type=int, action="append", help="a batch size to measure; repeat it for several")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     results = {name: measure(name, tuple(args.batch or BATCHES), args.repeats) for name in args.geometry or GEOMETRIES}
     results["share of the tower"] = share_of_tower(32, args.repeats)

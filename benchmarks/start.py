@@ -1,9 +1,9 @@
-"""How long a run takes until its first rows are written, and what of that is what.
+"""Measures the time from the start of a run until its first rows are written, by part.
 
     python benchmarks/start.py --photos DIR      # about four minutes
 
-Runs of jobs/annotate.py on a local Ray of their own, from the start of the command to the first block's file; medians. Beside that, what
-starting Python and importing the model's libraries takes a process alone, which the actor does before it can do anything.
+Runs jobs/annotate.py, each with a local Ray of its own, and times it from the start of the command to the first block's file; results are
+medians. Also times the start of Python with an import of the model's libraries, which the annotating actor has to do first.
 """
 
 import argparse
@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def seconds_of(code: str) -> float:
+    """Return the seconds that a new Python process takes to run this code."""
     clock = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     return time.perf_counter() - clock
@@ -51,8 +52,8 @@ def run(photos: Path, output: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="a folder of photos")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--repeats", type=int, default=5, help="runs")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ugrie-start-") as folder:
         runs = [run(args.photos, Path(folder) / str(number)) for number in range(args.repeats)]

@@ -1,9 +1,9 @@
-"""How many requests to S3 a run makes: for an image of its own, for one in a .tar shard, and for what the run writes.
+"""Counts the S3 requests of a run, with images as single objects and in .tar shards.
 
     python benchmarks/storage_requests.py      # about four minutes
 
-Runs of a smaller and a larger number of images go to SeaweedFS through a proxy that counts; the difference is what an image more costs.
-What is asked of a key is told apart by where it lies: the images, the run's work (manifest and blocks), or the table and the record.
+Runs of a smaller and a larger number of images go to SeaweedFS through a counting proxy; the difference is the cost of more images.
+Requests are grouped by the place of their key: images, the run's work (manifest and blocks), or output (the table and the record).
 """
 
 import argparse
@@ -26,11 +26,11 @@ from benchmarks.servers.proxy import Proxy
 from benchmarks.servers.seaweed import S3, seaweed
 
 ROOT = Path(__file__).parents[1]
-MEMBERS = 1024  # of a shard
+MEMBERS = 1024  # images in a shard
 
 
 def image(number: int) -> bytes:
-    """A small photo of its own."""
+    """Return a small JPEG that differs from all others."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG", quality=60)
@@ -38,23 +38,25 @@ def image(number: int) -> bytes:
 
 
 def shard(images: list[bytes]) -> bytes:
+    """Return a .tar of these images."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for number, data in enumerate(images):
-            about = tarfile.TarInfo(f"{number:06d}.jpg")
-            about.size = len(data)
-            tar.addfile(about, io.BytesIO(data))
+            member = tarfile.TarInfo(f"{number:06d}.jpg")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
 def place(path: str) -> str:
+    """Return the group of a request's path: work, output, images or listing."""
     if "/_work/" in path:
         return "work"
     return "output" if "/out" in path else "images" if "/in" in path else "listing"
 
 
 def counted(s3: S3, source: str, output: str) -> Counter[str]:
-    """The requests of a run, by method and what they are for."""
+    """Return the number of a run's requests by method and place."""
     with Proxy(s3.endpoint) as proxy:
         known = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_DEFAULT_REGION": "us-east-1"}
         command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", source, "--output", output, "--block-rows", "256"]
@@ -90,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smaller", type=int, default=512, help="images of the smaller runs")
     parser.add_argument("--larger", type=int, default=1536, help="images of the larger runs")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ugrie-requests-") as folder:
         results = measure(args.smaller, args.larger, Path(folder))

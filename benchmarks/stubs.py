@@ -1,4 +1,4 @@
-"""What stands in for images and model where the job itself is measured: bytes that are a number, a black crop, answers drawn at random."""
+"""Stubs for images and model, to measure the job itself: numbers as bytes, black crops, random predictions."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-import pipeline.run.driver
+import pipeline.run.graph
 import pipeline.stages.load
 from pipeline.images.decode import Decoded, Decoder
 from pipeline.images.fetch import Fetcher
@@ -18,13 +18,15 @@ from ugrie.model.prediction import Prediction
 
 
 class Numbers(Fetcher):
-    """Every image's bytes are its id, so that no two are the same."""
+    """Returns an image's id as its bytes, so that no two images have equal bytes."""
 
     def fetch(self, rows: Sequence[dict]) -> Iterator[tuple[dict, bytes]]:
         return ((row, row["image_id"].to_bytes(8, "big", signed=True)) for row in rows)
 
 
 class Black(Decoder):
+    """Decodes every image to a black crop."""
+
     def __call__(self, data: bytes) -> Decoded:
         size = self.limits.crop_size
         return Decoded(np.zeros((size, size, 3), np.uint8), size, size)
@@ -37,7 +39,7 @@ class BlackLoader(Loader):
 
 
 class Chance:
-    """A model that answers by chance: embeddings of one number, and probabilities of every label that come to 1."""
+    """A model with random predictions: embeddings of one number, and random probabilities that add up to 1."""
 
     def __init__(self, config: checkpoint.Config):
         self.config = config
@@ -47,9 +49,9 @@ class Chance:
 
     def predict(self, embeddings: torch.Tensor, schemes: tuple[str, ...]) -> Prediction:
         template = self.config.template(schemes)
-        draw = np.random.default_rng()
+        rng = np.random.default_rng()
         labels = {scheme.name: len(scheme.labels) for scheme in template.schemes}
-        probs = {name: draw.dirichlet(np.ones(count), len(embeddings)).astype(np.float32) for name, count in labels.items()}
+        probs = {name: rng.dirichlet(np.ones(count), len(embeddings)).astype(np.float32) for name, count in labels.items()}
         return Prediction(template, probs, {name: values.argmax(1) for name, values in probs.items()})
 
 
@@ -61,5 +63,6 @@ class ChanceAnnotator(Annotator):
 
 
 def put_in() -> None:
-    """Makes this process's runs use them."""
-    pipeline.run.driver.Fetcher, pipeline.run.driver.Loader, pipeline.run.driver.Annotator = Numbers, BlackLoader, ChanceAnnotator  # type: ignore[misc]
+    """Make the runs of this process use the stubs."""
+    graph = pipeline.run.graph
+    graph.Fetcher, graph.Loader, graph.Annotator = Numbers, BlackLoader, ChanceAnnotator  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""A model with a CLIP tower of random weights, which still tells photos apart: for measuring what changes labels.
+"""Trains a model on a CLIP tower of random weights, to measure which settings change labels.
 
-No trained ViT-B/32 can be had without a network. A mapper and a BART are trained on the random tower's embeddings of some photos, whose
-labels cut one principal component of them for each scheme into equally many photos a label, so that photos near the border between
-two labels are as common as can be.
+A trained ViT-B/32 can't be had without a network. So a mapper and a BART are trained on the random tower's embeddings of some photos.
+Each scheme's labels divide one principal component of the embeddings into equally frequent labels, so that photos near the border
+between two labels are common.
 """
 
 from pathlib import Path
@@ -29,14 +29,14 @@ SCHEMES = ("polarity2", "polarity3", "ekman6", "valence", "arousal")
 
 
 def vit(name: str) -> Encoder:
-    """A CLIP tower of random weights."""
+    """Return a CLIP tower of random weights."""
     torch.manual_seed(0)
     dim = {"ViT-B-32": 512, "ViT-L-14": 768}[name]
     return Encoder.bundled(TowerConfig(embedding_dim=dim, mean=CLIP_MEAN, deviation=CLIP_DEVIATION, vision_cfg=VISION[name]))
 
 
 def labelled(embeddings: np.ndarray) -> Labelled:
-    """The photos with the labels that their embeddings, float32 [n, dim], give them."""
+    """Label photos by the principal components of their embeddings, float32 [n, dim]."""
     unit = torch.nn.functional.normalize(torch.from_numpy(embeddings), dim=1)
     components = torch.pca_lowrank(unit, len(SCHEMES))[0].numpy()
     targets = {name: evenly(scores, len(load_scheme(name).labels)) for name, scores in zip(SCHEMES, components.T, strict=True)}
@@ -45,13 +45,13 @@ def labelled(embeddings: np.ndarray) -> Labelled:
 
 
 def evenly(scores: np.ndarray, labels: int) -> np.ndarray:
-    """float32 [n, labels]: the lowest scores have the first label, the highest the last, each label as many as any other."""
+    """Return labels, float32 [n, labels], by rank of the scores: the lowest get the first label, and all labels are equally frequent."""
     ranks = scores.argsort().argsort()
     return np.eye(labels, dtype=np.float32)[ranks * labels // len(scores)]
 
 
 def student(data: Labelled, tower: TowerConfig, seed: int = 0) -> UGRIE:
-    """A mapper and a BART that have learnt the labels, without the tower."""
+    """Return a model trained on these labels, without its tower."""
     torch.manual_seed(seed)
     recipe = Recipe(name="student", schemes=(), tower="lite0", data=(), epochs=30, batch_size=16, learning_rate=2e-3)
     model = new_model(recipe, [load_scheme(name) for name in SCHEMES], tower)
@@ -61,7 +61,7 @@ def student(data: Labelled, tower: TowerConfig, seed: int = 0) -> UGRIE:
 
 @torch.inference_mode(False)
 def checkpoint_of(tower: str, photos: Path, folder: Path) -> None:
-    """Writes a checkpoint with a tower of random weights that tells these photos apart."""
+    """Write a checkpoint with a tower of random weights, trained on the photos of a folder."""
     encoder = vit(tower)
     files = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
     crops = np.stack([preprocess.crop(Image.open(file), encoder.config.crop_size) for file in files])

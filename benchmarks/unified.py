@@ -1,10 +1,10 @@
-"""One model for all schemes against a model for each: the same recipe, folds, seeds and images.
+"""Compares one model of all schemes with a separate model for each: the same recipe, folds, seeds and images.
 
     python benchmarks/unified.py --recipe ugrie/checkpoints/ugrie-l14/recipe.toml --data DIR
 
-Each is cross-validated as `jobs/train.py --folds 5` does, with other folds and weights for each seed. For every scheme and data set:
-accuracy, macro-F1, ROC AUC, NLL and ECE, or Pearson r, of both and their difference, as means over the seeds with 95 % intervals
-(Student's t). And how often the labels written for an image contradict each other, beside how often the data's own labels do.
+Both are cross-validated as `jobs/train.py --folds 5` does, with other folds and weights for each seed. Results for every scheme and data
+set are accuracy, macro-F1, ROC AUC, NLL and ECE, or Pearson r, of both and their difference, as means over the seeds with 95 %
+intervals (Student's t); and the share of images whose written labels contradict each other, beside that of the data's own labels.
 """
 
 import argparse
@@ -20,11 +20,11 @@ import numpy as np
 from measure import mean_interval, report
 
 from ugrie.data.labelled import Labelled
-from ugrie.evaluation.metrics import contradictions, evaluate
+from ugrie.evaluation.metrics import contradictions, scheme_metrics
 from ugrie.model.prediction import Prediction
 from ugrie.schemes.scheme import Scheme
 from ugrie.schemes.template import Template
-from ugrie.training.cross_validation import predict_unseen
+from ugrie.training.cross_validation import predict_out_of_fold
 from ugrie.training.recipe import Recipe
 from ugrie.vision.config import TowerConfig
 
@@ -37,7 +37,7 @@ def measure(recipe_file: Path, root: Path, folds: int, seeds: int) -> dict[str, 
     shares: dict[str, list[dict[str, float]]] = {"unified": [], "single": []}
     for seed in range(seeds):
         seeded = recipe.model_copy(update={"seed": seed})
-        unified = predict_unseen(seeded, schemes, tower, data, folds)
+        unified = predict_out_of_fold(seeded, schemes, tower, data, folds)
         single = {scheme.name: alone(seeded, scheme, tower, data, folds) for scheme in schemes}
         for kind, probs in (("unified", unified), ("single", single)):
             runs[kind].append(measures(schemes, data, probs))
@@ -55,9 +55,9 @@ def measure(recipe_file: Path, root: Path, folds: int, seeds: int) -> dict[str, 
 
 
 def alone(recipe: Recipe, scheme: Scheme, tower: TowerConfig, data: Labelled, folds: int) -> np.ndarray:
-    """What a model of one scheme predicts. It sees the others' images too, but none of their labels."""
+    """Return the predictions of a model of one scheme. It sees all images, but no labels of other schemes."""
     only = Labelled(data.embeddings, {scheme.name: data.targets[scheme.name]}, data.groups, data.repeats)
-    return predict_unseen(recipe.model_copy(update={"schemes": (scheme.name,)}), [scheme], tower, only, folds)[scheme.name]
+    return predict_out_of_fold(recipe.model_copy(update={"schemes": (scheme.name,)}), [scheme], tower, only, folds)[scheme.name]
 
 
 def measures(schemes: Sequence[Scheme], data: Labelled, probs: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
@@ -67,7 +67,7 @@ def measures(schemes: Sequence[Scheme], data: Labelled, probs: Mapping[str, np.n
         has = data.targets[scheme.name].any(1)
         for name in np.unique(sets[has]):
             rows = has & (sets == name)
-            all_ = evaluate(scheme, data.targets[scheme.name][rows], probs[scheme.name][rows])
+            all_ = scheme_metrics(scheme, data.targets[scheme.name][rows], probs[scheme.name][rows])
             found[f"{scheme.name} on {name}"] = {measure: all_[measure] for measure in MEASURES if measure in all_}
     return found
 
@@ -78,20 +78,22 @@ def compared(runs: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]], wh
 
 
 def contradicting(schemes: Sequence[Scheme], data: Labelled, probs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The share of images whose labels contradict each other, of those that people gave a label in every scheme."""
+    """Return the share of images whose labels contradict each other, among images that have a label in every scheme."""
     rows = np.all([target.any(1) for target in data.targets.values()], 0)
-    said = {scheme.name: probs[scheme.name][rows] for scheme in schemes}
-    found = contradictions(Prediction(Template(tuple(schemes)), said, {name: shares.argmax(1) for name, shares in said.items()}))
+    labelled_probs = {scheme.name: probs[scheme.name][rows] for scheme in schemes}
+    found = contradictions(
+        Prediction(Template(tuple(schemes)), labelled_probs, {name: shares.argmax(1) for name, shares in labelled_probs.items()})
+    )
     return {pair: counted["share"] for pair, counted in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and do not write them to benchmarks/results")
+    parser.add_argument("--recipe", type=Path, required=True, help="the recipe, a TOML file")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the recipe's data sets")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds")
+    parser.add_argument("--seeds", type=int, default=5, help="number of cross-validations, each with other folds and weights")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     results = measure(args.recipe, args.data, args.folds, args.seeds)
     report(f"unified-{args.recipe.parent.name}", results, args.json)

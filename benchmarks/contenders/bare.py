@@ -1,9 +1,9 @@
-"""The corpus in one process: a DataLoader reads and crops beside it, the model annotates, Parquet is written.
+"""Annotates a corpus with a bare loop: a DataLoader reads and crops, the model annotates, Parquet is written.
 
     python benchmarks/contenders/bare.py --input DIR --output FILE.parquet --model ugrie-tiny
 
-No failure is caught and nothing can be resumed: this is what the machine could do. Tuned as UGRIE tunes itself: the tower's batch
-is tried out, and a core works on each part.
+Catches no failure and resumes nothing: an upper bound of the machine's speed. Tuned as UGRIE tunes itself: the tower's batch size is
+tuned, and each part of a batch runs on one core.
 """
 
 import hashlib

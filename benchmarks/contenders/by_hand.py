@@ -1,8 +1,8 @@
-"""The corpus by Ray Data as its documentation shows it: read_images, a map that preprocesses, an actor that lets BART generate.
+"""Annotates a corpus with Ray Data as its documentation shows it: read_images, a map to preprocess, an actor where BART generates.
 
     python benchmarks/contenders/by_hand.py --input DIR --output DIR --model ugrie-tiny
 
-The sentence and the labels read from it are written: `generate` gives no probabilities.
+Writes the sentence and the labels parsed from it: `generate` gives no probabilities.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""The corpus by Daft: download and decode are Daft's, the model is a batch UDF.
+"""Annotates a corpus with Daft: Daft downloads and decodes, the model is a batch UDF.
 
     python benchmarks/contenders/with_daft.py --input DIR --output DIR --model ugrie-tiny
 
-Daft's own resize is not CLIP's crop, so that cropping is the UDF's. The tower gets a batch in one forward, as examples do it; with
+Daft's own resize is not CLIP's crop, so the UDF crops. The tower embeds a batch in one forward pass, as in Daft's examples; with
 --tuned it is run as UGRIE runs it.
 """
 
@@ -20,7 +20,7 @@ from ugrie.vision.batch_size import best_batch_size
 
 
 def output_type(name: str) -> daft.DataType:
-    """The type of the columns that the model adds."""
+    """Return the type of the columns that the model adds."""
     model = UGRIE.from_pretrained(name)
     embedding = np.zeros((1, model.config.tower.embedding_dim), np.float32)
     table = rows([{"width": 1, "height": 1}], model.predict(torch.from_numpy(embedding)))
@@ -29,7 +29,7 @@ def output_type(name: str) -> daft.DataType:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--tuned", action="store_true", help="the tower as UGRIE runs it, and not one forward for a batch")
+    arguments.add_argument("--tuned", action="store_true", help="run the tower as UGRIE does instead of one forward pass for a batch")
     args = arguments.parse_args()
     tuned = args.tuned
     kind = output_type(args.model)

@@ -1,4 +1,4 @@
-"""Server processes of tests and benchmarks, each stopped by its own id."""
+"""Starts and stops server processes for tests and benchmarks, each by its own process id."""
 
 import os
 import secrets
@@ -17,7 +17,7 @@ import psutil
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
+    """Return TCP ports that nothing listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -28,16 +28,17 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen, log: Path, seconds: float = 120) -> None:
+def wait_for(name: str, ready: Callable[[], bool], process: subprocess.Popen, log: Path, seconds: float = 120) -> None:
+    """Wait until `ready()` is true. Raises RuntimeError with the end of the log if the process ends or the time is up."""
     end = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{what} did not start:\n{log.read_text(errors='replace')[-4000:]}")
+            raise RuntimeError(f"{name} did not start:\n{log.read_text(errors='replace')[-4000:]}")
         time.sleep(0.2)
 
 
 def stop_tree(process: subprocess.Popen) -> None:
-    """Stops a process of ours and all it started, each by its own id."""
+    """Stop a process that we started and all its children, each by its own id: SIGTERM, after 20 s SIGKILL."""
     try:
         ours = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -51,12 +52,13 @@ def stop_tree(process: subprocess.Popen) -> None:
 
 
 def script(name: str) -> str:
+    """Return the path of a command of this environment."""
     return str(Path(sysconfig.get_path("scripts")) / name)
 
 
 @contextmanager
 def ray_token() -> Iterator[None]:
-    """A token of our own for Ray, rather than the user's, and no usage statistics. Ray reads these when it is imported."""
+    """Give Ray a token of its own instead of the user's, and turn usage statistics off. Ray reads these when it is imported."""
     folder = tempfile.mkdtemp(prefix="ugrie-ray-")
     token = Path(folder) / "token"
     token.write_text(secrets.token_hex(16))

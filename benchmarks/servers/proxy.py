@@ -1,10 +1,10 @@
-"""A proxy between a client and an S3 server that fails as real storage does: a fraction of the requests, or a key's always.
+"""A proxy in front of an S3 server that injects faults of real storage: for a fraction of the requests, or always for some keys.
 
     with Proxy("http://127.0.0.1:8333", fraction=0.2, kinds=READING) as proxy:
         options = {"client_kwargs": {"endpoint_url": proxy.endpoint}}
 
-Which requests fail is settled by the seed and by the how-manieth request of its kind to its path it is, not by the order in
-which concurrent requests arrive. The Host header goes through as it is, since a signature covers it.
+Whether a request fails depends on the seed, its method, its path and its number among equal requests, and not on the order in which
+concurrent requests arrive. The Host header is passed on unchanged, since the signature covers it.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ ANSWERS = {
     "denied": (403, "AccessDenied", "Access Denied."),
     "expired": (400, "ExpiredToken", "The provided token has expired."),
 }
-# Before the server sees the request.
+# Faults before the server sees the request.
 UNSEEN = ("slow_down", "internal_error", "reset", "stall")
-# Once it has done what was asked.
+# Faults after the server has executed the request.
 LOST = ("lost", "lost_error")
-# Of what it answers to a GET. `short_length` is what HTTP can't tell from a whole body.
+# Faults in the body of the answer to a GET. HTTP can't tell `short_length` from a whole body.
 BODIES = ("body_reset", "body_stall", "body_cut", "short_length", "long_length")
 
 READING = (*UNSEEN, *BODIES)
@@ -37,7 +37,7 @@ KINDS = {*ANSWERS, *READING, *WRITING}
 
 @dataclass
 class Message:
-    """A request or an answer: the first line, the headers as they came, the body."""
+    """A request or an answer: the first line, the headers as received, the body."""
 
     first: bytes
     headers: list[tuple[bytes, bytes]]
@@ -47,11 +47,11 @@ class Message:
         return next((value for key, value in self.headers if key.lower() == name), None)
 
     def head(self) -> bytes:
-        """Without the body, with the length that was given."""
+        """Return the message without its body, with the length that its headers state."""
         return b"\r\n".join([self.first, *(key + b": " + value for key, value in self.headers)]) + b"\r\n\r\n"
 
     def bytes(self, length: int | None = None) -> bytes:
-        """As it is sent; with `length`, another length than the body's is claimed."""
+        """Return the message as it is sent; `length` replaces the body's true length in the headers."""
         kept = [(key, value) for key, value in self.headers if key.lower() not in (b"content-length", b"transfer-encoding")]
         claimed = len(self.body) if length is None else length
         head = [self.first, *(key + b": " + value for key, value in kept), b"Content-Length: %d" % claimed]
@@ -59,7 +59,7 @@ class Message:
 
 
 async def read_head(reader: asyncio.StreamReader) -> Message | None:
-    """The next message without its body, or None where the connection has ended."""
+    """Return the next message without its body, or None if the connection has ended."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -69,6 +69,7 @@ async def read_head(reader: asyncio.StreamReader) -> Message | None:
 
 
 async def read_body(reader: asyncio.StreamReader, message: Message) -> None:
+    """Read the body of a message, chunked or of the stated length, into it."""
     if (message.header(b"transfer-encoding") or b"").lower() == b"chunked":
         while size := int((await reader.readline()).split(b";")[0], 16):
             message.body += await reader.readexactly(size)
@@ -80,17 +81,17 @@ async def read_body(reader: asyncio.StreamReader, message: Message) -> None:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Ends a connection as a crash would, with RST."""
+    """End a connection with RST, as a crash would."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 @dataclass
 class Proxy:
-    """Fails a `fraction` of the requests in one of these `kinds`, by the `seed`, but none `most` times in a row.
+    """Injects one of the faults `kinds` into a `fraction` of the requests, chosen by `seed`, at most `most` times in a row for a path.
 
-    `always` maps a part of a path to the kind that each of its requests fails in. `requests` counts by method and path,
-    `failed` by kind.
+    `always` maps a part of a path to the fault of all its requests. `requests` counts requests by method and path, `failed`
+    faults by kind.
     """
 
     upstream: str
@@ -105,7 +106,7 @@ class Proxy:
 
     def __post_init__(self) -> None:
         if unknown := {*self.kinds, *self.always.values()} - KINDS:
-            raise ValueError(f"{', '.join(sorted(unknown))} are no faults: name some of {', '.join(sorted(KINDS))}")
+            raise ValueError(f"{', '.join(sorted(unknown))} are unknown faults: choose from {', '.join(sorted(KINDS))}")
 
     def __enter__(self) -> "Proxy":
         self._loop = asyncio.new_event_loop()
@@ -130,24 +131,24 @@ class Proxy:
         self._loop.close()
 
     def count(self, method: str, path: str = "") -> int:
-        """How many requests of a method there were to paths that hold `path`."""
+        """Return the number of requests with this method to paths that contain `path`."""
         return sum(count for (verb, where), count in self.requests.items() if verb == method and path in where)
 
     def _fault(self, method: str, path: str) -> str | None:
         self.requests[method, path] += 1
         kind = next((kind for part, kind in self.always.items() if part in path), None)
         if kind is None:
-            chance = random.Random(f"{self.seed} {method} {path} {self.requests[method, path]}")
+            rng = random.Random(f"{self.seed} {method} {path} {self.requests[method, path]}")
             kinds = [kind for kind in self.kinds if method == "GET" or kind not in BODIES]
-            if kinds and self._row[method, path] < self.most and chance.random() < self.fraction:
-                kind = chance.choice(kinds)
+            if kinds and self._row[method, path] < self.most and rng.random() < self.fraction:
+                kind = rng.choice(kinds)
         self._row[method, path] = self._row[method, path] + 1 if kind else 0
         if kind:
             self.failed[kind] += 1
         return kind
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a client, request after request."""
+        """Serve the requests of one client connection."""
         where = urlsplit(self.upstream)
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         try:
@@ -176,14 +177,14 @@ class Proxy:
                 if not await self._give(kind, method, answer, reader, writer):
                     return
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went, or the proxy is stopped
+            pass  # the client disconnected, or the proxy was stopped
         finally:
             writer.close()
             if server is not None:
                 server[1].close()
 
     async def _instead(self, kind: str, method: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Fails a request that the server never sees. Returns whether the connection goes on."""
+        """Fail a request without passing it on. Returns whether the connection stays open."""
         if kind == "reset":
             reset(writer)
             return False
@@ -200,7 +201,7 @@ class Proxy:
     async def _give(
         self, kind: str | None, method: str, answer: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """Passes on what the server answered, or not quite. Returns whether the connection goes on."""
+        """Pass on the server's answer, with the fault `kind` if there is one. Returns whether the connection stays open."""
         if kind == "lost":
             reset(writer)
             return False

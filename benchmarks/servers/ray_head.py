@@ -1,4 +1,4 @@
-"""Ray heads and further nodes on this machine, started as an operator would."""
+"""Starts Ray heads and worker nodes on this machine, by the commands that an operator uses."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray cluster's head, started as an operator would. Alone it is a cluster of one node."""
+    """A Ray cluster's head node. Alone it is a cluster of one node."""
 
     address: str
     dashboard: str | None
@@ -31,22 +31,22 @@ class Head:
     started: ExitStack = field(default_factory=ExitStack)
 
     def python(self, *arguments: object, timeout: float = 280, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        """Runs a script of this project, which joins the cluster as RAY_ADDRESS says."""
+        """Run a script of this project that joins the cluster through RAY_ADDRESS."""
         command = [sys.executable, *map(str, arguments)]
         environment = self.environment | {"RAY_ADDRESS": self.address}
         return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
     def submit(self, *options: object, entrypoint: Sequence[object]) -> subprocess.Popen[str]:
-        """`ray job submit` from the repository's root; what it says, the job's own words among it, comes on stdout."""
+        """Run `ray job submit` from the repository's root. Its output, which includes the job's, is on stdout."""
         command = [script("ray"), "job", "submit", "--address", self.dashboard, *map(str, options), "--", *map(str, entrypoint)]
         process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.started.callback(stop_tree, process)
         return process
 
     def join(self, name: str, cpus: int, gpus: int = 0, store: int = 100_000_000) -> "Node":
-        """Starts a further node, which joins the cluster and ends with its head. GPUs need not be there; `store` is in bytes.
+        """Start a worker node that joins the cluster and ends with its head. GPUs need not exist; `store` is in bytes.
 
-        Start one after the other: Ray gives a node 30 s, and most of what it does before it has joined is computing.
+        Start nodes one after another: Ray gives a node 30 s to join, most of which is CPU time.
         """
         (agent,) = free_ports(1)
         command = [script("ray"), "start", "--block", f"--address={self.address}", "--node-ip-address=127.0.0.1", f"--node-name={name}"]
@@ -62,23 +62,24 @@ class Head:
 
 @dataclass(frozen=True)
 class Node:
-    """A node beside a head, on the same machine."""
+    """A worker node, on the same machine as its head."""
 
     name: str
     process: subprocess.Popen[bytes]
 
     def kill(self) -> None:
-        """SIGKILL for its raylet and for what runs on it, as where a machine is switched off."""
+        """Send SIGKILL to the raylet and its processes, as if the machine were switched off."""
         (raylet,) = [child for child in psutil.Process(self.process.pid).children(recursive=True) if child.name() == "raylet"]
         for each in [raylet, *raylet.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
-        self.process.wait(20)  # it notices, and ends what is left
+        self.process.wait(20)  # `ray start --block` notices and ends the rest
 
 
 @contextmanager
 def ray_head(cpus: int, dashboard: bool) -> Iterator[Head]:
-    folder = tempfile.mkdtemp(prefix="ugrie-head-")  # short: Ray's sockets lie below it
+    """Start a head of `cpus` logical CPUs, and stop it with all its nodes in the end."""
+    folder = tempfile.mkdtemp(prefix="ugrie-head-")  # short, because Ray's sockets lie below it and their paths are limited
     port, board, client, agent = free_ports(4)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") or key.startswith("RAY_AUTH")}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}

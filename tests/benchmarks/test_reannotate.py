@@ -1,4 +1,4 @@
-"""The table that annotating again is measured on: a small one's rows, again and again."""
+"""The table that benchmarks/reannotate.py annotates: the rows of a small one, repeated."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""What stands in for images and model, a run and a plan of the benchmark of scale, and the page that is computed of its results."""
+"""benchmarks/scale.py: its stubs, a run and a plan at a toy size, and the page that projection.py computes from its results."""
 
 import importlib
 import sys
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """A module of benchmarks/."""
+    """Imports a module of benchmarks/."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
     return importlib.import_module
 

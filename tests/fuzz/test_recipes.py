@@ -1,4 +1,4 @@
-"""Recipes at `ugrie.training.recipe.read_recipe`."""
+"""Fuzzes `ugrie.training.recipe.read_recipe`: any recipe is read, or raises RecipeError."""
 
 import tomllib
 

@@ -1,4 +1,4 @@
-"""The job as it is started: arguments, exit codes, the table, JSON and picture."""
+"""jobs/evaluate.py: arguments, exit codes, the table, JSON and plots."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def refused(job, data, capsys, monkeypatch):
-    """Runs the job with arguments that are wrong. Returns the line it says of them; no model may have been loaded."""
+    """Runs the job with wrong arguments and returns its error line. Fails if the model was loaded."""
     monkeypatch.chdir(data)
     monkeypatch.setattr(UGRIE, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
 
@@ -45,9 +45,9 @@ def refused(job, data, capsys, monkeypatch):
         before = set(data.rglob("*"))
         assert job.run(list(tokens)) == 2
         assert set(data.rglob("*")) == before
-        said = capsys.readouterr()
-        assert said.out == ""
-        (line,) = said.err.splitlines()
+        output = capsys.readouterr()
+        assert output.out == ""
+        (line,) = output.err.splitlines()
         return line
 
     return run
@@ -64,15 +64,27 @@ def refused(job, data, capsys, monkeypatch):
         ("--model ugrie-tiny --data small.npz", "small.npz: embeddings of 8 dimensions; ugrie-tiny reads 1024, of its own tower"),
         ("--model ugrie-tiny --data wrong.npz", r"wrong.npz, column 'polarity2': 'postive' is no label.*\(did you mean 'positive'\?\).*"),
         ("--model ugrie-tiny --data other.npz", "other.npz has no labels for ugrie-tiny, which knows polarity3, .*; it has ekman6"),
-        ("--model ugrie-tiny --data embeddings.npz --range valence", "--range valence: must be a scheme and two numbers, such as .*"),
+        (
+            "--model ugrie-tiny --data embeddings.npz --range valence",
+            "--range valence: must be a scheme and the two ends of its scale, such as .*",
+        ),
         ("--model ugrie-tiny --data embeddings.npz --range valence=1,x", "--range valence=1,x: must be .*"),
-        ("--model ugrie-tiny --data embeddings.npz --range valence=7,1", "--range valence=7,1: the first number must be the lower .*"),
+        (
+            "--model ugrie-tiny --data embeddings.npz --range valence=7,1",
+            "--range valence=7,1: the first number must be the lower one: swap them",
+        ),
         ("--model ugrie-tiny --data embeddings.npz --range valence=1,3", "embeddings.npz, column 'valence': .* outside its scale .*"),
         ("--model ugrie-tiny --data embeddings.npz --range valnce=1,7", r"--range valnce: .*\(did you mean 'valence'\?\).*"),
-        ("--model ugrie-tiny --data embeddings.npz --range valence=1,7 --range valence=1,9", "--range valence: is given twice"),
+        (
+            "--model ugrie-tiny --data embeddings.npz --range valence=1,7 --range valence=1,9",
+            "--range valence is given twice: leave one out",
+        ),
         ("--model ugrie-tiny --data embeddings.npz --tower-weights clip.pt", "--tower-weights clip.pt: there is no such file"),
-        ("--model ugrie-tiny --data photos --tower-weights small.npz", "--tower-weights small.npz: ugrie-tiny brings its own tower.*"),
-        ("--model ugrie-tiny --data embeddings.npz --json gone/out.json", "--json gone/out.json: must be a file in a folder that is there"),
+        (
+            "--model ugrie-tiny --data photos --tower-weights small.npz",
+            "--tower-weights small.npz: ugrie-tiny bundles its own tower: leave the flag out",
+        ),
+        ("--model ugrie-tiny --data embeddings.npz --json gone/out.json", "--json gone/out.json: must be a file in an existing folder"),
         ("--model ugrie-tiny --data embeddings.npz --json photos", "--json photos: must be a file .*"),
         ("--model ugrie-tiny --data embeddings.npz --plot out.jpeg2", "--plot out.jpeg2: must end with .png, .svg or .pdf"),
     ],
@@ -85,10 +97,10 @@ def test_it_prints_the_table_and_writes_what_is_asked_for(job, data, tmp_path, c
     tokens = ["--model", "ugrie-tiny", "--data", str(data / "embeddings.npz"), "--range", "valence=1,7"]
     assert job.run([*tokens, "--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]) == 0
     printed = capsys.readouterr().out
-    told = json.loads((tmp_path / "out.json").read_text())
-    assert told["model"] == f"ugrie-tiny@{digest(TINY)}"
-    assert (told["n"], list(told["schemes"])) == (20, ["polarity2", "valence"])
-    for scheme, measured in told["schemes"].items():
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["model"] == f"ugrie-tiny@{digest(TINY)}"
+    assert (record["n"], list(record["schemes"])) == (20, ["polarity2", "valence"])
+    for scheme, measured in record["schemes"].items():
         assert scheme in printed
         for name, (low, high) in measured["interval"].items():
             assert f"{measured[name]:.3f}   {low:.3f} to {high:.3f}" in printed
@@ -110,10 +122,10 @@ def test_it_measures_a_folder_of_images(job, data, tmp_path, capsys, caplog):
     caplog.set_level("INFO")
     assert job.run(["--model", "ugrie-tiny", "--data", str(data / "photos"), "--json", str(tmp_path / "out.json")]) == 0
     assert capsys.readouterr().out.splitlines()[1] == "1 image (left out: 1 that can't be read, 1 without a label)"
-    assert "left out, as no labels of ugrie-tiny: mood" in caplog.messages
+    assert "ignored, as they hold no labels for ugrie-tiny: mood" in caplog.messages
     assert "left out, as it can't be read: cut.png (no image of a format that Pillow reads)" in caplog.messages
-    told = json.loads((tmp_path / "out.json").read_text())
-    assert (list(told["broken"]), told["without_labels"], told["schemes"]["polarity3"]["n"]) == (["cut.png"], 1, 1)
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert (list(record["broken"]), record["without_labels"], record["schemes"]["polarity3"]["n"]) == (["cut.png"], 1, 1)
 
 
 def test_the_command_itself_ends_with_the_exit_code():

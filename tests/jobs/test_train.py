@@ -1,4 +1,4 @@
-"""The job as it is started: arguments, exit codes, what is wrong before anything is embedded, and what is written."""
+"""jobs/train.py: arguments, exit codes, errors found before an image is embedded, and the files written."""
 
 import json
 import os
@@ -45,7 +45,7 @@ PHOTOS = '\n[[data]]\npath = "photos"\nschemes = { polarity2 = { column = "mood"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Here: recipe.toml, and data/ with embeddings and with a photo; taken/ holds a checkpoint of another recipe."""
+    """The working folder: recipe.toml, data/ with embeddings and a photo, and taken/ with a checkpoint of another recipe."""
     draw = np.random.default_rng(0)
     (tmp_path / "data" / "photos" / "images").mkdir(parents=True)
     labels = {"mood": draw.choice(["good", "bad"], 60), "valence": draw.uniform(1, 7, 60)}
@@ -62,7 +62,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def refused(job, folder, capsys, monkeypatch):
-    """Runs the job with a recipe and arguments that are wrong. Returns the line it says of them; nothing may have been embedded."""
+    """Runs the job with a wrong recipe or arguments and returns its error line. Fails if an image was embedded."""
     monkeypatch.setattr(embeddings.EmbeddingCache, "__call__", lambda *_: pytest.fail("images were embedded"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
@@ -72,9 +72,9 @@ def refused(job, folder, capsys, monkeypatch):
         given = {"--recipe": "recipe.toml", "--data": "data", "--output": "out"} | dict(zip(tokens[::2], tokens[1::2], strict=True))
         assert job.run([word for argument in given.items() for word in argument]) == 2
         assert set(folder.rglob("*")) == before
-        said = capsys.readouterr()
-        assert said.out == ""
-        return said.err.splitlines()[-1]
+        output = capsys.readouterr()
+        assert output.out == ""
+        return output.err.splitlines()[-1]
 
     return run
 
@@ -102,15 +102,15 @@ def test_a_wrong_argument_is_one_line_that_names_it(refused, tokens, line):
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("epochs", "epoch", r"recipe.toml: epoch: Extra inputs are not permitted \(did you mean 'epochs'\?\)"),
+        ("epochs", "epoch", r"recipe.toml: epoch: unknown key \(did you mean 'epochs'\?\)"),
         ('"valence"]', '"valance"]', r"no scheme is named 'valance' \(did you mean 'valence'\?\).*"),
         ('"valence"]', '"mine.toml"]', "mine.toml: there is no such scheme file"),
         ('"valence"]', '"valence", "arousal"]', "no data set of the recipe has labels for arousal: add some, or take it from .*"),
         ('"valence"]', '"valence", "valence"]', "two schemes of the template have the name 'valence'"),
         ("quickgelu", "quickgelo", r"tower.name: open_clip has no model '.*' \(did you mean 'ViT-L-14-quickgelu'\?\)"),
         ('"openai"', '"openia"', r"tower.pretrained: open_clip has no weights 'openia' .*\(did you mean 'openai'\?\).*"),
-        ("components = 8", "components = 800", "components: 800 are more than the tower's 768 dimensions"),
-        ("heads = 2", "heads = 3", "recipe.toml: bart: Value error, a d_model of 8 can't be shared out to 3 heads"),
+        ("components = 8", "components = 800", "components: 800 are more than the tower's 768 dimensions: lower it"),
+        ("heads = 2", "heads = 3", "recipe.toml: bart: a d_model of 8 can't be divided among 3 heads: make it a multiple of heads"),
         ('"mine.npz"', '"mine.nz"', r"there is no data set at data/mine.nz \(did you mean 'mine.npz'\?\)"),
         ('"mine.npz"', '"mine.npz"\nlayout = "oassis"', r"there is no layout 'oassis' \(did you mean 'oasis'\?\).*"),
         ('"mood"', '"moods"', r"data/mine.npz has no column 'moods' \(did you mean 'mood'\?\).*"),
@@ -120,7 +120,7 @@ def test_a_wrong_argument_is_one_line_that_names_it(refused, tokens, line):
     ],
 )
 def test_what_is_wrong_with_a_recipe_or_its_data_is_said_before_an_image_is_embedded(refused, old, new, line):
-    """Although images stand first."""
+    """Even though the images come before the faulty data set."""
     assert old in RECIPE
     recipe = RECIPE.replace(old, new, 1).replace("\n[[data]]", PHOTOS + "\n[[data]]")
     assert re.fullmatch(f"train: {line}", refused(recipe))
@@ -134,7 +134,7 @@ def test_images_whose_tower_has_no_weights_are_said_to_need_them(refused, monkey
 
 def test_lite0_needs_no_weights_from_a_file(refused):
     recipe = re.sub(r"\[tower\][^[]*", "", RECIPE).replace("epochs", 'tower = "lite0"\nepochs')
-    assert refused(recipe, "--tower-weights", "file") == "train: --tower-weights file: lite0 needs none"
+    assert refused(recipe, "--tower-weights", "file") == "train: --tower-weights file: lite0 needs none: leave the flag out"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -167,7 +167,7 @@ def test_it_prints_what_was_measured_and_writes_the_checkpoint(job, folder, caps
 
 
 def test_the_command_itself_goes_on_where_it_was_interrupted(job, folder):
-    """Ctrl-C in the middle, then the same command: the checkpoint is that of a run that was let alone, to the byte."""
+    """After Ctrl-C and the same command again, the checkpoint equals that of an uninterrupted run, byte for byte."""
     (folder / "recipe.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 60\npatience = 60"))
     arguments = ["--recipe", "recipe.toml", "--data", "data"]
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments, "--output", "out", "--cache", "cache"]
@@ -177,14 +177,14 @@ def test_the_command_itself_goes_on_where_it_was_interrupted(job, folder):
         states = list(Path("cache").glob("training/*/final.pt"))
         time.sleep(0.01)
     first.send_signal(signal.SIGINT)
-    said = first.communicate(timeout=60)[1]
-    assert states, said
-    assert first.returncode == 130, said
-    assert said.splitlines()[-1] == "train: interrupted; the same command goes on where it stopped"
+    output = first.communicate(timeout=60)[1]
+    assert states, output
+    assert first.returncode == 130, output
+    assert output.splitlines()[-1] == "train: interrupted: run the same command again to resume"
     assert not Path("out").exists()
     second = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert second.returncode == 0, second.stderr
-    assert "going on after epoch" in second.stderr
+    assert "resuming after epoch" in second.stderr
     assert job.run([*arguments, "--output", "alone", "--cache", "another cache"]) == 0
     names = {file.name for file in Path("alone").iterdir()}
     assert names == {file.name for file in Path("out").iterdir()}

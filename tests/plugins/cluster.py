@@ -1,4 +1,4 @@
-"""The Ray that all tests share, a run that it finished, and heads of their own."""
+"""Fixtures for Ray: one instance that all tests share, a finished run, and heads for single tests."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from benchmarks.servers.ray_head import ray_head
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """The one Ray within this process that all tests share, of four logical CPUs."""
+    """Start the Ray instance that all tests of this process share, with four logical CPUs."""
     import ray
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -22,7 +22,7 @@ def local_ray() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """A committed run: what was asked, its record, where it lies."""
+    """A committed run: its settings, its record and its output folder."""
 
     config: Any
     record: dict[str, Any]
@@ -31,7 +31,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def finished(corpus: Any, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The corpus annotated by Ray, undisturbed: what other runs are compared with."""
+    """Annotate the corpus on Ray without disturbance: the reference for other runs."""
     from pipeline.config import AnnotateConfig
     from pipeline.run.driver import annotate
 
@@ -42,5 +42,5 @@ def finished(corpus: Any, local_ray: None, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def start_head() -> Callable[..., Any]:
-    """Starts a Ray head of its own, as a context: `with start_head(cpus=1, dashboard=False) as head`."""
+    """Context manager that starts a separate Ray head: `with start_head(cpus=1, dashboard=False) as head`."""
     return ray_head

@@ -1,4 +1,4 @@
-"""Images of our own making, and a small corpus with every kind of failure."""
+"""Synthetic images, and a small corpus with every kind of failure."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def picture(seed: int, width: int = 96, height: int = 72, mode: str = "RGB") -> Image.Image:
-    """A picture of smooth coloured shapes, another one for every seed."""
+    """Draw a picture of smooth coloured shapes, a different one for every seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
     channels = [np.sin(x * rng.uniform(2, 20) + rng.uniform(0, 6)) + np.cos(y * rng.uniform(2, 20) + rng.uniform(0, 6)) for _ in range(3)]
@@ -30,7 +30,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that says it is as large as that."""
+    """Return a PNG of a few bytes whose header claims this size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -40,7 +40,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 
 class Images:
-    """How tests make images: `picture` draws, `encoded` gives its bytes, `jpeg` both."""
+    """Makes images for tests: `picture` draws one, `encoded` returns the bytes of one, `jpeg` does both."""
 
     picture = staticmethod(picture)
     encoded = staticmethod(encoded)
@@ -57,20 +57,20 @@ def images() -> Images:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A folder of images, and the status each file's row must have, by file name."""
+    """A folder of images, and the status expected for each file's row, by file name."""
 
     folder: Path
     status: dict[str, str]
 
     @property
     def files(self) -> list[Path]:
-        """Every image of the corpus, in the order of a run."""
+        """All images of the corpus, in the order of a run."""
         return sorted((path for path in self.folder.rglob("*") if path.is_file() and path.name in self.status), key=str)
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Corpus:
-    """40 files in three folders: 34 pictures in every format that is read, and six that can't be annotated."""
+    """Write 40 files in three folders: 34 pictures in every supported format, and six that can't be annotated."""
     folder = tmp_path_factory.mktemp("corpus")
     content = {f"a/photo{i:02}.jpg": images.jpeg(i, 60 + 7 * i, 120 - 3 * i) for i in range(24)}
     for i, (name, kind, mode) in enumerate(

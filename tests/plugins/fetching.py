@@ -1,4 +1,4 @@
-"""How tests fetch images: a fetcher with small limits, and what it says of each."""
+"""Helpers to fetch images: a fetcher with small limits, and its result for each image."""
 
 from pipeline.images.fetch import Fetcher
 from pipeline.inputs.manifest import image_id
@@ -16,7 +16,7 @@ def rows(*found):
 
 
 def fetched(fetch, *found):
-    """The bytes, or the status and message, of each."""
+    """Return the bytes of each image, or its status and message."""
     return [data if isinstance(data, bytes) else (data.status, str(data)) for _, data in fetch.fetch(rows(*found))]
 
 
@@ -25,6 +25,6 @@ def fetch_all(source, column="uri", **settings):
 
 
 def through(where, server, **settings):
-    """A fetcher that sees S3 through a proxy, and the rows of a source as they are listed without it."""
+    """Return a fetcher that reads S3 through a proxy, and the rows of a source as listed without the proxy."""
     defaults = {"options": server.options, "max_bytes": 10**6, "concurrency": 16, "first_wait": 0.01, "timeout": 9.0}
     return fetcher(where, **defaults | settings)

@@ -1,4 +1,4 @@
-"""How tests list a source: its items, and the last part of their URIs."""
+"""Helpers to list a source: its items, and the last parts of their URIs."""
 
 from pathlib import Path
 

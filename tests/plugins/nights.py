@@ -1,4 +1,4 @@
-"""Committed runs of our own making: rows of random labels, written as a run writes them, without a model and without Ray."""
+"""Synthetic committed runs: rows of random labels in the form that a run writes, without a model and without Ray."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def write_night(
     group_rows: int = 1000,
     **changes: Any,
 ) -> Any:
-    """Writes a run of some images, which have a row each. The larger `lean`, the more have a scheme's last labels."""
+    """Write a run with a row for each image. The larger `lean`, the more often a scheme's last labels occur."""
     from pipeline.config import AnnotateConfig
     from pipeline.stages.prediction_columns import scheme_column
     from pipeline.table import stats

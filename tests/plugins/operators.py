@@ -1,4 +1,4 @@
-"""A run's operators, called one after the other without Ray."""
+"""Calls a run's operators one after another, without Ray."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ import pytest
 
 @dataclass
 class Ledgers:
-    """`pipeline.stages.dedup.Reposts` without Ray: the ledger is in this process."""
+    """`pipeline.stages.dedup.Reposts` without Ray: the actor's object is in this process."""
 
     ledger: Any
 
@@ -24,7 +24,7 @@ class Ledgers:
 
 @dataclass
 class Operators:
-    """A plan's three operators, as `pipeline.run.graph` makes them, called one after the other in this process."""
+    """A plan's three operators, as `pipeline.run.graph` makes them, called one after another in this process."""
 
     models: dict[str, Any] = field(default_factory=dict)
     reposts: Any = None
@@ -40,7 +40,7 @@ class Operators:
 
     @contextmanager
     def sharing(self, past: Any = None) -> Iterator[None]:
-        """Blocks that are done meanwhile know of each other's images, and of those of a past."""
+        """Within this context blocks are deduplicated against each other, and against earlier runs (`past`)."""
         from pipeline.stages.dedup import Ledger
 
         self.reposts = Ledgers(Ledger(past))
@@ -50,7 +50,7 @@ class Operators:
             self.reposts = None
 
     def annotator(self, plan: Any) -> Any:
-        """The plan's annotator; a model is loaded once for all plans."""
+        """Return the plan's annotator. A model is loaded once for all plans."""
         from pipeline.stages.annotate import Annotator
 
         settings = self._of(plan)[1]
@@ -66,19 +66,19 @@ class Operators:
         return self._of(plan)[0](pa.table({"block": [block]}))
 
     def do(self, plan: Any, numbers: Sequence[int] | None = None) -> pa.Table:
-        """Loads, annotates and writes these blocks, by default all that are to be done. Returns what the writer says of them."""
+        """Load, annotate and write these blocks, by default all of the plan's. Returns the writer's results."""
         annotate, write = self.annotator(plan), self.writer(plan)
         blocks = [write(annotate(self.load(plan, block))) for block in (plan.todo if numbers is None else numbers)]
         return pa.concat_tables(blocks)
 
     def gather(self, plan: Any, name: str, numbers: Sequence[int]) -> dict[str, Any]:
-        """Writes these blocks as a file of the table, by its path within the output. Returns what the gatherer says of it."""
+        """Merge these blocks into a file of the table, given by its path within the output. Returns the merger's result."""
         from pipeline.stages.merge import Gatherer
 
         return Gatherer(plan.output, plan.rows_folder, plan.manifest, plan.tables)(name, numbers)
 
     def commit(self, plan: Any) -> Any:
-        """Does all blocks, gathers them into one file and commits the run. Returns its record."""
+        """Process all blocks, merge them into one file and commit the run. Returns its record."""
         from pipeline.table.commit import commit
         from pipeline.table.run_record import RunRecord
         from pipeline.table.schema import SCHEMA_VERSION
@@ -93,7 +93,7 @@ class Operators:
         return commit(plan.output, RunRecord.model_validate(record))
 
     def rows(self, plan: Any) -> list[dict[str, Any]]:
-        """Does all blocks and gathers them. Returns the table's rows, in order."""
+        """Process all blocks and merge them. Returns the table's rows, in order."""
         from pipeline.stages.merge import groups
 
         self.do(plan)

@@ -1,4 +1,4 @@
-"""Outputs of committed runs whose rows are made up: what comes after a run is tested without a model and without Ray."""
+"""Outputs of committed runs with synthetic rows, to test what follows a run without a model and without Ray."""
 
 import datetime as dt
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Made:
-    """An output, on the local disk or in S3, and how runs are committed into it."""
+    """An output on the local disk or in S3, with methods to commit synthetic runs to it."""
 
     output: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Made:
         ).output
 
     def write(self, run_id: str, ids: Sequence[int], schema: pa.Schema, date: str = "2026-01-02", attempt: str = "aaaaaaaa") -> str:
-        """A file of a run, which no record lists. An image in ten has failed."""
+        """Write a file of a run that no record lists yet. One image in ten has failed."""
         fs, root = self.place
         now = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, dt.UTC)
         rows = []
@@ -71,7 +71,7 @@ class Made:
     def commit(
         self, run_id: str, ids: Sequence[int], schemes: Sequence[str] = ("polarity3", "valence"), date: str = "2026-01-02", **settings: Any
     ) -> Any:
-        """Commits a run of these images, and returns its record."""
+        """Commit a run of these images and return its record."""
         from pipeline.table import commit
         from pipeline.table.run_record import RunRecord
         from pipeline.table.schema import SCHEMA_VERSION
@@ -91,7 +91,7 @@ class Made:
         return commit.commit(self.folder, RunRecord.model_validate(record))
 
     def rows(self) -> pa.Table:
-        """The rows of all committed runs, read as their records say, by image and run; with the partition's date, as Delta gives it."""
+        """Return all committed runs' rows, from the files in their records, by image and run, with the partition's date as in Delta."""
         fs, root = self.place
         tables = []
         for path in fs.glob(f"{root}/runs/*.json"):
@@ -103,7 +103,7 @@ class Made:
 
     @property
     def delta(self) -> "DeltaTable":
-        """The output as the Delta table that it was made into."""
+        """The output as a Delta table."""
         from deltalake import DeltaTable
 
         from pipeline.table.delta_storage import storage_options
@@ -112,12 +112,12 @@ class Made:
         return DeltaTable(f"{fs.unstrip_protocol(root) if self.options else root}/annotations", storage_options=storage_options(fs))
 
     def shown(self) -> pa.Table:
-        """The rows that readers of the Delta table see, as `rows` has them."""
+        """Return the rows that readers of the Delta table see, in the form of `rows`."""
         return in_order(self.delta.to_pyarrow_table())
 
 
 def in_order(table: pa.Table) -> pa.Table:
-    """By image and run, the columns by name, without metadata."""
+    """Sort rows by image and run and columns by name, and drop the metadata."""
     return table.select(sorted(table.column_names)).sort_by([("image_id", "ascending"), ("run_id", "ascending")]).replace_schema_metadata()
 
 
@@ -128,7 +128,7 @@ def made(tmp_path: Any) -> Made:
 
 @pytest.fixture(params=["local", "s3"])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Any) -> Made:
-    """An output on the local disk, and one in S3."""
+    """An output on the local disk, then one in S3."""
     if request.param == "local":
         return Made(str(tmp_path / "out"))
     s3 = request.getfixturevalue("s3")

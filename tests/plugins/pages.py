@@ -1,4 +1,4 @@
-"""A page as a browser would see it, read without one."""
+"""Parses an HTML page, to test it without a browser."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -9,7 +9,7 @@ VOID = {"meta", "input", "img", "br", "rect", "path", "line"}
 
 
 class Page(HTMLParser):
-    """The elements of a page, each as its tag and attributes; its texts; and those elements that were not closed as they should be."""
+    """A page's elements (tag and attributes), its texts, and the end tags that match no open element."""
 
     def __init__(self, text: str):
         super().__init__()

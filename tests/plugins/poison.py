@@ -1,6 +1,6 @@
-"""Images that kill, hang or fill a decoder that has `tests/poison` on its path.
+"""Images that crash a decoder, hang it or fill its memory, if `tests/poison` is on its path.
 
-A file that does so to every release of Pillow is not known; what these do to the process is real.
+No file is known that does this to every release of Pillow; the effect on the process is real.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ class Poison:
     folder = FOLDER
 
     def image(self, kind: str) -> bytes:
-        """A good JPEG, which does that to a decoder on whose path the folder is (see `sitecustomize.py` there)."""
+        """Return a valid JPEG that has the effect `kind` on a decoder with the folder on its path (see `sitecustomize.py` there)."""
         return encoded(picture(1), "JPEG", comment=f"poison: {kind}".encode())
 
     @contextmanager
     def on_path(self) -> Iterator[None]:
-        """For processes that inherit this one's path."""
+        """Put the folder on this process's path, which child processes inherit."""
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(str(FOLDER))
             yield

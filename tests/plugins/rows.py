@@ -1,4 +1,4 @@
-"""How tests read, compare and check what a run wrote; and the data sets beside the repository."""
+"""Helpers to read, compare and check the output of a run; and the data sets beside the repository."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ SHARED = Path(__file__).parents[3] / "shared"
 
 
 class Rows:
-    """How tests read and compare what a run wrote."""
+    """Reads and compares the rows that runs wrote."""
 
     differences = staticmethod(same_labels)
     file_name = staticmethod(file_name)
@@ -28,7 +28,7 @@ class Rows:
         return self.table(output, record).to_pylist()
 
     def record(self, output: Path) -> Any:
-        """The record of the one run that is in an output."""
+        """Return the record of an output's only run."""
         from pipeline.table.run_record import RunRecord
 
         (path,) = (output / "runs").glob("*.json")
@@ -42,7 +42,7 @@ def rows() -> Rows:
 
 @pytest.fixture(scope="session")
 def check_output() -> Callable[..., str]:
-    """Runs the independent checker of outputs; skips where it isn't at hand."""
+    """The independent checker of outputs, as a function. Skips the test if the checker is missing."""
     script = SHARED / "check" / "output.py"
     if not script.is_file():
         pytest.skip("the checker ../shared/check/output.py is not here")
@@ -57,7 +57,7 @@ def check_output() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The data sets beside the repository; skips where they aren't at hand."""
+    """The data sets beside the repository. Skips the test if they are missing."""
     if not (SHARED / "data").is_dir():
         pytest.skip("the data in ../shared/data is not here")
     return SHARED / "data"

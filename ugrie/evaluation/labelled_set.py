@@ -1,7 +1,7 @@
-"""Images with the labels that people gave them, to measure a checkpoint by.
+"""Reads the labelled images that a checkpoint is evaluated on.
 
-They lie in a folder whose `labels.csv` names, in the column `image`, files in `images/`; or in an .npz with `embedding`. The
-other columns or arrays are labels, each named as its scheme; an empty cell (or NaN) is no label.
+They are a folder whose `labels.csv` names, in its column `image`, files in `images/`; Parquet with a column `image`; or an .npz with
+an array `embedding`. The other columns or arrays are labels, each named as its scheme. An empty cell (or NaN) is no label.
 """
 
 import logging
@@ -24,10 +24,11 @@ FORMAT = Format(labels="labels.csv", images="images", file="image")
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The `table` of n images, each with a label at least; and `targets` by scheme, float32 [n, labels].
+class LabelledSet:
+    """The `table` of n images, each with at least one label, and `targets` by scheme, float32 [n, labels].
 
-    A row of zeros is an image without a label of that scheme. `without_labels` counts those that had none and were left out.
+    A row of zeros is an image without a label of that scheme. `without_labels` counts the images that had no label at all and were
+    left out.
     """
 
     table: Table
@@ -35,38 +36,39 @@ class Labels:
     without_labels: int
 
 
-def read_labels(path: Path, config: Config, ranges: Mapping[str, tuple[float, float]]) -> Labels:
-    """The labels that `path` has for a checkpoint's schemes, in its order; other columns are logged and left out.
+def read_labelled_set(path: Path, config: Config, ranges: Mapping[str, tuple[float, float]]) -> LabelledSet:
+    """Read the labels that `path` has for a checkpoint's schemes, in the checkpoint's order; other columns are logged and left out.
 
-    `ranges` are the scales on which ratings were given, by scheme; the scheme's own by default. Raises DataError, also where
-    an image's file is missing or embeddings are another tower's. Decodes no image.
+    `ranges` are the scales of the ratings, by scheme; the scheme's own by default. Decodes no image. Raises DataError, also if an
+    image file is missing or embeddings are another tower's.
     """
     known = {scheme.name: scheme for scheme in config.schemes}
     for name in ranges:
         if name not in known:
             raise DataError(f"--range {name}: no scheme of {config.name}{did_you_mean(name, known)}; it knows {', '.join(known)}")
         if known[name].kind != "ordinal":
-            raise DataError(f"--range {name}: {name} is categorical, only ratings have a range")
+            raise DataError(f"--range {name}: {name} is categorical, only ratings have a range: leave the flag out")
     table = read_table(path, FORMAT)
-    size = config.tower.embedding_dim
-    if isinstance(table.images, np.ndarray) and table.images.shape[1] != size:
-        raise DataError(f"{path}: embeddings of {table.images.shape[1]} dimensions; {config.name} reads {size}, of its own tower")
-    found = {name: _target(scheme, table, ranges.get(name)) for name, scheme in known.items() if name in table.columns}
-    found = {name: labels for name, labels in found.items() if labels.any()}
+    dim = config.tower.embedding_dim
+    if isinstance(table.images, np.ndarray) and table.images.shape[1] != dim:
+        raise DataError(f"{path}: embeddings of {table.images.shape[1]} dimensions; {config.name} reads {dim}, of its own tower")
+    targets = {name: _target(scheme, table, ranges.get(name)) for name, scheme in known.items() if name in table.columns}
+    targets = {name: labels for name, labels in targets.items() if labels.any()}
     columns = [name for name in table.columns if name != FORMAT.file]
-    if not found:
+    if not targets:
         raise DataError(f"{table.source} has no labels for {config.name}, which knows {', '.join(known)}; it has {', '.join(columns)}")
     for name in ranges:
-        if name not in found:
+        if name not in targets:
             raise DataError(f"--range {name}: {table.source} has no ratings of {name}; it has {', '.join(columns)}")
-    other = [name for name in columns if name not in found]
-    if other:
-        logger.info("left out, as no labels of %s: %s", config.name, ", ".join(other))
-    labelled = np.flatnonzero(np.any([labels.any(1) for labels in found.values()], axis=0))
-    return Labels(table.take(labelled), {name: labels[labelled] for name, labels in found.items()}, len(table) - len(labelled))
+    ignored = [name for name in columns if name not in targets]
+    if ignored:
+        logger.info("ignored, as they hold no labels for %s: %s", config.name, ", ".join(ignored))
+    labelled = np.flatnonzero(np.any([labels.any(1) for labels in targets.values()], axis=0))
+    return LabelledSet(table.take(labelled), {name: labels[labelled] for name, labels in targets.items()}, len(table) - len(labelled))
 
 
 def _target(scheme: Scheme, table: Table, scale: tuple[float, float] | None) -> np.ndarray:
+    """Return a column's labels, float32 [images, labels]. Raises DataError that names the column and, for ratings, --range."""
     try:
         return target(scheme, Column(range=scale), table.columns[scheme.name])
     except DataError as error:

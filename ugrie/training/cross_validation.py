@@ -1,4 +1,4 @@
-"""Measures a recipe on images that the model which predicts them has not seen, fold by fold."""
+"""K-fold cross-validation of a recipe: every image is predicted by a model that was not trained on it."""
 
 import logging
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ugrie.atomic import write_whole
 from ugrie.data.labelled import Labelled
 from ugrie.data.table import DataError
 from ugrie.evaluation.evaluate import predict
-from ugrie.evaluation.metrics import evaluate, intervals
+from ugrie.evaluation.metrics import confidence_intervals, scheme_metrics
 from ugrie.schemes.scheme import Scheme
 from ugrie.training.recipe import Recipe
 from ugrie.training.train import new_model, train
@@ -25,60 +25,64 @@ logger = logging.getLogger(__name__)
 def cross_validate(
     recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig, data: Labelled, folds: int, state: Path | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Measures by scheme and data set, with 95 % intervals over its images, of what `predict_unseen` predicts."""
-    probs = predict_unseen(recipe, schemes, tower, data, folds, state)
-    measured = {}
-    sets = np.array([group.partition(":")[0] for group in data.groups])
+    """Return the metrics of `predict_out_of_fold`'s predictions for each "SCHEME on DATA SET", with 95 % intervals over its images."""
+    probs = predict_out_of_fold(recipe, schemes, tower, data, folds, state)
+    results = {}
+    data_sets = np.array([group.partition(":")[0] for group in data.groups])
     for scheme in schemes:
-        has = data.targets[scheme.name].any(1)
-        for name in np.unique(sets[has]):
-            rows = has & (sets == name)
-            given = scheme, data.targets[scheme.name][rows], probs[scheme.name][rows]
-            measured[f"{scheme.name} on {name}"] = {
-                **evaluate(*given),
-                "interval": {name: list(bounds) for name, bounds in intervals(*given).items()},
+        has_label = data.targets[scheme.name].any(1)
+        for name in np.unique(data_sets[has_label]):
+            rows = has_label & (data_sets == name)
+            labelled = scheme, data.targets[scheme.name][rows], probs[scheme.name][rows]
+            results[f"{scheme.name} on {name}"] = {
+                **scheme_metrics(*labelled),
+                "interval": {metric: list(bounds) for metric, bounds in confidence_intervals(*labelled).items()},
             }
-    return measured
+    return results
 
 
-def predict_unseen(
+def predict_out_of_fold(
     recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig, data: Labelled, folds: int, state: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """Probabilities by scheme, float32 [images, labels], each image's from a model trained on the other folds' images (and groups).
+    """Return probabilities by scheme, float32 [images, labels], each image's by the model that was trained on the other folds.
 
-    With `state`, a folder, an interrupted one goes on where it stopped. Raises DataError where there are too few groups.
+    Groups are held out whole. With `state`, a folder, an interrupted cross-validation resumes. Raises DataError if there are too
+    few groups.
     """
-    fold = folds_of(data.groups, folds, recipe.seed)
-    probs = {s.name: np.zeros_like(data.targets[s.name]) for s in schemes}
+    fold = assign_folds(data.groups, folds, recipe.seed)
+    probs = {scheme.name: np.zeros_like(data.targets[scheme.name]) for scheme in schemes}
     for k in range(folds):
         logger.info("fold %d of %d", k + 1, folds)
-        where = None if state is None else state / f"fold-{k + 1}-of-{folds}"
-        for name, given in _fold(recipe, schemes, tower, data, fold == k, recipe.seed + k, where).items():
-            probs[name][fold == k] = given
+        fold_state = None if state is None else state / f"fold-{k + 1}-of-{folds}"
+        for name, fold_probs in _predict_fold(recipe, schemes, tower, data, fold == k, recipe.seed + k, fold_state).items():
+            probs[name][fold == k] = fold_probs
     return probs
 
 
-def folds_of(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each image, int64 [n], by its group. Raises DataError where there are too few groups."""
-    known = np.random.default_rng(seed).permutation(np.unique(groups))
-    if not 2 <= folds <= len(known):
-        raise DataError(f"{len(known)} groups of images can't be parted in {folds} folds")
-    fold_of_group = {group: i % folds for i, group in enumerate(known)}
+def assign_folds(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each image, int64 [n], the same for all images of a group. Raises DataError if there are too few groups."""
+    shuffled = np.random.default_rng(seed).permutation(np.unique(groups))
+    if not 2 <= folds <= len(shuffled):
+        raise DataError(f"{len(shuffled)} groups of images can't be split into {folds} folds: ask for 2 or more, and at most one a group")
+    fold_of_group = {group: i % folds for i, group in enumerate(shuffled)}
     return np.array([fold_of_group[group] for group in groups])
 
 
-def _fold(
+def _predict_fold(
     recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig, data: Labelled, held_out: np.ndarray, seed: int, state: Path | None
 ) -> dict[str, np.ndarray]:
-    """Probabilities by scheme, float32 [held out, labels], of a model trained on the rest; those kept from before, if there are any."""
-    kept = None if state is None else state.with_suffix(".safetensors")
-    if kept is not None and kept.is_file():
-        return load_file(kept)
+    """Return probabilities by scheme, float32 [held out, labels], of a model trained on the other images.
+
+    A fold that an interrupted run has finished is read from `state` and not trained again.
+    """
+    finished = None if state is None else state.with_suffix(".safetensors")
+    if finished is not None and finished.is_file():
+        return load_file(finished)
     torch.manual_seed(seed)
     model = new_model(recipe, schemes, tower)
     train(model, data.take(np.flatnonzero(~held_out)), recipe, None if state is None else state.with_suffix(".pt"))
     probs = dict(predict(model, data.embeddings[held_out]).probs)
-    if kept is not None:
-        write_whole(kept, lambda part: save_file(probs, part))
-        kept.with_suffix(".pt").unlink()
+    if finished is not None:
+        write_whole(finished, lambda part: save_file(probs, part))
+        finished.with_suffix(".pt").unlink()
     return probs

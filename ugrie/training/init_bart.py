@@ -1,7 +1,7 @@
-"""The BART that training starts from, with its tokenizer: one of random weights and the template's phrases, or a pretrained one.
+"""The BART that training starts from, with its tokenizer: one with random weights, or a pretrained one.
 
-A checkpoint states BART's shape itself (`Config.bart`), so a pretrained one is taken over into a `BartConfig` of just that: what is
-trained is what is loaded later, whatever else its authors' configuration says of generation or other tasks.
+A checkpoint states BART's shape itself (`Config.bart`). So a pretrained BART is copied into a `BartConfig` of its shape alone: the
+model that is trained is the model that is loaded later, whatever its authors' configuration says of generation or other tasks.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ugrie.model.tokenizer import SPECIAL, phrase_tokenizer
 from ugrie.schemes.scheme import Scheme
 from ugrie.training.recipe import Bart, RecipeError
 
-SHAPE = (
+COPIED_FIELDS = (
     "vocab_size",
     "d_model",
     "encoder_layers",
@@ -33,7 +33,7 @@ SHAPE = (
 
 
 def new_bart(shape: Bart, schemes: Sequence[Scheme]) -> tuple[dict[str, Any], BartForConditionalGeneration, PreTrainedTokenizerFast]:
-    """What `BartConfig` takes, a BART of that shape with random weights, and a tokenizer of the schemes' phrases."""
+    """Return the arguments of `BartConfig`, a BART of that shape with random weights, and a tokenizer of the schemes' phrases."""
     tokenizer = phrase_tokenizer(schemes)
     config = {
         "vocab_size": len(tokenizer),
@@ -52,32 +52,35 @@ def new_bart(shape: Bart, schemes: Sequence[Scheme]) -> tuple[dict[str, Any], Ba
 
 
 def pretrained_bart(name_or_folder: str) -> tuple[dict[str, Any], BartForConditionalGeneration, PreTrainedTokenizerFast]:
-    """The same of a BART of Hugging Face's hub (fetched at first use) or of a folder as transformers writes it. Raises RecipeError."""
-    where = f"no BART could be read from the folder {name_or_folder}"
+    """Return the same of a pretrained BART: from Hugging Face's hub (fetched at first use), or from a folder as transformers writes it.
+
+    Raises RecipeError if it can't be had, is no BART, or is incomplete, and if its tokenizer is another model's.
+    """
+    problem = f"no BART could be read from the folder {name_or_folder}"
     if not Path(name_or_folder).is_dir():
-        where = f"bart: there is no folder {name_or_folder}, and no BART of that name could be fetched"
+        problem = f"bart: there is no folder {name_or_folder}, and no BART of that name could be fetched"
     try:
-        theirs = AutoConfig.from_pretrained(name_or_folder)
-        if theirs.model_type != "bart":
-            raise RecipeError(f"bart: {name_or_folder} is a model of the kind '{theirs.model_type}', not a BART")
-        pretrained, unused = BartForConditionalGeneration.from_pretrained(name_or_folder, output_loading_info=True)
+        authors_config = AutoConfig.from_pretrained(name_or_folder)
+        if authors_config.model_type != "bart":
+            raise RecipeError(f"bart: {name_or_folder} is a model of the kind '{authors_config.model_type}', not a BART")
+        pretrained, loading = BartForConditionalGeneration.from_pretrained(name_or_folder, output_loading_info=True)
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=AutoTokenizer.from_pretrained(name_or_folder).backend_tokenizer, clean_up_tokenization_spaces=False, **SPECIAL
         )
     except RecipeError:
         raise
     except Exception as error:  # transformers, tokenizers and the hub's client raise errors of many kinds
-        raise RecipeError(f"{where}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
-    if unused["missing_keys"]:
-        raise RecipeError(f"{where}: it lacks the weights {', '.join(sorted(unused['missing_keys'])[:3])}")
+        raise RecipeError(f"{problem}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+    if loading["missing_keys"]:
+        raise RecipeError(f"{problem}: it lacks the weights {', '.join(sorted(loading['missing_keys'])[:3])}")
     specials = [tokenizer.convert_tokens_to_ids(SPECIAL[name]) for name in ("bos_token", "pad_token", "eos_token")]
-    stated = [theirs.bos_token_id, theirs.pad_token_id, theirs.eos_token_id]
-    if specials != stated or len(tokenizer) > theirs.vocab_size:
+    stated = [authors_config.bos_token_id, authors_config.pad_token_id, authors_config.eos_token_id]
+    if specials != stated or len(tokenizer) > authors_config.vocab_size:
         raise RecipeError(
-            f"{where}: its tokenizer has {len(tokenizer)} tokens and <s>, <pad>, </s> at {specials}, "
-            f"its config.json says {theirs.vocab_size} and {stated}"
+            f"{problem}: its tokenizer has {len(tokenizer)} tokens and <s>, <pad>, </s> at {specials}, "
+            f"its config.json says {authors_config.vocab_size} and {stated}"
         )
-    config = {name: getattr(theirs, name) for name in SHAPE} | {"forced_eos_token_id": None}
+    config = {name: getattr(authors_config, name) for name in COPIED_FIELDS} | {"forced_eos_token_id": None}
     bart = BartForConditionalGeneration(BartConfig(**config))
     bart.load_state_dict(pretrained.state_dict())
     return config, bart, tokenizer

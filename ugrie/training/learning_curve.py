@@ -1,4 +1,4 @@
-"""A learning curve as a picture: the training and validation loss of each epoch, and which epoch is kept."""
+"""The learning curve as a plot: training and validation loss of each epoch, and the epoch that is kept."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,26 +6,26 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ugrie.training.state import Point
+from ugrie.training.state import EpochMetrics
 
 BLUE, ORANGE, GREY = "#2b6ca3", "#d1752c", "#8a8a8a"
 
 
-def draw_curve(curve: Sequence[Point], kept: int, title: str, path: Path) -> None:
-    """Writes a picture of a curve, and of the epoch that is kept (-1: none), in the format that the name's ending says."""
+def draw_curve(curve: Sequence[EpochMetrics], kept: int, title: str, path: Path) -> None:
+    """Write a plot of a learning curve and the epoch `kept` (-1: none). The file name's ending decides the format."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    panel = figure.subplots()
-    epochs = [point["epoch"] + 1 for point in curve]
-    marker = "o" if len(curve) == 1 else None
-    panel.plot(epochs, [point["training"] for point in curve], color=BLUE, marker=marker, label="training")
-    validation = [point["validation"] for point in curve if point["validation"] is not None]
+    axes = figure.subplots()
+    epochs = [metrics["epoch"] + 1 for metrics in curve]
+    marker = "o" if len(curve) == 1 else None  # a line of one point is invisible
+    axes.plot(epochs, [metrics["training"] for metrics in curve], color=BLUE, marker=marker, label="training")
+    validation = [metrics["validation"] for metrics in curve if metrics["validation"] is not None]
     if validation:
-        panel.plot(epochs, validation, color=ORANGE, marker=marker, label="validation")
+        axes.plot(epochs, validation, color=ORANGE, marker=marker, label="validation")
     if validation and kept >= 0:
         loss = validation[kept]
-        panel.axvline(kept + 1, color=GREY, linestyle="--", linewidth=1, label=f"kept: epoch {kept + 1}, validation {loss:.3f}")
-    panel.set(title=title, xlabel="epoch", ylabel="cross-entropy, nats a slot")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(framealpha=1, edgecolor="none")
+        axes.axvline(kept + 1, color=GREY, linestyle="--", linewidth=1, label=f"kept: epoch {kept + 1}, validation {loss:.3f}")
+    axes.set(title=title, xlabel="epoch", ylabel="cross-entropy, nats a slot")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(framealpha=1, edgecolor="none")
     figure.savefig(path, dpi=150)

@@ -1,7 +1,7 @@
-"""What training minimises: the surprise of a filled template, slot by slot and in between.
+"""The training loss: cross-entropy of the filled template, over the labels in its slots and over the text around them.
 
-The loss of a slot is the cross-entropy of its label, over the labels that the slot can take (what `ugrie.model.slots` computes), given
-the labels before it. Labels read as context are drawn from their distribution.
+A slot's loss is the cross-entropy over the labels that it can take (the log-probabilities that `ugrie.model.slots` computes), given
+the labels before it. Those labels, the context, are drawn from their target distributions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ugrie.model.model import UGRIE
 from ugrie.model.trie import Node, Slot
 from ugrie.schemes.template import CLOSING, Template
 
-IGNORED = -100
+IGNORED = -100  # the target of a position that `cross_entropy` leaves out
 
 
 def sentence_loss(
@@ -23,84 +23,87 @@ def sentence_loss(
     prefix: Tensor,
     labels: Mapping[str, np.ndarray],
     template: Template,
-    draw: np.random.Generator,
+    rng: np.random.Generator,
     context_noise: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Two means in nats: the cross-entropy of the template's slots against the targets, and that of everything else.
+    """Return two mean losses in nats: of the template's slots, and of the sentence's form, which is everything else.
 
-    The first is over the labels each slot can take. The second is what makes the model write the sentence by itself: the
-    literal text, the closing, how a label goes on once it is decided, and that a label follows a literal at all. `prefix` is what
-    the mapper makes of the images, [n, prefix_length, d_model]; `labels` by scheme are float32 [n, labels], and every image must
-    have all the template's. `context_noise` is as in `draw_context`.
+    The slot loss is over the labels that each slot can take. The form loss teaches the model to write the sentence without
+    constraints: the literal text, the closing, how a label continues once it is decided, and that a label follows a literal at all.
+
+    `prefix` is the mapper's output for the images, [n, prefix_length, d_model]. `labels` by scheme are float32 [n, labels]; every
+    image must have all the template's. `context_noise` is as in `draw_context`.
     """
     slots = model.slots(template)
     targets = [labels[scheme.name] for scheme in template.schemes]
-    context = draw_context(targets, context_noise, draw)
-    tokens, places = _tokens(model, slots, context)
+    context = draw_context(targets, context_noise, rng)
+    tokens, positions = _decoder_inputs(model, slots, context)
     hidden = model.bart.model(inputs_embeds=prefix, decoder_input_ids=tokens, use_cache=False).last_hidden_state
-    vocabulary = linear(hidden, model.bart.lm_head.weight, model.bart.final_logits_bias[0])
-    expected = _expected(model, slots, tokens, places, context)
-    form = cross_entropy(vocabulary.flatten(0, 1), expected.flatten(), ignore_index=IGNORED)
-    loss = hidden.new_zeros(())
-    for slot, wanted, chosen, place in zip(slots, targets, context, places, strict=True):
+    logits = linear(hidden, model.bart.lm_head.weight, model.bart.final_logits_bias[0])
+    form_targets = _form_targets(model, slots, tokens, positions, context)
+    form_loss = cross_entropy(logits.flatten(0, 1), form_targets.flatten(), ignore_index=IGNORED)
+    slot_loss = hidden.new_zeros(())
+    for slot, target, chosen, position in zip(slots, targets, context, positions, strict=True):
         for node in slot.branches:
-            share = wanted @ slot.choices(node)
-            reached = share.sum(1)
-            rows = np.flatnonzero(_through(slot, node)[chosen] & (reached > 0))
+            child_probs = target @ slot.choices(node)
+            reach_probs = child_probs.sum(1)
+            rows = np.flatnonzero(_below(slot, node)[chosen] & (reach_probs > 0))
             if not len(rows):
                 continue
-            # A branch is seen only where the label read leads there. Divided by how likely that was, the mean over draws is exact.
-            seen = (1 - context_noise) * reached + context_noise * reached.mean()
-            weighted = torch.from_numpy(share[rows] / seen[rows, None]).to(hidden.device)
+            # A branch enters the loss only if the context's label lies below it. Weights of 1/P(that) keep the mean over draws unbiased.
+            read_probs = (1 - context_noise) * reach_probs + context_noise * reach_probs.mean()
+            weights = torch.from_numpy(child_probs[rows] / read_probs[rows, None]).to(hidden.device)
             children = torch.tensor(node.children, device=hidden.device)
-            at = vocabulary[torch.from_numpy(rows), torch.from_numpy(place[rows] + len(node.prefix))]
-            logits = at[:, children]
-            loss = loss - (weighted * logits.log_softmax(-1)).sum() / len(wanted)
-            form = form + (at.logsumexp(1) - logits.logsumexp(1)).sum() / len(wanted) / len(slots)
-    return loss / len(slots), form
+            node_logits = logits[torch.from_numpy(rows), torch.from_numpy(position[rows] + len(node.prefix))]
+            child_logits = node_logits[:, children]
+            slot_loss = slot_loss - (weights * child_logits.log_softmax(-1)).sum() / len(target)
+            form_loss = form_loss + (node_logits.logsumexp(1) - child_logits.logsumexp(1)).sum() / len(target) / len(slots)
+    return slot_loss / len(slots), form_loss
 
 
-def draw_context(targets: Sequence[np.ndarray], noise: float, draw: np.random.Generator) -> list[np.ndarray]:
-    """The labels that are read in each slot, int64 [n], drawn from the targets, float32 [n, labels].
+def draw_context(targets: Sequence[np.ndarray], noise: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw the label that the decoder reads in each slot, int64 [n], from the targets, float32 [n, labels].
 
-    The share `noise` of them are other images', so that later slots do not lean on earlier ones more than those deserve.
+    A share `noise` of them is another image's, so that later slots don't rely on earlier labels more than these deserve.
     """
-    context = [(t.cumsum(1) > draw.random((len(t), 1)) * t.sum(1, keepdims=True)).argmax(1) for t in targets]
-    foreign = draw.random((len(targets), len(targets[0]))) < noise
-    return [np.where(f, c[draw.permutation(len(c))], c) for f, c in zip(foreign, context, strict=True)]
+    context = [(t.cumsum(1) > rng.random((len(t), 1)) * t.sum(1, keepdims=True)).argmax(1) for t in targets]
+    is_foreign = rng.random((len(targets), len(targets[0]))) < noise
+    return [np.where(f, c[rng.permutation(len(c))], c) for f, c in zip(is_foreign, context, strict=True)]
 
 
-def _tokens(model: UGRIE, slots: Sequence[Slot], context: Sequence[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
-    """Decoder inputs of the filled sentences, padded at the end, and where each slot's decision is read."""
+def _decoder_inputs(model: UGRIE, slots: Sequence[Slot], context: Sequence[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
+    """Return the tokens of the filled sentences, padded at the end, and the position of each slot's decision, int64 [n] by slot."""
     start, closing = model.decoder_start, model.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
-    sentences, places = [], [np.zeros(len(c), np.int64) for c in context]
+    sentences, positions = [], [np.zeros(len(c), np.int64) for c in context]
     for row in range(len(context[0])):
         sentence = list(start)
-        for slot, chosen, place in zip(slots, context, places, strict=True):
+        for slot, chosen, position in zip(slots, context, positions, strict=True):
             sentence += slot.literal
-            place[row] = len(sentence) - 1
+            position[row] = len(sentence) - 1
             sentence += slot.labels[chosen[row]]
         sentence += closing
         sentences.append(torch.tensor(sentence))
     padded = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=model.tokenizer.pad_token_id)
-    return padded.to(model.bart.device), places
+    return padded.to(model.bart.device), positions
 
 
-def _expected(model: UGRIE, slots: Sequence[Slot], tokens: Tensor, places: Sequence[np.ndarray], context: Sequence[np.ndarray]) -> Tensor:
-    """The token that follows each one, int64 as `tokens`; IGNORED where it is given, where the slot decides, and in padding."""
+def _form_targets(
+    model: UGRIE, slots: Sequence[Slot], tokens: Tensor, positions: Sequence[np.ndarray], context: Sequence[np.ndarray]
+) -> Tensor:
+    """Return each position's next token, int64 as `tokens`; IGNORED in padding, in the opening specials and where a slot decides."""
     ending = torch.full_like(tokens[:, :1], model.tokenizer.eos_token_id)
-    expected = torch.cat([tokens[:, 1:], ending], 1)
-    past = tokens == model.tokenizer.pad_token_id
-    expected[torch.roll(past, -1, 1) & ~past] = model.tokenizer.eos_token_id
-    expected[past] = IGNORED
-    expected[:, : len(model.decoder_start) - 1] = IGNORED
-    for slot, chosen, place in zip(slots, context, places, strict=True):
+    targets = torch.cat([tokens[:, 1:], ending], 1)
+    padding = tokens == model.tokenizer.pad_token_id
+    targets[torch.roll(padding, -1, 1) & ~padding] = model.tokenizer.eos_token_id
+    targets[padding] = IGNORED
+    targets[:, : len(model.decoder_start) - 1] = IGNORED
+    for slot, chosen, position in zip(slots, context, positions, strict=True):
         for node in slot.branches:
-            rows = np.flatnonzero(_through(slot, node)[chosen])
-            expected[torch.from_numpy(rows), torch.from_numpy(place[rows] + len(node.prefix))] = IGNORED
-    return expected
+            rows = np.flatnonzero(_below(slot, node)[chosen])
+            targets[torch.from_numpy(rows), torch.from_numpy(position[rows] + len(node.prefix))] = IGNORED
+    return targets
 
 
-def _through(slot: Slot, node: Node) -> np.ndarray:
-    """bool [labels]: on whose way a branch lies."""
+def _below(slot: Slot, node: Node) -> np.ndarray:
+    """Return which labels lie below a node of the slot's trie, bool [labels]."""
     return np.array([sequence[: len(node.prefix)] == node.prefix for sequence in slot.sequences])

@@ -1,4 +1,7 @@
-"""A recipe: what a checkpoint is trained on and how, as a TOML file. The bundled checkpoints' lie beside their weights."""
+"""A recipe: the TOML file that states what a checkpoint is trained on and how (docs/training.md describes every key).
+
+The recipes of the bundled checkpoints lie beside their weights.
+"""
 
 import tomllib
 from pathlib import Path
@@ -13,7 +16,7 @@ from ugrie.text import did_you_mean
 
 
 class RecipeError(GivenError):
-    """A recipe is not as it should be. The message names the field."""
+    """A recipe, or what it names, is wrong. The message names the key."""
 
 
 class Tower(Strict):
@@ -24,7 +27,7 @@ class Tower(Strict):
 
 
 class Bart(Strict):
-    """The shape of a BART trained from scratch."""
+    """The shape of a BART that is trained from scratch."""
 
     d_model: int = Field(default=128, gt=0)
     layers: int = Field(default=2, gt=0)
@@ -34,11 +37,11 @@ class Bart(Strict):
     @model_validator(mode="after")
     def _check_heads(self) -> "Bart":
         if self.d_model % self.heads:
-            raise ValueError(f"a d_model of {self.d_model} can't be shared out to {self.heads} heads")
+            raise ValueError(f"a d_model of {self.d_model} can't be divided among {self.heads} heads: make it a multiple of heads")
         return self
 
 
-NAMED, TABLE = "<named>", "<table>"  # in pydantic's errors: which of the two a value was read as
+NAMED, TABLE = "<named>", "<table>"  # tags by which pydantic's errors say whether a value was read as a name or as a table
 
 
 def _named_or_table(value: object) -> str:
@@ -46,6 +49,8 @@ def _named_or_table(value: object) -> str:
 
 
 class Recipe(Strict):
+    """The keys of a recipe with their defaults."""
+
     name: str = Field(min_length=1)
     schemes: tuple[str, ...]
     tower: Annotated[Annotated[str, Tag(NAMED)] | Annotated[Tower, Tag(TABLE)], Discriminator(_named_or_table)]
@@ -63,16 +68,16 @@ class Recipe(Strict):
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     validation: float = Field(default=0.15, ge=0, lt=1)
-    refit: bool = False  # hold images out to calibrate alone, then train anew on all
+    refit: bool = False  # use the held-out images for calibration alone, then train again on all images
     mixup: float = Field(default=0.0, ge=0)
     context_noise: float = Field(default=0.5, ge=0, lt=1)
-    form_weight: float = Field(default=0.1, ge=0)  # of everything but the labels in the loss: what free generation needs, and slots do not
+    form_weight: float = Field(default=0.1, ge=0)  # of the text around the labels, which free generation needs and slot filling does not
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check_refit(self) -> "Recipe":
         if self.refit and not self.validation:
-            raise ValueError("refit trains anew on the images held out too, and with a validation of 0 none are")
+            raise ValueError("refit calibrates on held-out images, and with a validation of 0 there are none: raise it or leave refit out")
         return self
 
     @field_validator("tower")
@@ -80,13 +85,13 @@ class Recipe(Strict):
     def _check_tower(cls, tower: str | Tower) -> str | Tower:
         if isinstance(tower, str) and tower != "lite0":
             raise ValueError(
-                f"'{tower}' is no tower{did_you_mean(tower, ['lite0'])}: it is lite0, or a table with open_clip's name and pretrained"
+                f"there is no tower '{tower}'{did_you_mean(tower, ['lite0'])}: give lite0, or a table with open_clip's name and pretrained"
             )
         return tower
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Reads a recipe. Raises RecipeError."""
+    """Read a recipe. Raises RecipeError."""
     try:
         with open(path, "rb") as file:
             recipe = Recipe.model_validate(tomllib.load(file))
@@ -95,28 +100,28 @@ def read_recipe(path: str | Path) -> Recipe:
             f"there is no recipe at {path}" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
         ) from None
     except ValidationError as error:
-        raise RecipeError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
+        raise RecipeError(f"{path}: {'; '.join(map(_describe, error.errors()))}") from None
     except RecursionError:
         raise RecipeError(f"{path}: its values are nested too deeply") from None
-    except ValueError as error:  # no TOML, no text, or no path
+    except ValueError as error:  # not TOML, not UTF-8, or not a valid path
         raise RecipeError(f"{path}: {error}") from None
-    for what in ("schemes", "data"):
-        if not getattr(recipe, what):
-            raise RecipeError(f"{path}: {what}: there must be at least one")
+    for key in ("schemes", "data"):
+        if not getattr(recipe, key):
+            raise RecipeError(f"{path}: {key}: there must be at least one")
     return recipe
 
 
-def _problem(error: ErrorDetails) -> str:
-    """What pydantic found, with the field's place in the file and, for an unknown key, the one that may have been meant."""
+def _describe(error: ErrorDetails) -> str:
+    """Return a validation error as text: the key's place in the file, what is wrong, and for an unknown key the likely one."""
     place = [part for part in error["loc"] if part not in (NAMED, TABLE)]
-    message = f"{'.'.join(map(str, place))}: {error['msg']}"
+    dotted = ".".join(map(str, place))
     if error["type"] != "extra_forbidden":
-        return message
+        return ": ".join(filter(None, (dotted, error["msg"].removeprefix("Value error, "))))
     key = str(place[-1])
     if len(place) > 1 and key in Recipe.model_fields:  # in TOML, a key belongs to the last header above it
-        return f"{message} here; '{key}' stands above the first [header]"
-    around = str(next((part for part in reversed(place[:-1]) if part in PARTS), ""))
-    return message + did_you_mean(key, PARTS[around].model_fields)
+        return f"{dotted}: unknown key: move '{key}' above the first [header]"
+    table = str(next((part for part in reversed(place[:-1]) if part in MODELS), ""))
+    return f"{dotted}: unknown key{did_you_mean(key, MODELS[table].model_fields)}"
 
 
-PARTS: dict[str, type[BaseModel]] = {"": Recipe, "tower": Tower, "bart": Bart, "data": DataSet, "schemes": Column, "derived": Derived}
+MODELS: dict[str, type[BaseModel]] = {"": Recipe, "tower": Tower, "bart": Bart, "data": DataSet, "schemes": Column, "derived": Derived}

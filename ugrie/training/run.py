@@ -1,8 +1,8 @@
-"""A recipe becomes a checkpoint: reads and checks everything, embeds the images, cross-validates, trains, writes.
+"""Trains a checkpoint from a recipe: check everything, embed the images, cross-validate, train, write.
 
     train_recipe(Path("recipe.toml"), Path("data"), Path("checkpoints/mine"), Path(".ugrie-cache"), folds=5)
 
-What can be wrong is found before an image is embedded. docs/training.md says what a recipe states and what is written.
+Errors in the recipe and the data are found before an image is embedded. docs/training.md describes the recipe and the files written.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from ugrie.training.learning_curve import draw_curve
 from ugrie.training.recipe import Recipe, RecipeError, read_recipe
 from ugrie.training.towers import load_tower, tower_config
 from ugrie.training.train import kept_epoch, new_model, train
+from ugrie.vision.config import TowerConfig
 from ugrie.vision.embeddings import EmbeddingCache
 
 logger = logging.getLogger(__name__)
@@ -38,15 +39,15 @@ logger = logging.getLogger(__name__)
 def train_recipe(
     path: Path, root: Path, output: Path, cache: Path, folds: int = 0, bart: str | None = None, tower_weights: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Trains a checkpoint as a recipe says and writes it to `output`. Returns the cross-validated measures, if any.
+    """Train the checkpoint that a recipe describes and write it to `output`. Returns the cross-validated metrics, if `folds` is not 0.
 
-    `root` is the folder of the data sets. `bart` stands in place of the recipe's; `tower_weights` is a file of the tower's weights,
-    which open_clip fetches otherwise, and only where there are images to embed.
+    `root` is the folder of the data sets. `bart` replaces the recipe's. `tower_weights` is a file of the tower's weights; without it
+    open_clip fetches them, but only if there are images to embed.
 
-    Semantics: the same call goes on where an interrupted one stopped, and ends in the same checkpoint bit for bit; once it is
-    written, the same call says so and does nothing. `cache` keeps embeddings, and what a training needs to go on until it is done.
+    Semantics: the same call resumes an interrupted one, and ends in the same checkpoint bit for bit. Once the checkpoint is written,
+    the same call logs so and does nothing. `cache` keeps embeddings, and until the checkpoint is written the training state.
 
-    Raises RecipeError, SchemeError, TemplateError and DataError for what is wrong with the arguments, and TrainingError.
+    Raises RecipeError, SchemeError, TemplateError and DataError for wrong arguments, and TrainingError.
     """
     stated = read_recipe(path)
     if bart is not None:
@@ -54,14 +55,16 @@ def train_recipe(
     loaded = (load_scheme(str(path.parent / name) if name.endswith(".toml") else name) for name in stated.schemes)
     schemes = Template(tuple(loaded)).schemes
     _check_folders(stated, output, cache)
-    _check_labelled(stated, schemes)
-    recipe = _with_bart_beside(stated, path.parent)
+    _check_labels(stated, schemes)
+    recipe = _resolve_bart(stated, path.parent)
     config = tower_config(recipe.tower)
-    if tower_weights is not None and (config.name is None or not Path(tower_weights).is_file()):
-        raise RecipeError(f"--tower-weights {tower_weights}: {'lite0 needs none' if config.name is None else 'there is no such file'}")
+    if tower_weights is not None and config.name is None:
+        raise RecipeError(f"--tower-weights {tower_weights}: lite0 needs none: leave the flag out")
+    if tower_weights is not None and not Path(tower_weights).is_file():
+        raise RecipeError(f"--tower-weights {tower_weights}: there is no such file")
     encoder = load_tower(config, None) if config.name is None else None
     torch.manual_seed(recipe.seed)
-    model = _checked(new_model(recipe, schemes, config), recipe)
+    model = _checked_model(recipe, schemes, config)
 
     def embed(images: Sequence[Image]) -> np.ndarray:
         nonlocal encoder
@@ -72,64 +75,66 @@ def train_recipe(
     data = load_all(recipe.data, root, schemes, embed, config.embedding_dim)
     for scheme in schemes:
         if not data.targets[scheme.name].any():
-            raise DataError(f"no image has a label for {scheme.name}")
-    run = _digest(stated, folds, model, data)
-    told = _told(output)
-    if told.get("run") == run:
-        logger.info("%s is trained already, as this recipe says and on this data: nothing to do", output)
-        return told["cross_validated"]
+            raise DataError(f"no image has a label for {scheme.name}: add some, or take it from the recipe's schemes")
+    run = _run_digest(stated, folds, model, data)
+    previous = _read_record(output)
+    if previous.get("run") == run:
+        logger.info("%s is already trained with this recipe on this data: nothing to do", output)
+        return previous["cross_validated"]
     state = cache / "training" / run
-    measured = cross_validate(recipe, schemes, config, data, folds, state) if folds else {}
+    metrics = cross_validate(recipe, schemes, config, data, folds, state) if folds else {}
     logger.info("training the checkpoint")
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, schemes, config)
     curve = train(model, data, recipe, state / "final.pt")
     model.encoder = encoder
     record = {"recipe": stated.model_dump(mode="json", exclude_unset=True)}
-    _write_record(output, record)  # first, so that the same command may go on should it be interrupted here
+    _write_record(output, record)  # first: if the run is interrupted here, the same command recognises the folder as its own and resumes
     card = path.parent / "MODEL_CARD.md"
     model.save_pretrained(output, card.read_text() if card.is_file() else f"# {recipe.name}\n\nTrained by `jobs/train.py`.\n")
     draw_curve(curve, kept_epoch(curve, recipe), recipe.name, output / "training.png")
-    _write_record(output, record | {"run": run, "curve": curve, "cross_validated": measured})
+    _write_record(output, record | {"run": run, "curve": curve, "cross_validated": metrics})
     shutil.rmtree(state)
     logger.info("%s is written", output)
-    return measured
+    return metrics
 
 
 def _check_folders(recipe: Recipe, output: Path, cache: Path) -> None:
-    """Raises RecipeError where `output` or `cache` can't be written to, or `output` holds a checkpoint of another recipe."""
+    """Raise RecipeError if `output` or `cache` can't be written to, or if `output` holds a checkpoint of another recipe."""
     for flag, folder in (("--output", output), ("--cache", cache)):
-        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise RecipeError(f"{flag} {folder}: {there} is no folder that can be written to")
+        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise RecipeError(f"{flag} {folder}: {existing} is no folder that can be written to")
     if any((output / file).exists() for file in checkpoint.FILES):
         try:
-            same = Recipe.model_validate(_told(output).get("recipe")) == recipe
+            same = Recipe.model_validate(_read_record(output).get("recipe")) == recipe
         except ValueError:
             same = False
         if not same:
             raise RecipeError(f"--output {output}: holds a checkpoint that this recipe did not make; name another folder, or remove it")
 
 
-def _check_labelled(recipe: Recipe, schemes: Sequence[Scheme]) -> None:
+def _check_labels(recipe: Recipe, schemes: Sequence[Scheme]) -> None:
+    """Raise DataError if a scheme has labels in no data set of the recipe."""
     labelled = {name for data_set in recipe.data for name in with_layout(data_set).schemes}
     for scheme in schemes:
         if scheme.name not in labelled:
             raise DataError(f"no data set of the recipe has labels for {scheme.name}: add some, or take it from the recipe's schemes")
 
 
-def _with_bart_beside(recipe: Recipe, folder: Path) -> Recipe:
-    """Where `bart` is a folder it may be one beside the recipe."""
+def _resolve_bart(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with the path of its BART, if that is a folder below the recipe's own."""
     if isinstance(recipe.bart, str) and (folder / recipe.bart).is_dir():
         return recipe.model_copy(update={"bart": str(folder / recipe.bart)})
     return recipe
 
 
-def _checked(model: UGRIE, recipe: Recipe) -> UGRIE:
-    """The model, if it can do what the recipe asks for. Raises RecipeError."""
-    dim = model.config.tower.embedding_dim
+def _checked_model(recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig) -> UGRIE:
+    """Return a new model after one trial prediction. Raises RecipeError if the recipe's shape does not fit its tower or template."""
+    model = new_model(recipe, schemes, tower)
+    dim = tower.embedding_dim
     if recipe.components > dim:
-        raise RecipeError(f"components: {recipe.components} are more than the tower's {dim} dimensions")
+        raise RecipeError(f"components: {recipe.components} are more than the tower's {dim} dimensions: lower it")
     try:
         model.eval().predict(torch.ones(1, dim))
     except ValueError as error:
@@ -137,8 +142,8 @@ def _checked(model: UGRIE, recipe: Recipe) -> UGRIE:
     return model
 
 
-def _digest(recipe: Recipe, folds: int, model: UGRIE, data: Labelled) -> str:
-    """32 hexadecimal digits that stand for all that decides the outcome: recipe, schemes, first weights and labelled data."""
+def _run_digest(recipe: Recipe, folds: int, model: UGRIE, data: Labelled) -> str:
+    """Return 32 hexadecimal digits that identify what decides the outcome: recipe, folds, schemes, initial weights, labelled data."""
     state = hashlib.sha256(json.dumps([recipe.model_dump(mode="json"), folds, model.config.model_dump(mode="json")]).encode())
     for name, tensor in model.state_dict().items():
         state.update(name.encode() + tensor.numpy().tobytes())
@@ -148,13 +153,13 @@ def _digest(recipe: Recipe, folds: int, model: UGRIE, data: Labelled) -> str:
     return state.hexdigest()[:32]
 
 
-def _told(output: Path) -> dict[str, Any]:
-    """What training.json says, or nothing."""
+def _read_record(output: Path) -> dict[str, Any]:
+    """Return the content of training.json; empty if it is missing or invalid."""
     try:
-        told = json.loads((output / "training.json").read_text())
+        record = json.loads((output / "training.json").read_text())
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _write_record(output: Path, record: dict[str, Any]) -> None:

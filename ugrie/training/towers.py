@@ -1,4 +1,4 @@
-"""The image tower that a recipe names: what is known of it without its weights, and the tower itself."""
+"""The image tower that a recipe names: its configuration, which needs no weights, and the tower itself."""
 
 from ugrie.libraries import open_clip
 from ugrie.text import did_you_mean
@@ -9,7 +9,10 @@ from ugrie.vision.encoder import Encoder
 
 
 def tower_config(tower: str | Tower) -> TowerConfig:
-    """Embedding dimension, size of crops and normalisation, as open_clip states them for the weights. Raises RecipeError."""
+    """Return embedding dimension, crop size and normalisation, as open_clip states them for the weights.
+
+    Raises RecipeError for a model or weights that open_clip does not know, and for weights of another model.
+    """
     if isinstance(tower, str):
         return lite0.CONFIG
     known = open_clip.list_models()
@@ -25,7 +28,8 @@ def tower_config(tower: str | Tower) -> TowerConfig:
     if weights.get("quick_gelu", False) != model.get("quick_gelu", False):
         other = tower.name.removesuffix("-quickgelu") if model.get("quick_gelu") else f"{tower.name}-quickgelu"
         raise RecipeError(
-            f"tower.name: the weights '{tower.pretrained}' are those of {other}: with {tower.name} they would say other things"
+            f"tower.name: the weights '{tower.pretrained}' are those of {other}: with {tower.name} the embeddings would be wrong; "
+            f"name {other}"
         )
     return TowerConfig(
         embedding_dim=model["embed_dim"],
@@ -38,7 +42,10 @@ def tower_config(tower: str | Tower) -> TowerConfig:
 
 
 def load_tower(config: TowerConfig, weights: str | None) -> Encoder:
-    """The tower, with weights from a package, from the file `weights`, or fetched by open_clip. Raises RecipeError without them."""
+    """Return the tower with its weights: bundled (lite0), from the file `weights`, or fetched by open_clip.
+
+    Raises RecipeError if the weights can't be read or fetched.
+    """
     if config.name is None:
         return lite0.lite0()
     try:

@@ -1,4 +1,4 @@
-"""A checkpoint is measured by what it says of images: the record, its table, and images that can't be read."""
+"""The evaluation of a checkpoint: the record, its table, and images that can't be read."""
 
 import csv
 import json
@@ -77,9 +77,11 @@ def test_the_record_is_what_the_measures_say_of_the_models_prediction(evaluation
     targets = np.eye(8)[[scheme.label_index(word) for word in emotions[rows]]]
     given = targets, prediction.probs["mikels8"][rows], prediction.choices["mikels8"][rows]
     measured = record["schemes"]["mikels8"]
-    assert {name: measured[name] for name in metrics.evaluate(scheme, *given)} == pytest.approx(metrics.evaluate(scheme, *given))
+    assert {name: measured[name] for name in metrics.scheme_metrics(scheme, *given)} == pytest.approx(
+        metrics.scheme_metrics(scheme, *given)
+    )
     assert measured["n"] == 30
-    assert measured["interval"]["accuracy"] == pytest.approx(metrics.intervals(scheme, *given)["accuracy"])
+    assert measured["interval"]["accuracy"] == pytest.approx(metrics.confidence_intervals(scheme, *given)["accuracy"])
     assert measured["labels"] == scheme.label_names
     assert np.array(measured["confusion"]).sum() == 30
     assert record["schemes"]["valence"]["n"] == 40
@@ -102,8 +104,8 @@ def test_a_schemes_measures_do_not_depend_on_the_labels_of_others(evaluation, ch
 
 
 def test_the_record_is_json(evaluation):
-    told = json.loads(json.dumps(evaluation.record, allow_nan=False))
-    assert told["schemes"]["valence"]["interval"]["pearson_r"][0] <= told["schemes"]["valence"]["pearson_r"]
+    record = json.loads(json.dumps(evaluation.record, allow_nan=False))
+    assert record["schemes"]["valence"]["interval"]["pearson_r"][0] <= record["schemes"]["valence"]["pearson_r"]
 
 
 def test_batches_make_no_difference(model):
@@ -155,7 +157,7 @@ def test_a_folder_of_nothing_but_broken_images_is_refused(checkpoint, folder):
 
 @pytest.fixture
 def named(make_model, tower, tmp_path) -> Path:
-    """A checkpoint without its tower, which open_clip knows by name."""
+    """A checkpoint that does not bundle its tower, which open_clip knows by name."""
     shape = {"vision_cfg": tower.vision_cfg, "text_cfg": {"width": 64, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 1}}
     (tmp_path / "ugrie-evaluation-test-tower.json").write_text(json.dumps({"embed_dim": DIM, **shape}))
     open_clip.add_model_config(tmp_path / "ugrie-evaluation-test-tower.json")
@@ -185,7 +187,7 @@ def test_images_are_measured_with_the_towers_weights(named, folder, image_files)
 
 
 def test_weights_for_a_tower_that_is_bundled_are_refused(checkpoint, folder):
-    with pytest.raises(CheckpointError, match=r"--tower-weights .*labels\.csv: tiny brings its own tower"):
+    with pytest.raises(CheckpointError, match=r"--tower-weights .*labels\.csv: tiny bundles its own tower"):
         evaluate_model(str(checkpoint), folder, {}, folder / "labels.csv")
 
 

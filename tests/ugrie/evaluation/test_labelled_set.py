@@ -1,4 +1,4 @@
-"""Labels are read for the checkpoint's schemes, and what is wrong with them is said before any image is decoded."""
+"""Labels are read for the checkpoint's schemes, and errors in them are found before any image is decoded."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ugrie.data.table import DataError
-from ugrie.evaluation.labelled_set import read_labels
+from ugrie.evaluation.labelled_set import read_labelled_set
 from ugrie.model.checkpoint import Config
 from ugrie.schemes.scheme import load_scheme
 
@@ -23,7 +23,7 @@ def config(make_model) -> Config:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writes a folder of images: `folder(image=[…], ekman6=[…])`; an image is a file that isn't looked into."""
+    """Writes a folder of images and labels.csv: `folder(image=[…], ekman6=[…])`."""
 
     def write(**columns: list[str]) -> Path:
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -50,7 +50,7 @@ def npz(tmp_path):
 
 def test_a_folder_gives_files_and_labels_in_the_checkpoints_order(config, folder):
     path = folder(valence=["5", "", "7.5"], theme=["a", "b", "c"], image=["x.png", "y.png", "z.png"], ekman6=["Joy", "happy", "fear"])
-    labels = read_labels(path, config, {})
+    labels = read_labelled_set(path, config, {})
     assert list(labels.targets) == ["ekman6", "valence"]
     assert list(labels.table.images) == [path / "images" / f"{name}.png" for name in "xyz"]
     assert labels.targets["ekman6"].argmax(1).tolist() == [3, 3, 2]
@@ -60,7 +60,9 @@ def test_a_folder_gives_files_and_labels_in_the_checkpoints_order(config, folder
 
 def test_an_npz_gives_embeddings_of_any_norm(config, npz):
     embedding = np.random.default_rng(0).normal(0, 20, (3, DIM)).astype(np.float16)
-    labels = read_labels(npz(embedding=embedding, ekman6=["joy", "fear", "anger"], valence=[1.0, np.nan, 9.0], id=[7, 8, 9]), config, {})
+    labels = read_labelled_set(
+        npz(embedding=embedding, ekman6=["joy", "fear", "anger"], valence=[1.0, np.nan, 9.0], id=[7, 8, 9]), config, {}
+    )
     assert labels.table.images.dtype == np.float32
     assert (labels.table.images == embedding).all()
     assert labels.targets["valence"] @ np.arange(1, 10) == pytest.approx([1, 0, 9])
@@ -68,47 +70,47 @@ def test_an_npz_gives_embeddings_of_any_norm(config, npz):
 
 def test_columns_of_no_scheme_are_named_and_left_out(config, folder, caplog):
     caplog.set_level("INFO")
-    read_labels(folder(image=["x.png"], valence=["5"], valence_sd=["1"], polarity2=[""], mikels8=["awe"]), config, {})
-    assert caplog.messages == ["left out, as no labels of tiny: valence_sd, polarity2, mikels8"]
+    read_labelled_set(folder(image=["x.png"], valence=["5"], valence_sd=["1"], polarity2=[""], mikels8=["awe"]), config, {})
+    assert caplog.messages == ["ignored, as they hold no labels for tiny: valence_sd, polarity2, mikels8"]
 
 
 def test_images_without_a_label_are_counted_and_left_out(config, folder):
-    labels = read_labels(folder(image=["x.png", "y.png", "z.png"], valence=["", "", "3"], polarity2=["good", " ", ""]), config, {})
+    labels = read_labelled_set(folder(image=["x.png", "y.png", "z.png"], valence=["", "", "3"], polarity2=["good", " ", ""]), config, {})
     assert labels.without_labels == 1
     assert [path.name for path in labels.table.images] == ["x.png", "z.png"]
     assert labels.targets["polarity2"].tolist() == [[0, 1], [0, 0]]
 
 
 def test_polarity_is_not_made_of_valence(config, npz):
-    assert list(read_labels(npz(valence=[2.0, 5.0, 8.0]), config, {}).targets) == ["valence"]
+    assert list(read_labelled_set(npz(valence=[2.0, 5.0, 8.0]), config, {}).targets) == ["valence"]
 
 
 def test_ratings_are_read_on_the_scale_they_were_given_on(config, npz):
     path = npz(valence=[1.0, 4.0, 7.0])
-    assert read_labels(path, config, {"valence": (1, 7)}).targets["valence"] @ np.arange(1, 10) == pytest.approx([1, 5, 9])
-    assert read_labels(path, config, {}).targets["valence"] @ np.arange(1, 10) == pytest.approx([1, 4, 7])
+    assert read_labelled_set(path, config, {"valence": (1, 7)}).targets["valence"] @ np.arange(1, 10) == pytest.approx([1, 5, 9])
+    assert read_labelled_set(path, config, {}).targets["valence"] @ np.arange(1, 10) == pytest.approx([1, 4, 7])
 
 
 def refused(path: Path, config: Config, ranges: dict | None = None) -> str:
     with pytest.raises(DataError) as error:
-        read_labels(path, config, ranges or {})
+        read_labelled_set(path, config, ranges or {})
     return str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("ranges", "said"),
+    ("ranges", "message"),
     [
         ({"valenc": (1, 7)}, r"--range valenc: no scheme of tiny \(did you mean 'valence'\?\); it knows polarity2, ekman6, valence"),
-        ({"ekman6": (1, 7)}, "--range ekman6: ekman6 is categorical, only ratings have a range"),
+        ({"ekman6": (1, 7)}, "--range ekman6: ekman6 is categorical, only ratings have a range: leave the flag out"),
         ({"valence": (1, 7)}, r"--range valence: .*labels.csv has no ratings of valence; it has ekman6"),
     ],
 )
-def test_a_range_that_fits_nothing_is_refused(config, folder, ranges, said):
-    assert re.fullmatch(said, refused(folder(image=["x.png"], ekman6=["joy"]), config, ranges))
+def test_a_range_that_fits_nothing_is_refused(config, folder, ranges, message):
+    assert re.fullmatch(message, refused(folder(image=["x.png"], ekman6=["joy"]), config, ranges))
 
 
 @pytest.mark.parametrize(
-    ("column", "cell", "said"),
+    ("column", "cell", "message"),
     [
         ("ekman6", "joyy", r"column 'ekman6': 'joyy' is no label of ekman6 \(did you mean 'joy'\?\): anger, .*"),
         ("valence", "9.5", r"column 'valence': .*9.5.*\[1.0, 9.0\]; --range valence=LOW,HIGH states the scale of the ratings"),
@@ -117,8 +119,8 @@ def test_a_range_that_fits_nothing_is_refused(config, folder, ranges, said):
         ("ekman6", "", "has no labels for tiny, .*"),
     ],
 )
-def test_a_label_that_is_wrong_is_named(config, folder, column, cell, said):
-    assert re.fullmatch(f".*labels.csv,? {said}", refused(folder(**{"image": ["x.png"], column: [cell]}), config))
+def test_a_label_that_is_wrong_is_named(config, folder, column, cell, message):
+    assert re.fullmatch(f".*labels.csv,? {message}", refused(folder(**{"image": ["x.png"], column: [cell]}), config))
 
 
 def test_embeddings_of_another_tower_are_refused(config, npz):

@@ -1,4 +1,4 @@
-"""The picture has the panels that the schemes need, and shows what was measured."""
+"""The plots have the panels that the schemes need, and show the evaluation's numbers."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ugrie.evaluation.evaluate import Evaluation
-from ugrie.evaluation.metrics import confusion, evaluate
+from ugrie.evaluation.metrics import confusion, scheme_metrics
 from ugrie.evaluation.plot import draw
 from ugrie.model.prediction import Prediction
 from ugrie.schemes.template import Template
@@ -26,7 +26,7 @@ def measured(*names: str, count: int = 30) -> Evaluation:
         targets[scheme.name][::3] = 0
         has = targets[scheme.name].any(1)
         given = targets[scheme.name][has], probs[scheme.name][has], prediction.choices[scheme.name][has]
-        record[scheme.name] = {**evaluate(scheme, *given), "confusion": confusion(scheme, given[0], given[2]).tolist()}
+        record[scheme.name] = {**scheme_metrics(scheme, *given), "confusion": confusion(scheme, given[0], given[2]).tolist()}
     return Evaluation({"model": "tiny@0", "data": "somewhere/set.npz", "n": count, "schemes": record}, targets, prediction)
 
 

@@ -1,11 +1,11 @@
-"""What is drawn for a batch: groups stay together, images are seen as often as said, templates state what there are labels for."""
+"""The split, batches, templates and mixup: groups stay together, repeats are kept, templates state only schemes with labels."""
 
 import numpy as np
 import pytest
 
 from ugrie.data.labelled import DataError, Labelled
 from ugrie.schemes.scheme import load_scheme
-from ugrie.training.batches import batches, draw_template, mix, split
+from ugrie.training.batches import batches, draw_template, mixup, split
 
 POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 
@@ -29,7 +29,7 @@ def test_something_is_always_held_out_and_something_left(signal, share, held_out
 
 def test_images_of_one_group_cannot_be_split(signal):
     data = signal(3)
-    with pytest.raises(DataError, match="all 3 images with labels are of one group, a:beach: none would be left to train on"):
+    with pytest.raises(DataError, match="all 3 images with labels are of one group, a:beach: none would be left to train on; add labelled"):
         split(Labelled(data.embeddings, data.targets, np.full(3, "a:beach"), data.repeats), 0.2, np.random.default_rng(0))
 
 
@@ -44,7 +44,7 @@ def test_images_without_a_label_are_not_held_out(signal):
 
 @pytest.fixture
 def partly_labelled(signal) -> Labelled:
-    """Images with both labels, with either, and with none."""
+    """Images with both labels, with one of them, and with none."""
     data = signal(40)
     data.targets["polarity2"][10:20] = 0
     data.targets["valence"][20:30] = 0
@@ -76,7 +76,7 @@ def test_templates_drawn_state_what_an_image_has_labels_for_in_any_order(partly_
 
 def test_mixing_blends_an_images_answers_and_its_labels_by_the_same_share():
     answers = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
-    mixed, targets = mix(answers, {"tag": np.eye(50, dtype=np.float32)}, 0.4, np.random.default_rng(0))
+    mixed, targets = mixup(answers, {"tag": np.eye(50, dtype=np.float32)}, 0.4, np.random.default_rng(0))
     np.testing.assert_allclose(targets["tag"].sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(targets["tag"] @ answers, mixed, atol=1e-5)
     assert (np.count_nonzero(targets["tag"], axis=1) == 2).mean() > 0.8
@@ -84,15 +84,15 @@ def test_mixing_blends_an_images_answers_and_its_labels_by_the_same_share():
 
 def test_without_mixing_nothing_is_blended():
     answers, targets = np.zeros((5, 3), np.float32), {"tag": np.eye(5, dtype=np.float32)}
-    assert mix(answers, targets, 0.0, np.random.default_rng(0)) == (answers, targets)
+    assert mixup(answers, targets, 0.0, np.random.default_rng(0)) == (answers, targets)
 
 
 def test_answers_that_know_their_label_are_blended_with_the_mean(signal):
-    """Of two images all blends lie between them; those with a mean lie between all."""
+    """Plain blends lie between two images; blends with the mean lie between all of them."""
     answers = np.eye(3, dtype=np.float32)[np.arange(300) % 3]
     labels = {"kind": answers}
-    plain, _ = mix(answers, labels, 1.0, np.random.default_rng(0))
-    blended, targets = mix(answers, labels, 1.0, np.random.default_rng(0), knowing=True)
+    plain, _ = mixup(answers, labels, 1.0, np.random.default_rng(0))
+    blended, targets = mixup(answers, labels, 1.0, np.random.default_rng(0), in_sample=True)
     assert (plain == 0).any(1).all()
     assert (blended > 0).all()
     np.testing.assert_allclose(blended, targets["kind"])

@@ -1,4 +1,4 @@
-"""Temperatures make up for over- and underconfidence, and the validation loss is that of what is predicted."""
+"""Temperatures correct over- and underconfidence, and the validation loss is the cross-entropy of the predictions."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def soft(count: int, labels: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("truth", [0.7, 1.0, 1.8])
 def test_a_temperature_makes_up_for_a_models_over_or_underconfidence(make_model, nested, truth):
-    """Targets are what the model says, softened or sharpened: the temperature that was used is the one found."""
+    """The targets are the model's own probabilities at a temperature, which is the one found."""
     model = make_model(nested)
     embeddings = np.random.default_rng(3).normal(size=(200, 8)).astype(np.float32)
     plain = model.config.model_copy(update={"temperatures": {}})
     model.config = plain
-    said = model.predict(torch.from_numpy(embeddings)).probs
-    targets = {name: (probs ** (1 / truth)) / (probs ** (1 / truth)).sum(1, keepdims=True) for name, probs in said.items()}
+    predicted = model.predict(torch.from_numpy(embeddings)).probs
+    targets = {name: (probs ** (1 / truth)) / (probs ** (1 / truth)).sum(1, keepdims=True) for name, probs in predicted.items()}
     found = fit_temperatures(model, labelled(embeddings, targets))
     assert found == pytest.approx(dict.fromkeys(found, truth), rel=0.03)
     assert set(found) == {scheme.name for scheme in nested}
@@ -46,7 +46,7 @@ def test_the_validation_loss_is_the_cross_entropy_of_what_is_predicted(make_mode
     model.config = model.config.model_copy(update={"temperatures": {}})
     targets = {scheme.name: soft(len(embeddings), len(scheme.labels), 4) for scheme in nested}
     targets["moment"][:4] = 0
-    said = model.predict(torch.from_numpy(embeddings)).probs
+    predicted = model.predict(torch.from_numpy(embeddings)).probs
     rows = {name: target.any(1) for name, target in targets.items()}
-    expected = np.mean([-(targets[n][r] * np.log(said[n][r])).sum(1).mean() for n, r in rows.items()])
+    expected = np.mean([-(targets[n][r] * np.log(predicted[n][r])).sum(1).mean() for n, r in rows.items()])
     assert validation_loss(model, labelled(embeddings, targets)) == pytest.approx(expected, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Every image is predicted by a model that has not seen it, and what is interrupted goes on."""
+"""Every image is predicted by a model that was not trained on it, and an interrupted cross-validation resumes."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 
 @pytest.fixture
 def data(signal) -> Labelled:
-    """Two data sets, of which one has no valence."""
+    """Two data sets; one has no valence labels."""
     data = signal(240)
     groups = np.char.add(np.where(np.arange(240) < 120, "here:", "there:"), np.arange(240).astype(str))
     data.targets["valence"][120:] = 0
@@ -22,7 +22,7 @@ def data(signal) -> Labelled:
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Records what models are trained on; Ctrl-C is pressed in the one after `limit`."""
+    """Records the training set of each model, and raises KeyboardInterrupt in the training after `limit`."""
     seen: list[Labelled] = []
     train = cross_validation.train
 
@@ -76,5 +76,5 @@ def test_what_was_interrupted_goes_on_and_measures_the_same(toy, toy_tower, data
 
 @pytest.mark.parametrize("folds", [1, 6])
 def test_there_must_be_a_group_for_each_fold(toy, toy_tower, signal, folds):
-    with pytest.raises(DataError, match=f"5 groups of images can't be parted in {folds} folds"):
+    with pytest.raises(DataError, match=f"5 groups of images can't be split into {folds} folds: ask for 2 or more"):
         cross_validate(toy, [POLARITY, VALENCE], toy_tower, signal(5), folds)

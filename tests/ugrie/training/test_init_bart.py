@@ -1,4 +1,4 @@
-"""A BART is built as asked, or taken over whole from its authors' files: what is trained is what a checkpoint holds."""
+"""A new BART has the requested shape; a pretrained one is copied completely, and is saved in the checkpoint."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_a_pretrained_bart_says_what_its_authors_says(pretrained, signal):
 
 
 def test_the_tokenizer_of_a_folder_with_vocabulary_and_merges_is_its_own(folder):
-    """As BARTs were published before tokenizer.json was."""
+    """The form in which BARTs were published before tokenizer.json existed."""
     whole = json.loads((folder / "tokenizer.json").read_text())
     (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in whole["model"]["merges"]]
@@ -96,7 +96,7 @@ def test_free_generation_begins_as_training_did(make_model, nested, embeddings, 
     assert written[0][:, :2].tolist() == [[2, 0]] * len(embeddings)
 
 
-# What is wrong with one
+# Errors
 
 
 def test_a_bart_that_is_neither_a_folder_nor_to_be_fetched_is_named(monkeypatch, tmp_path):

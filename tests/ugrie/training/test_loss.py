@@ -1,4 +1,4 @@
-"""The loss is exactly what the slot filler says of the same labels, and what one finds sentence by sentence."""
+"""The loss equals the slot filler's cross-entropy of the same labels, and the loss computed sentence by sentence."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def slot_loss(*arguments) -> torch.Tensor:
 
 
 def plain_loss(model: UGRIE, data: Labelled, template: Template, context: list[np.ndarray], noise: float) -> tuple[float, float]:
-    """`sentence_loss` of labels read as `context`, an image and a branch at a time, from the sentence's text."""
+    """`sentence_loss` with the labels `context` in the sentence, computed image by image and branch by branch from its text."""
     slots, loss, mass, rest = model.slots(template), 0.0, 0.0, []
     targets = [data.targets[scheme.name].astype(float) for scheme in template.schemes]
     for image in range(len(data)):
@@ -90,7 +90,7 @@ def speaker(request, make_model, nested, tokenizers) -> UGRIE:
 )
 @settings(max_examples=15, deadline=None)
 def test_the_loss_is_that_of_each_sentence_by_itself(speaker, embeddings, order, slots, certain, noise, seed):
-    """Padded in a batch or alone, whatever the labels' tokens, their order, and what is read as context."""
+    """The loss of a padded batch is the mean of single images, for any tokens, order of slots and context."""
     template = Template(tuple(speaker.config.schemes[i] for i in order[:slots]))
     targets = {s.name: soft(4, len(s.labels), seed + i) for i, s in enumerate(template.schemes)}
     if certain:
@@ -127,7 +127,7 @@ def test_the_loss_of_a_distribution_is_its_cross_entropy(make_model, nested, emb
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_the_loss_of_labels_of_several_tokens_is_right_on_average(speaker, embeddings, noise):
-    """A label is drawn to be read, and only the branches on its way are compared: the mean over draws is the cross-entropy."""
+    """Only the branches on the drawn label's path enter the loss; its mean over draws is still the cross-entropy."""
     template = Template((speaker.config.schemes[3],))
     images, draws = 3, 1500
     targets = soft(images, 6, seed=2)
@@ -147,7 +147,7 @@ def test_a_label_that_is_certain_is_read_whatever_is_drawn(speaker, embeddings):
 
 
 def test_labels_read_as_context_are_drawn_from_their_distribution(make_model, nested, embeddings):
-    """The second slot's loss depends on the first's drawn label: its mean over draws weighs the two labels by their shares."""
+    """The second slot's loss depends on the label drawn for the first: its mean over draws weights both labels by their shares."""
     model = make_model(nested)
     verdict, calmness = nested[2], nested[0]
     template, count, share = Template((verdict, calmness)), 4000, 0.8
@@ -161,7 +161,7 @@ def test_labels_read_as_context_are_drawn_from_their_distribution(make_model, ne
 
     surprise = -filled(model, Template((verdict,)), embeddings[:1])[0][0].astype(float)
     after_good, after_not = (loss(np.eye(2)[i]) - surprise[i] for i in (0, 1))
-    assert abs(after_good - after_not) > 0.05, "otherwise the draws could not be told"
+    assert abs(after_good - after_not) > 0.05, "otherwise the draws could not be told apart"
     drawn = loss(np.array([share, 1 - share])) - np.array([share, 1 - share]) @ surprise
     assert drawn == pytest.approx(share * after_good + (1 - share) * after_not, abs=0.05 * abs(after_good - after_not))
 
@@ -179,7 +179,7 @@ def test_context_noise_lets_images_read_each_others_labels(make_model, nested, e
 
 @pytest.mark.parametrize("order", [(0,), (3, 2, 0, 1)])
 def test_slots_and_form_make_up_the_surprise_of_the_sentence(speaker, embeddings, order):
-    """Over the whole vocabulary: that of a slot's choices, the mean over slots, and that of all other tokens, the mean over them."""
+    """Slot loss + form loss = cross-entropy over the whole vocabulary: mean over slots of their choices + mean over all other tokens."""
     template = Template(tuple(speaker.config.schemes[i] for i in order))
     slots, draw = speaker.slots(template), np.random.default_rng(1)
     choices = [draw.integers(0, len(scheme.labels), len(embeddings)) for scheme in template.schemes]

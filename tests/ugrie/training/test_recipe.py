@@ -1,4 +1,4 @@
-"""A recipe is read whole or refused with the name of the field."""
+"""A recipe is read completely or rejected with the name of the key."""
 
 import re
 
@@ -24,7 +24,7 @@ polarity2 = { column = "valence", cuts = [4] }
 
 @pytest.fixture
 def recipe_file(tmp_path):
-    """Writes recipe.toml and gives its path."""
+    """Writes recipe.toml and returns its path."""
 
     def write(text):
         path = tmp_path / "recipe.toml"
@@ -65,39 +65,47 @@ def test_there_is_a_bundled_recipe():
         ('name = "mine"', "name = mine", "Invalid value"),
         ('name = "mine"\n', "", "name: Field required"),
         ('tower = "lite0"\n', "", "tower: Field required"),
-        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: Extra inputs are not permitted"),
+        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: unknown key"),
         ('tower = "lite0"', 'tower = "lite0"\nepochs = "many"', "epochs: Input should be a valid integer"),
         ('tower = "lite0"', 'tower = "lite0"\nvalidation = 1.0', "validation: Input should be less than 1"),
-        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: Extra inputs are not permitted (did you mean 'epochs'?)"),
+        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: unknown key (did you mean 'epochs'?)"),
         ('tower = "lite0"', 'tower = "lite0"\ncontext_noise = 1', "context_noise: Input should be less than 1"),
-        ('tower = "lite0"', 'tower = "lite0"\nbart = { width = 3 }', "bart.width: Extra inputs are not permitted"),
-        ('tower = "lite0"', 'tower = "lite0"\nbart = { layer = 3 }', "bart.layer: Extra inputs are not permitted (did you mean 'layers'?)"),
-        ('tower = "lite0"', 'tower = "lite0"\nbart = { heads = 3 }', "bart: Value error, a d_model of 128 can't be shared out to 3 heads"),
+        ('tower = "lite0"', 'tower = "lite0"\nbart = { width = 3 }', "bart.width: unknown key"),
+        ('tower = "lite0"', 'tower = "lite0"\nbart = { layer = 3 }', "bart.layer: unknown key (did you mean 'layers'?)"),
+        (
+            'tower = "lite0"',
+            'tower = "lite0"\nbart = { heads = 3 }',
+            "bart: a d_model of 128 can't be divided among 3 heads: make it a multiple of heads",
+        ),
         (
             'tower = "lite0"',
             'tower = "lite0"\nbart = { epochs = 3 }',
-            "bart.epochs: Extra inputs are not permitted here; 'epochs' stands above the first [header]",
+            "bart.epochs: unknown key: move 'epochs' above the first [header]",
         ),
-        ('tower = "lite0"', 'tower = "lite1"', "tower: Value error, 'lite1' is no tower (did you mean 'lite0'?): it is lite0, or a table"),
+        ('tower = "lite0"', 'tower = "lite1"', "tower: there is no tower 'lite1' (did you mean 'lite0'?): give lite0, or a table"),
         ('tower = "lite0"', 'tower = { name = "ViT-L-14" }', "tower.pretrained: Field required"),
         (
             'tower = "lite0"',
             'tower = { name = "a", pretraind = "b" }',
-            "pretraind: Extra inputs are not permitted (did you mean 'pretrained'?)",
+            "pretraind: unknown key (did you mean 'pretrained'?)",
         ),
         ('tower = "lite0"', 'tower = "lite0"\nlearning_rate = inf', "learning_rate: Input should be a finite number"),
         ("range = [1, 7]", "range = [1, nan]", "data.0.schemes.valence.range.1: Input should be a finite number"),
         ('schemes = ["polarity2", "valence"]', "schemes = []", "schemes: there must be at least one"),
         ('path = "photos"\n', "", "data.0.path: Field required"),
         ('path = "photos"', 'path = "photos"\nrepeat = 0', "data.0.repeat: Input should be greater than or equal to 1"),
-        ('tower = "lite0"', 'tower = "lite0"\nrefit = true\nvalidation = 0', "Value error, refit trains anew on the images held out too"),
+        (
+            'tower = "lite0"',
+            'tower = "lite0"\nrefit = true\nvalidation = 0',
+            "refit calibrates on held-out images, and with a validation of 0 there are none",
+        ),
         ("range = [1, 7]", "range = [1]", "data.0.schemes.valence.range.1: Field required"),
-        ("range = [1, 7]", "scale = [1, 7]", "data.0.schemes.valence.scale: Extra inputs are not permitted"),
-        ("cuts = [4]", "cut = [4]", "data.0.schemes.polarity2.cut: Extra inputs are not permitted (did you mean 'cuts'?)"),
+        ("range = [1, 7]", "scale = [1, 7]", "data.0.schemes.valence.scale: unknown key"),
+        ("cuts = [4]", "cut = [4]", "data.0.schemes.polarity2.cut: unknown key (did you mean 'cuts'?)"),
         (
             'path = "photos"',
             'path = "photos"\nfoldrs = ["class"]',
-            "data.0.foldrs: Extra inputs are not permitted (did you mean 'folders'?)",
+            "data.0.foldrs: unknown key (did you mean 'folders'?)",
         ),
     ],
 )
@@ -111,33 +119,33 @@ def test_a_wrong_recipe_is_named_with_its_field(recipe_file, old, new, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ('path = "photos"', "data.0: Value error, a data set needs the schemes it has labels for, or a layout that knows them"),
-        ('path = "x"\nheader = false\nlayout = "fi"', "data.0: Value error, a table without a header needs the names of its columns"),
+        ('path = "photos"', "data.0: a data set needs the schemes it has labels for, or a layout that knows them"),
+        ('path = "x"\nheader = false\nlayout = "fi"', "data.0: a table without a header needs the names of its columns"),
         ('path = "x"\ndelimiter = "||"\nlayout = "fi"', "data.0.delimiter: String should have at most 1 character"),
-        ('path = "x"\nschemes.polarity2 = { cuts = [5, 4] }', "data.0.schemes.polarity2: Value error, the cuts must rise"),
+        ('path = "x"\nschemes.polarity2 = { cuts = [5, 4] }', "data.0.schemes.polarity2: the cuts must rise"),
         (
             'path = "x"\nschemes.polarity2 = { cuts = [4], range = [1, 7] }',
-            "data.0.schemes.polarity2: Value error, cuts are in the numbers",
+            "data.0.schemes.polarity2: cuts are in the numbers",
         ),
         (
             'path = "x"\nschemes.polarity2 = { column = "a", distribution = { positive = "b" } }',
-            "data.0.schemes.polarity2: Value error, a distribution has a column for each label, and takes no column",
+            "data.0.schemes.polarity2: a distribution has a column for each label, and takes no column",
         ),
         (
             'path = "x"\nschemes = { a = { from = "b" }, b = { from = "c" } }',
-            "data.0: Value error, a is from b, which is itself from c: name that one",
+            "data.0: a is from b, which is itself from c: name that one",
         ),
         (
             'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "(a" }',
-            "data.0.derived.theme.pattern: Value error, no regular expression: missing )",
+            "data.0.derived.theme.pattern: no regular expression: missing )",
         ),
         (
             'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "(a{99999999999})" }',
-            "data.0.derived.theme.pattern: Value error, no regular expression: the repetition number is too large",
+            "data.0.derived.theme.pattern: no regular expression: the repetition number is too large",
         ),
         (
             'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "a" }',
-            "data.0.derived.theme.pattern: Value error, a pattern needs one group, for what it finds; this one has 0",
+            "data.0.derived.theme.pattern: a pattern needs one group, for what it finds; this one has 0",
         ),
     ],
 )

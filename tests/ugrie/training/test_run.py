@@ -1,4 +1,4 @@
-"""A recipe becomes a checkpoint that can be loaded, whether or not it was interrupted on the way."""
+"""A recipe is trained to a checkpoint that can be loaded; an interrupted run ends in the same one."""
 
 import json
 import logging
@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(folder):
-    """Trains what the folder's recipe says, to out/ by default."""
+    """Trains the folder's recipe, by default to out/."""
 
     def train(output="out", cache="cache", **more):
         return train_recipe(folder / "recipe.toml", folder / "data", folder / output, folder / cache, **more)
@@ -78,12 +78,12 @@ def test_embeddings_become_a_checkpoint_of_a_tower_known_by_name(run, folder):
     assert set(config.temperatures) == {"polarity2", "valence"}
     assert not [name for name in load_file(folder / "out" / "model.safetensors") if name.startswith("encoder")]
     assert len(UGRIE.from_pretrained(folder / "out").annotate_embeddings(np.ones((2, 768)))) == 2
-    told = json.loads((folder / "out" / "training.json").read_text())
-    assert [point["epoch"] for point in told["curve"]] == [0, 1]
-    assert told["recipe"]["tower"] == {"name": "ViT-L-14-quickgelu", "pretrained": "openai"}
+    record = json.loads((folder / "out" / "training.json").read_text())
+    assert [point["epoch"] for point in record["curve"]] == [0, 1]
+    assert record["recipe"]["tower"] == {"name": "ViT-L-14-quickgelu", "pretrained": "openai"}
     with Image.open(folder / "out" / "training.png") as image:
         assert image.format == "PNG"
-    assert not list((folder / "cache" / "training").iterdir()), "what it takes to go on is kept no longer than that"
+    assert not list((folder / "cache" / "training").iterdir()), "the training state is deleted once the checkpoint is written"
 
 
 def test_images_become_a_checkpoint_with_its_tower(tmp_path, pixels):
@@ -107,7 +107,7 @@ def test_images_become_a_checkpoint_with_its_tower(tmp_path, pixels):
 
 @pytest.fixture
 def named_tower(tmp_path_factory, monkeypatch, folder, pixels):
-    """A tower of a few kB that open_clip knows by name and whose weights can't be fetched; the recipe is of images and of it."""
+    """A folder with images and a recipe whose tower, of a few kB, open_clip knows by name; its weights can't be fetched."""
     config = tmp_path_factory.mktemp("tower") / "ugrie-run-tower.json"
     vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
     text = {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
@@ -171,12 +171,12 @@ def test_a_scheme_of_ones_own_lies_beside_the_recipe(run, folder):
     assert "calmness" in UGRIE.from_pretrained(folder / "out").annotate_embeddings(np.ones((1, 768)))[0].readings
 
 
-# Going on
+# Resuming
 
 
 @pytest.mark.parametrize("interrupted", [1, 2, 4, 6])
 def test_an_interrupted_run_ends_in_the_same_checkpoint(run, folder, monkeypatch, interrupted):
-    """Two folds and the training on everything are six epochs; Ctrl-C is pressed at the end of one of them."""
+    """Two folds and the training on all images are six epochs; the run is interrupted at the end of one of them."""
     measured = run("undisturbed", "another cache", folds=2)
     assert set(measured) == {"polarity2 on mine.npz", "valence on mine.npz"}
     epochs, loss = 0, training.validation_loss
@@ -218,7 +218,7 @@ def test_a_finished_run_says_so_and_trains_nothing(run, folder, monkeypatch, cap
         monkeypatch.setattr(module, "train", lambda *_: pytest.fail("it was trained again"))
     with caplog.at_level(logging.INFO):
         assert run(folds=2) == measured
-    assert f"{folder / 'out'} is trained already, as this recipe says and on this data: nothing to do" in caplog.text
+    assert f"{folder / 'out'} is already trained with this recipe on this data: nothing to do" in caplog.text
     assert files(folder / "out") == before
 
 
@@ -233,7 +233,7 @@ def test_on_other_data_a_recipe_is_trained_again(run, folder):
     assert files(folder / "out")["model.safetensors"] != before["model.safetensors"]
 
 
-# What is found before an image is embedded stands in tests/jobs/test_train.py
+# tests/jobs/test_train.py has the errors that are found before an image is embedded
 
 
 @pytest.mark.parametrize("holds", ["another recipe's", "none of ours"])

@@ -1,4 +1,4 @@
-"""A training's state is read back as it was written, never half, and never as code."""
+"""The training state is restored exactly, never partially, and its file is never executed."""
 
 import os
 import pickle
@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugrie.training.state import Progress, best_epoch
+from ugrie.training.state import TrainingState, best_epoch
 
 
 @pytest.fixture
 def make(make_model, nested):
-    """A training of a model of its own after some steps."""
+    """Builds the state of a new model after some training steps."""
 
-    def build(seed: int, steps: int) -> Progress:
+    def build(seed: int, steps: int) -> TrainingState:
         torch.manual_seed(seed)
         model = make_model(nested)
         optimizer = torch.optim.AdamW(model.mapper.parameters(), lr=0.1)
@@ -27,9 +27,9 @@ def make(make_model, nested):
             optimizer.step()
             schedule.step()
         best = {name: tensor + 1 for name, tensor in model.state_dict().items()}
-        draw = np.random.default_rng(seed)
-        draw.random(seed)
-        return Progress(model, optimizer, schedule, draw, best, [{"epoch": 0, "training": 1 / 3, "validation": float("nan")}])
+        rng = np.random.default_rng(seed)
+        rng.random(seed)
+        return TrainingState(model, optimizer, schedule, rng, best, [{"epoch": 0, "training": 1 / 3, "validation": float("nan")}])
 
     return build
 
@@ -37,11 +37,11 @@ def make(make_model, nested):
 def test_what_is_restored_is_what_was_saved(make, tmp_path):
     ours = make(1, steps=4)
     ours.save(tmp_path / "deep" / "state.pt")
-    expected = torch.rand(3), ours.draw.random(3)
+    expected = torch.rand(3), ours.rng.random(3)
     theirs = make(2, steps=0)
     theirs.restore(tmp_path / "deep" / "state.pt")
     assert torch.equal(torch.rand(3), expected[0])
-    assert theirs.draw.random(3).tolist() == expected[1].tolist()
+    assert theirs.rng.random(3).tolist() == expected[1].tolist()
     for a, b in ((ours.model.state_dict(), theirs.model.state_dict()), (ours.best, theirs.best)):
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a)
@@ -72,7 +72,7 @@ def test_a_file_that_holds_no_state_is_as_none(make, tmp_path, monkeypatch, capl
     (tmp_path / "state.pt").write_bytes(content)
     progress = make(1, steps=0)
     progress.restore(tmp_path / "state.pt")
-    assert "starting anew" in caplog.text
+    assert "training from the start" in caplog.text
     assert len(progress.curve) == 1
     assert not (tmp_path / "harmed").exists()
 

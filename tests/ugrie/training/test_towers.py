@@ -1,4 +1,4 @@
-"""A recipe's tower is what open_clip knows it to be, and its weights are asked for only when images are."""
+"""A recipe's tower is configured as open_clip states, and its weights are needed only to embed images."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,11 @@ def test_an_open_clip_tower_is_as_its_weights_were_trained(name, pretrained, dim
             r"open_clip has no weights 'openia' of ViT-L-14-quickgelu \(did you mean 'openai'\?\); it has openai,",
         ),
         ("ViT-S-32-alt", "openai", "no weights 'openai' of ViT-S-32-alt; it has none"),
-        ("ViT-L-14", "openai", "the weights 'openai' are those of ViT-L-14-quickgelu: with ViT-L-14 they would say other things"),
+        (
+            "ViT-L-14",
+            "openai",
+            "the weights 'openai' are those of ViT-L-14-quickgelu: with ViT-L-14 the embeddings would be wrong; name ViT-L-14-quickgelu",
+        ),
     ],
 )
 def test_a_tower_that_open_clip_does_not_know_is_named(name, pretrained, message):
@@ -72,7 +76,7 @@ def small(tmp_path_factory) -> tuple[TowerConfig, str]:
 
 
 def test_a_checkpoint_of_a_named_tower_sees_with_open_clips_own_eyes(small, make_model, nested, tmp_path, pixels):
-    """From file to labels: checkpoint, weights, crops and normalisation are those of open_clip's pipeline."""
+    """From file to labels: weights, crops and normalisation are the same as in open_clip's pipeline."""
     config, file = small
     make_model(nested, config).save_pretrained(tmp_path / "mine", "")
     assert (tmp_path / "mine" / "model.safetensors").stat().st_size < 1_000_000, "the tower is not in it"

@@ -1,4 +1,4 @@
-"""Training learns what can be learned, keeps the best, and goes on after an interruption as if there had been none."""
+"""Training learns a signal, keeps the best weights, and resumes after an interruption to the same result."""
 
 import contextlib
 
@@ -15,14 +15,14 @@ from ugrie.training.batches import split
 from ugrie.training.calibration import validation_loss
 from ugrie.training.loss import sentence_loss
 from ugrie.training.recipe import Recipe
-from ugrie.training.state import Point
+from ugrie.training.state import EpochMetrics
 from ugrie.training.train import TrainingError, kept_epoch, new_model, train
 
 POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 
 
 @pytest.fixture(scope="module")
-def trained(signal, toy, toy_tower) -> tuple[UGRIE, list[Point]]:
+def trained(signal, toy, toy_tower) -> tuple[UGRIE, list[EpochMetrics]]:
     torch.manual_seed(0)
     model = new_model(toy, [POLARITY, VALENCE], toy_tower)
     return model, train(model, signal(600), toy)
@@ -31,22 +31,22 @@ def trained(signal, toy, toy_tower) -> tuple[UGRIE, list[Point]]:
 def test_a_linear_signal_is_learned(trained, signal):
     model, _ = trained
     fresh = signal(400, seed=9)
-    said = model.predict(torch.from_numpy(fresh.embeddings))
-    assert (said.choices["polarity2"] == fresh.targets["polarity2"].argmax(1)).mean() > 0.9
+    predicted = model.predict(torch.from_numpy(fresh.embeddings))
+    assert (predicted.choices["polarity2"] == fresh.targets["polarity2"].argmax(1)).mean() > 0.9
     wanted = fresh.targets["valence"] @ np.array(VALENCE.values)
-    assert np.corrcoef(said.values(VALENCE), wanted)[0, 1] > 0.9
+    assert np.corrcoef(predicted.values(VALENCE), wanted)[0, 1] > 0.9
 
 
 def test_what_was_learned_is_said_in_any_order_and_selection(trained, signal):
     model, _ = trained
     fresh = signal(400, seed=9)
     for names in (["valence", "polarity2"], ["polarity2"]):
-        said = model.predict(torch.from_numpy(fresh.embeddings), names)
-        assert (said.choices["polarity2"] == fresh.targets["polarity2"].argmax(1)).mean() > 0.85
+        predicted = model.predict(torch.from_numpy(fresh.embeddings), names)
+        assert (predicted.choices["polarity2"] == fresh.targets["polarity2"].argmax(1)).mean() > 0.85
 
 
 def test_the_sentence_is_written_without_being_held_to_the_template(trained, signal):
-    """Free generation: most of what is written has the template's form."""
+    """Free generation: most sentences follow the template."""
     model, _ = trained
     embeddings = torch.from_numpy(signal(40, seed=9).embeddings)
     with torch.inference_mode():
@@ -81,7 +81,7 @@ def test_a_trained_model_is_calibrated_and_rests(trained):
 
 
 def test_training_stops_when_nothing_is_gained(toy, toy_tower):
-    """Labels that have nothing to do with the images."""
+    """Early stopping, on labels that are independent of the images."""
     draw = np.random.default_rng(2)
     noise = {"polarity2": np.eye(2, dtype=np.float32)[draw.integers(0, 2, 60)], "valence": np.zeros((60, 9), np.float32)}
     data = Labelled(draw.normal(size=(60, 12)).astype(np.float32), noise, np.arange(60).astype(str), np.ones(60, np.int64))
@@ -100,13 +100,13 @@ def assert_same_weights(ours: UGRIE, theirs: UGRIE) -> None:
 
 @pytest.fixture(scope="module")
 def short(toy) -> Recipe:
-    """Three epochs in which everything is drawn that can be: dropout, mixtures, noise."""
+    """Three epochs with every source of randomness: dropout, mixup, noise."""
     return toy.model_copy(update={"epochs": 3, "mixup": 0.4, "dropout": 0.2, "bart": toy.bart.model_copy(update={"dropout": 0.1})})
 
 
 @pytest.fixture
 def begin(short, toy_tower):
-    """A new model, with torch's generator at the same place."""
+    """Makes a new model, with torch's generator always in the same state."""
 
     def make(seed: int = 7) -> UGRIE:
         torch.manual_seed(seed)
@@ -135,7 +135,7 @@ def test_another_seed_trains_another_model(short, begin, signal, recipe_seed):
 
 @pytest.fixture
 def steps_taken(monkeypatch):
-    """Counts a training's steps, and lets Ctrl-C be pressed at the one after `limit`: `steps_taken(limit)` is the list of them."""
+    """`steps_taken(limit)` is a list that grows by one each training step; the step after `limit` raises KeyboardInterrupt."""
 
     def count(limit: int = 1000) -> list[int]:
         taken: list[int] = []
@@ -154,7 +154,7 @@ def steps_taken(monkeypatch):
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 6])
 def test_a_training_that_was_interrupted_ends_in_the_same_weights(short, begin, signal, tmp_path, steps_taken, steps):
-    """After so many steps of the two that each epoch has."""
+    """An epoch has two steps."""
     undisturbed = begin()
     curve = train(undisturbed, signal(100), short)
     steps_taken(steps)
@@ -207,7 +207,7 @@ def test_with_nothing_held_out_all_epochs_are_trained_and_nothing_is_calibrated(
 
 
 def test_where_no_epoch_is_chosen_the_last_is_kept(toy):
-    curve: list[Point] = [{"epoch": i, "training": 1.0, "validation": loss} for i, loss in enumerate((2.0, 1.0, 3.0))]
+    curve: list[EpochMetrics] = [{"epoch": i, "training": 1.0, "validation": loss} for i, loss in enumerate((2.0, 1.0, 3.0))]
     assert kept_epoch(curve, toy) == 1
     assert kept_epoch(curve, toy.model_copy(update={"refit": True})) == 2
     assert kept_epoch(curve, toy.model_copy(update={"validation": 0.0})) == 2
@@ -227,5 +227,5 @@ def test_a_refit_sees_all_images_and_keeps_the_calibration(signal, toy, toy_towe
     unit = torch.nn.functional.normalize(torch.from_numpy(data.embeddings).double(), dim=-1)
     torch.testing.assert_close(again.mapper.mean, unit.mean(0).float())
     assert not torch.allclose(plain.mapper.mean, unit.mean(0).float(), atol=1e-6)
-    said = [model.predict(torch.from_numpy(signal(200, seed=9).embeddings)) for model in models]
-    assert 0 < np.abs(said[0].probs["polarity2"] - said[1].probs["polarity2"]).mean() < 0.2
+    predicted = [model.predict(torch.from_numpy(signal(200, seed=9).embeddings)) for model in models]
+    assert 0 < np.abs(predicted[0].probs["polarity2"] - predicted[1].probs["polarity2"]).mean() < 0.2

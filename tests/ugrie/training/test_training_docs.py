@@ -1,4 +1,4 @@
-"""docs/training.md describes the recipe that there is: every key with its default, and an example that can be read."""
+"""docs/training.md describes every key of a recipe with its default, and its example is valid."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ TEXT = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
 
 
 def rows(header: str) -> dict[str, str]:
-    """A table's keys, each with the cell beside it."""
+    """The keys of a table, each with the cell beside it."""
     table = TEXT.partition(f"| {header} |")[2].partition("\n\n")[0]
     return dict(re.findall(r"^\| `(\w+)` \| ?([^|]*?) \|", table, re.MULTILINE))
 
@@ -25,14 +25,16 @@ def test_every_key_is_described(header: str, model: type[BaseModel]):
 
 @pytest.mark.parametrize(("header", "model"), [("key", Recipe), ("key of `[bart]`", Bart)])
 def test_every_default_is_what_is_taken(header: str, model: type[BaseModel]):
-    for key, said in rows(header).items():
+    for key, default in rows(header).items():
         field = model.model_fields[key]
         if field.is_required():
-            assert said == "", key
+            assert default == "", key
         elif isinstance(field.default, BaseModel):
-            assert said == "a table", key
+            assert default == "a table", key
         else:
-            assert said == (str(field.default).lower() if isinstance(field.default, bool) else str(field.default)), key  # as TOML writes it
+            assert default == (str(field.default).lower() if isinstance(field.default, bool) else str(field.default)), (
+                key
+            )  # as TOML writes it
 
 
 def test_the_example_is_a_recipe(tmp_path):
@@ -44,6 +46,6 @@ def test_the_example_is_a_recipe(tmp_path):
 
 
 def test_what_is_written_is_listed():
-    """tests/ugrie/training/test_run.py holds the same list against a folder."""
+    """tests/ugrie/training/test_run.py compares the same list with a folder."""
     listed = re.findall(r"^\| `([\w.]+)` \|", TEXT.partition("| file |")[2], re.MULTILINE)
     assert set(listed) == {*FILES, "MODEL_CARD.md", "training.json", "training.png"}
