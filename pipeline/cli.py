@@ -36,7 +36,10 @@ def job_app(name: str, doc: str | None) -> App:
 def with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
     """Run an app with the settings of a TOML file; flags win over it. Raises UserError and CycloptsError."""
     app.config = () if config is None else (Toml(_checked(config)),)
-    app(tokens, exit_on_error=False, print_error=False)
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    finally:
+        app.config = ()  # `app.meta` would read the file, too, when the app runs again
 
 
 def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int:
