@@ -5,8 +5,8 @@ On this machine, or on a Ray cluster:
     python jobs/annotate.py --input photos/ --output emotions
     ray job submit --working-dir . -- python jobs/annotate.py --input … --output …
 
-Every setting is a flag, or a key of the TOML file given as --config.
-docs/reference.md lists them with their limits.
+Every setting is a flag, or a key of the TOML file given as --config; a flag
+wins. docs/reference.md lists the settings with their limits.
 
 Exit codes: 0 the run is committed, 1 it failed, 2 a setting is wrong and
 nothing was started, 143 it was stopped (SIGTERM; 130 on SIGINT). The same

@@ -93,7 +93,7 @@ def test_an_output_that_is_no_delta_table_is_left_as_it_is(job, made, capsys):
     made.commit("a", range(5))
     assert job.run(["--output", made.output]) == 2
     said = capsys.readouterr().err
-    assert "/annotations is no Delta table: a run with --table-format delta makes one of it" in said
+    assert "/annotations is no Delta table: a run with --table-format delta makes it one" in said
     assert not (Path(made.output) / "annotations" / "_delta_log").exists()
 
 
