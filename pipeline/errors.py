@@ -11,7 +11,7 @@ class UserError(GivenError):
 
 
 class StorageError(RuntimeError):
-    """The storage rejects the job itself, not one image. The run stops; the same --run-id resumes it once the storage is repaired."""
+    """The storage rejects the job itself, not one image. The run stops; the same --run-id resumes it once that is fixed."""
 
 
 class RunError(RuntimeError):
