@@ -34,7 +34,7 @@ lint: .venv/dev  ## check format, lint, imports between rooms, and types
 	@$(BIN)/mypy
 
 docs: .venv/dev  ## write docs/reference.md anew, from the settings that there are
-	@$(BIN)/python -m pipeline.reference docs/reference.md
+	@$(BIN)/python docs/reference.py docs/reference.md
 
 bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/results/, some three hours (PHOTOS=DIR: JPEG photos)
 	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder of JPEG photos"; exit 2; }

@@ -1,33 +1,37 @@
-"""Annotates a corpus of images with the emotions they evoke.
+"""Annotate a corpus of images with the emotions they evoke.
 
-    python jobs/annotate.py --input s3://bucket/images/ --output s3://bucket/emotions
+On this machine, or on a Ray cluster:
+
+    python jobs/annotate.py --input photos/ --output emotions
     ray job submit --working-dir . -- python jobs/annotate.py --input … --output …
 
-Every setting is a flag, or a key of the TOML file given as --config (a flag wins). The exit code is 0 when the run is
-committed, 2 when a setting is wrong (nothing was started then), 1 when it failed, 143 when it was told to stop (SIGTERM, 130 on
-SIGINT). The same command with --run-id, or with --resume, goes on where it stopped.
+Every setting is a flag, or a key of the TOML file given as --config; a flag
+wins. docs/reference.md lists the settings with their limits.
+
+Exit codes: 0 the run is committed, 1 it failed, 2 a setting is wrong and
+nothing was started, 143 it was stopped (SIGTERM; 130 on SIGINT). The same
+command with --run-id, or with --resume, resumes a run.
 """
 
 import logging
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from pipeline.cli import run_command, with_config
+from pipeline.cli import ConfigFile, Tokens, job_app, run_command, with_config
 from pipeline.config import AnnotateConfig
-from pipeline.logs import complain, write_as
+from pipeline.logs import log_failure, set_format
 
-app = App(name="annotate", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
+app = job_app("annotate", __doc__)
 
 
 @app.default
 def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
-    write_as(config.log_format)
+    set_format(config.log_format)
     from pipeline.errors import RunError
     from pipeline.run.driver import annotate
     from pipeline.run.hooks import success, with_hooks
@@ -36,28 +40,28 @@ def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
     try:
         record = with_hooks(config, annotate)
     except RunError as error:
-        complain("annotate", str(error))
+        log_failure("annotate", str(error))
         sys.exit(1)
     if config.log_format == "json":
-        about = success(config, record)
-        logging.getLogger("annotate").info(about.pop("message"), extra=about)
+        payload = success(config, record)
+        logging.getLogger("annotate").info(payload.pop("message"), extra=payload)
     else:
         print(summary(record, config.output))
 
 
 @app.meta.default
-def main(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None) -> None:
+def main(*tokens: Tokens, config: ConfigFile = None) -> None:
     with_config(app, config, tokens)
 
 
 def run(tokens: Sequence[str] | None = None) -> int:
-    """Runs the job with these arguments, those of the command line by default. Returns the exit code."""
+    """Run the job with these arguments, by default those of the command line, and return its exit code."""
     signal.signal(signal.SIGTERM, _stop)
-    return run_command(app, "annotate", tokens)
+    return run_command(app.meta, "annotate", tokens)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """A spot machine's warning, or the scheduler's. What is written stays; waiting for the blocks in flight could take too long."""
+    """Exit at once on SIGTERM: a spot machine or a scheduler may not wait for the blocks in flight. Written blocks stay."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + number)
 

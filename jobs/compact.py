@@ -1,52 +1,44 @@
-"""Gathers the small files of a Delta table's partitions into large ones, of some 256 MB.
+"""Compact a Delta table: merge the small files of each partition into files of about 256 MB.
+
+The output is one of runs with --table-format delta. Runs that the table lacks
+are added first. Readers see the table as it was before or as it is after, and
+runs may go on meanwhile. The small files stay in place for readers that
+started earlier: docs/tables.md tells how to remove them.
 
     python jobs/compact.py --output s3://bucket/emotions --before 2026-11-01
 
-The output is one that runs with --table-format delta write into. Runs that the table lacks are added first. Readers of the table see it
-as it was or as it is then, and runs may be at work meanwhile. The small files stay where they are, for readers who began before:
-docs/tables.md says how to remove them. The exit code is 0, 1 when the storage failed, or 2 when something is wrong with the output or
-the settings.
+Exit codes: 0, 1 if the storage failed, 2 if the output or a setting is wrong.
 """
 
 import datetime as dt
-import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import Parameter
 
-from pipeline.errors import StorageError, UserError
+from pipeline.cli import job_app, run_command, storage_options
 from pipeline.table.delta import compact as compact_table
 from pipeline.table.output_folder import OutputFolder
 
-app = App(name="compact", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
+app = job_app("compact", __doc__)
 
 
 @app.default
 def compact(
     *,
-    output: Annotated[str, Parameter(help="the folder or prefix with annotations/ and runs/")],
-    before: Annotated[dt.date | None, Parameter(help="only nights before this date, YYYY-MM-DD; all by default")] = None,
-    storage_options: Annotated[str, Parameter(help="fsspec's options for the output, as a JSON object")] = "{}",
+    output: Annotated[str, Parameter(help="Folder or prefix with annotations/ and runs/")],
+    before: Annotated[dt.date | None, Parameter(help="Only partitions before this date, YYYY-MM-DD; by default all")] = None,
+    options: Annotated[str, Parameter(name="--storage-options", help="fsspec options for the output, as a JSON object")] = "{}",
 ) -> None:
-    try:
-        options: dict[str, Any] = dict(json.loads(storage_options))
-    except (ValueError, TypeError):
-        raise UserError("--storage-options: no JSON object") from None
-    done = compact_table(OutputFolder(output, options), before)
+    done = compact_table(OutputFolder(output, storage_options(options)), before)
     added, removed = done["numFilesAdded"], done["numFilesRemoved"]
-    print(f"{removed:,} files are {added:,} now, in {done['partitionsOptimized']:,} partitions" if removed else "nothing to gather")
+    print(f"{removed:,} files merged into {added:,}, in {done['partitionsOptimized']:,} partitions" if removed else "nothing to compact")
 
 
 def run(tokens: Sequence[str] | None = None) -> int:
-    """Runs the job with these arguments, those of the command line by default. Returns the exit code."""
-    try:
-        app(tokens, exit_on_error=False, print_error=False)
-    except (CycloptsError, UserError, StorageError) as error:
-        print(f"compact: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if isinstance(error, StorageError) else 2
-    return 0
+    """Run the job with these arguments, by default those of the command line, and return its exit code."""
+    return run_command(app, "compact", tokens)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""Says what a night would do, take and cost, and does nothing: a dry run of jobs/annotate.py, with the same settings.
+"""Estimate what a run would do, take and cost: a dry run of jobs/annotate.py.
 
-    python jobs/plan.py --input s3://bucket/images/ --output s3://bucket/emotions --cpus 64 --gpus 4 --dollars-an-hour 6.5
+It takes the same settings, and writes nothing:
 
-It lists the input, compares it with what the output holds, annotates a sample of the new images here, in this process, and says from
-that what a cluster of --cpus (by default this machine's) and --gpus would take, with ranges. The time on GPUs needs a GPU here. Nothing is
-written. The exit code is 0, or 2 where a setting is wrong: every problem that is found is a line.
+    python jobs/plan.py --input photos/ --output emotions
+    python jobs/plan.py --config run.toml --cpus 64 --gpus 4 --dollars-an-hour 6.5
+
+The job lists the input, compares it with the output, and annotates a sample
+of the new images here, in this process. From that it estimates, with ranges,
+what a cluster of --cpus (by default this machine's) and --gpus would need.
+The time on GPUs needs a GPU here.
+
+Exit codes: 0, or 2 if a setting is wrong; each problem found is one line.
 """
 
 import json
@@ -12,28 +18,28 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from pipeline.cli import run_command, with_config
+from pipeline.cli import ConfigFile, Tokens, job_app, run_command, with_config
 from pipeline.config import AnnotateConfig
-from pipeline.logs import write_as
+from pipeline.logs import set_format
 
-app = App(name="plan", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
+DRY_RUN = Parameter(group=Group("Dry run", sort_key=0))
+app = job_app("plan", __doc__)
 
 
 @app.default
 def plan(
     config: Annotated[AnnotateConfig, Parameter(name="*")],
     *,
-    sample: Annotated[int, Parameter(validator=Number(gte=1), help="New images that are annotated for real")] = 64,
-    dollars_an_hour: Annotated[float | None, Parameter(validator=Number(gte=0), help="What the cluster costs an hour")] = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print all of it as JSON")] = False,
+    sample: Annotated[int, DRY_RUN, Parameter(validator=Number(gte=1), help="New images to annotate as a sample")] = 64,
+    dollars_an_hour: Annotated[float | None, DRY_RUN, Parameter(validator=Number(gte=0), help="Price of the cluster per hour")] = None,
+    as_json: Annotated[bool, DRY_RUN, Parameter(name="--json", negative="", help="Print the estimate as JSON")] = False,
 ) -> None:
-    write_as(config.log_format)
+    set_format(config.log_format)
     from pipeline.estimate.cost import Cluster
     from pipeline.estimate.dry_run import page, prospect
 
@@ -42,13 +48,13 @@ def plan(
 
 
 @app.meta.default
-def main(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None) -> None:
+def main(*tokens: Tokens, config: ConfigFile = None) -> None:
     with_config(app, config, tokens)
 
 
 def run(tokens: Sequence[str] | None = None) -> int:
-    """Runs the job with these arguments, those of the command line by default. Returns the exit code."""
-    return run_command(app, "plan", tokens)
+    """Run the job with these arguments, by default those of the command line, and return its exit code."""
+    return run_command(app.meta, "plan", tokens)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Writes a sample corpus: photos that ship with scikit-image and scikit-learn, crops of them, and a few broken files.
+"""Write a sample corpus of 84 files: photos, crops of them, and four broken files.
+
+The photos are those of scikit-image and scikit-learn; nothing is downloaded.
+Needs UGRIE's demo extra.
 
     python jobs/sample.py demo/images
-
-Nothing is downloaded. Needs UGRIE's `demo` extra.
 """
 
 import struct
@@ -10,9 +11,12 @@ import zlib
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import Parameter
 from PIL import Image
+
+from pipeline.cli import job_app
 
 PHOTOS = {
     "skimage.data": (
@@ -23,12 +27,11 @@ PHOTOS = {
 }  # fmt: skip
 CROPS = {"left": (0, 0.1, 0.6, 0.9), "right": (0.4, 0.1, 1, 0.9), "middle": (0.2, 0.2, 0.8, 0.8), "top": (0.1, 0, 0.9, 0.5)}
 
-app = App(name="sample", help=__doc__, help_format="plaintext", version_flags=[])
+app = job_app("sample", __doc__)
 
 
 @app.default
-def main(folder: Path) -> None:
-    """Writes the corpus into FOLDER."""
+def main(folder: Annotated[Path, Parameter(help="Folder that receives the images")]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for package, names in PHOTOS.items():
         for name in names:
@@ -45,7 +48,7 @@ def main(folder: Path) -> None:
 
 
 def broken(photo: Path) -> dict[str, bytes]:
-    """Files as they turn up in every large corpus."""
+    """Return broken files, such as every large corpus has, by name."""
     data = photo.read_bytes()
     return {
         "broken_empty.jpg": b"",
@@ -56,7 +59,7 @@ def broken(photo: Path) -> dict[str, bytes]:
 
 
 def _png_header(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that says it is enormous."""
+    """Return a PNG of a few bytes whose header states an enormous size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,72 +1,98 @@
-"""The command line of a job whose settings are an `AnnotateConfig`: flags, a TOML file as --config, and what is wrong, a line each."""
+"""Command line of the jobs: settings from flags and from a TOML file, errors as one line each, exit codes."""
 
 import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.config import Toml
 from pydantic import ValidationError
 
-from pipeline.config import AnnotateConfig
-from pipeline.errors import UserError
-from pipeline.logs import complain
+from pipeline.config import OPERATIONS, AnnotateConfig
+from pipeline.errors import StorageError, UserError
+from pipeline.logs import log_failure
 from ugrie.text import one_line
 
 EXIT_CODES = {
-    0: "the run is committed, or there was nothing new",
-    1: "it failed, or too much of it did (`--max-failed-ratio`); the same `--run-id` goes on",
-    2: "a setting, the input or the output is wrong: nothing was begun",
-    130: "interrupted (SIGINT); the same `--run-id` goes on",
-    143: "told to stop (SIGTERM); the same `--run-id` goes on",
+    0: "the run is committed, or nothing was new",
+    1: "the run failed, or too many images failed (`--max-failed-ratio`); the same `--run-id` resumes it",
+    2: "a setting, the input or the output is wrong; nothing was started",
+    130: "the run was interrupted (SIGINT); the same `--run-id` resumes it",
+    143: "the run was stopped (SIGTERM); the same `--run-id` resumes it",
 }
+
+ConfigFile = Annotated[Path | None, OPERATIONS, Parameter(help="TOML file with settings; a flag wins over it")]
+Tokens = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
+
+
+def job_app(name: str, doc: str | None) -> App:
+    """Return the app of a job. Its help is the docstring of the job's module."""
+    help_group = Group("Help", sort_key=9)  # after the groups of settings
+    return App(name=name, help=doc, help_format="plaintext", group_commands=help_group, version_flags=[], result_action="return_value")
 
 
 def with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
-    """Runs an app with what its file of settings says, where a flag does not say otherwise. Raises UserError and CycloptsError."""
-    if config is not None:
-        app.config = (Toml(_checked(config)),)
-    app(tokens, exit_on_error=False, print_error=False)
+    """Run an app with the settings of a TOML file; flags win over it. Raises UserError and CycloptsError."""
+    app.config = () if config is None else (Toml(_checked(config)),)
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    finally:
+        app.config = ()  # `app.meta` would read the file, too, when the app runs again
 
 
 def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int:
-    """Runs a job with these arguments, those of the command line by default. Returns the exit code: 2 where a setting is wrong.
+    """Run a job with these arguments, by default those of the command line, and return its exit code.
 
-    An interruption ends it with 130: cyclopts does that.
+    The code is 2 where a setting is wrong and 1 where the storage failed; each problem is logged as one line. Cyclopts ends an
+    interrupted job with 130.
     """
-    app.config = ()
     try:
-        app.meta(tokens, exit_on_error=False, print_error=False)
+        app(tokens, exit_on_error=False, print_error=False)
+    except StorageError as error:
+        log_failure(name, one_line(str(error)))
+        return 1
     except (CycloptsError, UserError, ExceptionGroup) as error:
         for each in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
             for problem in problems(each):
-                complain(name, problem)
+                log_failure(name, problem)
         return 2
     return 0
 
 
 def problems(error: Exception) -> Iterator[str]:
-    """What is wrong, a line each: the flag, its value, and what it should be. Storage options are secret: their value is not shown."""
+    """Yield a line for each wrong setting: the flag, its value, and what it should be. Storage options are secret: no value is shown."""
     if isinstance(error.__cause__, ValidationError):
         for detail in error.__cause__.errors():
             name = str(detail["loc"][0])
             missing = detail["type"] == "missing"
             value = "" if missing or name == "storage_options" else f" {detail['input']!r}"
             message = "must be given" if missing else detail["msg"].removeprefix("Input ")
-            about = AnnotateConfig.model_fields[name].description
-            yield one_line(f"--{name.replace('_', '-')}{value}: {message} ({about})")
+            description = AnnotateConfig.model_fields[name].description
+            yield one_line(f"--{name.replace('_', '-')}{value}: {message} ({description})")
     elif isinstance(error.__cause__, json.JSONDecodeError):
-        yield f"--storage-options: no JSON object: {error.__cause__.msg} at character {error.__cause__.pos + 1}"
+        yield f"--storage-options: not a JSON object: {error.__cause__.msg} at character {error.__cause__.pos + 1}"
     else:
         yield one_line(str(error))
+
+
+def storage_options(text: str) -> dict[str, Any]:
+    """Parse the value of `--storage-options`. Raises UserError, which does not show the value: it may be secret."""
+    try:
+        options = json.loads(text)
+    except (ValueError, RecursionError):
+        options = None
+    if not isinstance(options, dict):
+        raise UserError("--storage-options: not a JSON object")
+    return options
 
 
 def _checked(config: Path) -> Path:
     try:
         for value in tomllib.loads(config.read_text()).values():
             if isinstance(value, list | dict):
-                json.dumps(value)  # as cyclopts does, which has no message for a date in it
+                json.dumps(value)  # cyclopts does the same, and has no message for a date inside
     except OSError as error:
         raise UserError(f"--config {config} can't be read: {error.strerror}") from None
     except TypeError as error:

@@ -1,9 +1,10 @@
-"""The annotation job's whole configuration, one typed model: flags, the configuration file and the docs come from it."""
+"""Settings of an annotation run, as one typed model. Flags, the TOML file and docs/reference.md are derived from it."""
 
 import datetime as dt
 import uuid
 from typing import Annotated, Any, Literal
 
+from cyclopts import Group, Parameter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.logs import LogFormat
@@ -19,103 +20,151 @@ Precision = Literal["auto", "fp32", "bf16", "int8"]
 TableFormat = Literal["parquet", "delta"]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
+# The groups of settings, in the order of --help and docs/reference.md.
+INPUT = Parameter(group=Group("Input", sort_key=1))
+OUTPUT = Parameter(group=Group("Output", sort_key=2))
+MODEL = Parameter(group=Group("Model", sort_key=3))
+RESOURCES = Parameter(group=Group("Resources", sort_key=4))
+LIMITS = Parameter(group=Group("Limits", sort_key=5))
+OPERATIONS = Parameter(group=Group("Operations", sort_key=6))
+# Defaults in --help: digits in groups (50_000_000), and none where it is empty or different in each run.
+GROUPED_DIGITS = Parameter(show_default="{:_}".format)
+NO_DEFAULT = Parameter(show_default=False)
+
 
 class AnnotateConfig(BaseModel):
-    """What is annotated, by which model, where it goes, and the limits that hold."""
+    """Settings of one run: input, output, model, resources, limits and operations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: str = Field(
+    # The required settings come first, so that `annotate.py INPUT OUTPUT` works, too.
+    input: Annotated[str, INPUT] = Field(
         min_length=1,
         description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl); a .parquet with image bytes; .tar shards",
     )
-    output: str = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
-    model: str = Field("ugrie-tiny", description="A bundled checkpoint's name, a folder, or the URL of one")
-    tower_weights: str | None = Field(None, description="File or URL of CLIP weights, for a model that does not bundle its own")
-    schemes: Names | None = Field(None, description="Emotion models to annotate, comma-separated; all that the model knows by default")
-    from_embeddings: bool = Field(
-        False,
-        description="The input is an output of UGRIE, whose embeddings another run kept: annotate its images from those, and read no image",
+    output: Annotated[str, OUTPUT] = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
+
+    # Input. Cyclopts gives no position to a JSON object, nor to what follows it: from here on settings are flags only.
+    storage_options: Annotated[dict[str, Any], INPUT, NO_DEFAULT] = Field(
+        default_factory=dict, description="fsspec options for input and output, as a JSON object; never recorded"
     )
-    date: dt.date = Field(
+    column: Annotated[str, INPUT] = Field("uri", description="Table column with the URIs or the image bytes")
+    allow_protocols: Annotated[Names, INPUT, NO_DEFAULT] = Field(
+        (), description="Protocols that a table's URIs may use besides the table's own, comma-separated, such as s3,https"
+    )
+    from_embeddings: Annotated[bool, INPUT] = Field(
+        False, description="Annotate embeddings stored by earlier runs: the input is an output of UGRIE, and no image is read"
+    )
+    limit: Annotated[int | None, INPUT] = Field(None, ge=1, description="Annotate only the first N new images of the input")
+    reannotate: Annotated[bool, INPUT] = Field(False, description="Include images that this model has already annotated")
+    retry_failed: Annotated[bool, INPUT] = Field(
+        False, description="Retry images that could not be read before (missing, forbidden, timeout, unreadable, truncated, changed)"
+    )
+    reuse_days: Annotated[int, INPUT] = Field(
+        30, ge=0, le=36_500, description="Days to look back for rows of images with the same bytes, to copy them; 0 uses no earlier run"
+    )
+
+    # Output
+    date: Annotated[dt.date, OUTPUT, NO_DEFAULT] = Field(
         default_factory=lambda: dt.datetime.now(dt.UTC).date(),
-        description="The night's date: the partition dt=YYYY-MM-DD; today (UTC) by default",
+        description="Date of the run and of its partition, dt=YYYY-MM-DD; by default today (UTC)",
     )
-    run_id: str = Field(
-        default_factory=lambda: f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="Names the run. The same name again goes on where a run that died stopped",
+    keep_embeddings: Annotated[bool, OUTPUT] = Field(False, description="Write each image's embedding, too")
+    table_format: Annotated[TableFormat, OUTPUT] = Field(
+        "parquet", description="parquet, or delta: the same files plus a log that makes annotations/ a Delta table (needs ugrie[delta])"
     )
-    resume: bool = Field(
-        False,
-        description="Go on with the newest run in the output that was asked for the same and is not done; where there is none, begin one",
+    report_images: Annotated[bool, OUTPUT] = Field(
+        True, description="Show thumbnails of the most and the least certain images in the run's report"
     )
-    limit: int | None = Field(None, ge=1, description="Annotate only the first N images of the input that are new")
-    reannotate: bool = Field(False, description="Annotate images that this model has annotated before, too")
-    retry_failed: bool = Field(
-        False, description="Try images again that could not be read before (missing, forbidden, timeout, unreadable, truncated, changed)"
+
+    # Model
+    model: Annotated[str, MODEL] = Field("ugrie-tiny", description="Name of a bundled checkpoint, or a checkpoint's folder or URL")
+    tower_weights: Annotated[str | None, MODEL] = Field(
+        None, description="File or URL of CLIP weights, for a model that does not bundle its own"
     )
-    column: str = Field("uri", description="A table's column with the URIs, or with the image bytes")
-    allow_protocols: Names = Field((), description="Storage a table's URIs may point to beside the table's own, comma-separated: s3,https")
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict, description="fsspec's options for input and output, as a JSON object; never recorded"
+    schemes: Annotated[Names | None, MODEL] = Field(
+        None, description="Emotion models (schemes) to annotate, comma-separated; by default all that the checkpoint was trained for"
     )
-    keep_embeddings: bool = Field(False, description="Write each image's embedding too")
-    table_format: TableFormat = Field(
-        "parquet", description="parquet, or delta: the same files, and a log that makes annotations/ a Delta table (needs ugrie[delta])"
+    precision: Annotated[Precision, MODEL] = Field(
+        "auto", description="Precision of the image tower: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 (CPU only)"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda: auto takes GPUs where Ray has them")
-    precision: Precision = Field("auto", description="The image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU")
-    num_actors: int | None = Field(None, ge=1, description="Copies of the model; by default one per GPU (or share of one), or by the CPUs")
-    num_loaders: int | None = Field(None, ge=1, description="Blocks that are fetched and decoded at once; by default as the CPUs allow")
-    cpus: int | None = Field(
-        None,
-        ge=1,
-        description="CPUs that Ray's cluster has once it has grown, where it grows; by default those that it has when the run begins",
+
+    # Resources
+    device: Annotated[Literal["auto", "cpu", "cuda"], RESOURCES] = Field(
+        "auto", description="auto, cpu or cuda: auto uses GPUs where Ray has them"
     )
-    gpus: int | None = Field(None, ge=0, description="GPUs, the same")
-    gpus_per_actor: float = Field(1.0, gt=0, le=1, description="Share of a GPU that one copy takes")
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="Images that go through the image tower together; by default as many as a short trial on the device finds best",
+    num_actors: Annotated[int | None, RESOURCES] = Field(
+        None, ge=1, description="Copies of the model; by default one per GPU (or share of a GPU), without GPUs one per four CPUs"
     )
-    block_rows: int | None = Field(
+    num_loaders: Annotated[int | None, RESOURCES] = Field(
+        None, ge=1, description="Blocks fetched and decoded in parallel; by default one per CPU, without GPUs one per two CPUs"
+    )
+    cpus: Annotated[int | None, RESOURCES] = Field(
+        None, ge=1, description="CPUs of an autoscaling Ray cluster at its full size; by default those it has when the run starts"
+    )
+    gpus: Annotated[int | None, RESOURCES] = Field(
+        None, ge=0, description="GPUs of an autoscaling Ray cluster at its full size; by default those it has when the run starts"
+    )
+    gpus_per_actor: Annotated[float, RESOURCES] = Field(1.0, gt=0, le=1, description="Share of a GPU for each copy of the model")
+    batch_size: Annotated[int | None, RESOURCES] = Field(
+        None, ge=1, description="Images per batch of the image tower; by default the best in a short trial on the device"
+    )
+    block_rows: Annotated[int | None, RESOURCES] = Field(
         None,
         ge=1,
         le=4096,
-        description="Images that are fetched, annotated and written as one; by default 256, fewer in small runs; 16,384 from embeddings",
+        description="Images per block, which is fetched, annotated and written as one; "
+        "by default 256, fewer in small runs, 16,384 from embeddings",
     )
-    fetch_concurrency: int = Field(16, ge=1, le=256, description="Images that one worker fetches at once")
-    fetch_timeout: float = Field(
-        60.0, gt=0, le=86_400, description="Seconds that reading one image may take, with all attempts; then it is given up (timeout)"
+    fetch_concurrency: Annotated[int, RESOURCES] = Field(16, ge=1, le=256, description="Images that one loader fetches in parallel")
+
+    # Limits
+    fetch_timeout: Annotated[float, LIMITS] = Field(
+        60.0, gt=0, le=86_400, description="Seconds to read one image, all attempts included; then its status is timeout"
     )
-    max_bytes: int = Field(50_000_000, ge=1, description="A larger file is not read (too_large)")
-    max_pixels: int = Field(100_000_000, ge=1, description="An image of more pixels is not decoded (too_large)")
-    decode_timeout: float = Field(60.0, gt=0, le=86_400, description="Seconds after which the decoding of one image is given up (timeout)")
-    decode_memory: int = Field(
-        4_000_000_000, ge=500_000_000, description="Bytes that decoding one image may take, where a block has killed its worker (too_large)"
+    max_bytes: Annotated[int, LIMITS, GROUPED_DIGITS] = Field(
+        50_000_000, ge=1, description="Bytes of the largest file to read; a larger one gets status too_large"
     )
-    max_failed_ratio: float = Field(
-        1.0, ge=0, le=1, description="A run of whose images a larger share failed is not committed, and exits with 1"
+    max_pixels: Annotated[int, LIMITS, GROUPED_DIGITS] = Field(
+        100_000_000, ge=1, description="Pixels of the largest image to decode; a larger one gets status too_large"
     )
-    reuse_days: int = Field(
-        30, ge=0, le=36_500, description="Nights back whose rows are taken for images with the same bytes; 0 takes none"
+    decode_timeout: Annotated[float, LIMITS] = Field(
+        60.0, gt=0, le=86_400, description="Seconds to decode one image; then its status is timeout"
     )
-    report_images: bool = Field(True, description="Show the surest and the most doubtful images, small, on the run's page")
-    stall_timeout: float = Field(
-        3600.0, gt=0, le=604_800, description="Seconds without a block being written after which the run ends, and says why"
+    decode_memory: Annotated[int, LIMITS, GROUPED_DIGITS] = Field(
+        4_000_000_000,
+        ge=500_000_000,
+        description="Bytes of memory to decode one image, if its block has killed a worker; one that needs more gets status too_large",
+    )
+    max_failed_ratio: Annotated[float, LIMITS] = Field(
+        1.0, ge=0, le=1, description="Largest share of failed images; a run with more is not committed and exits with 1"
+    )
+    stall_timeout: Annotated[float, LIMITS] = Field(
+        3600.0, gt=0, le=604_800, description="Seconds without a written block after which the run stops and reports why"
     )
 
-    log_format: LogFormat = Field("text", description="The log's lines on stderr: text, or json, an object a line")
-    on_success: str | None = Field(
-        None, repr=False, description="A command that is run once the run is committed, or an https:// URL that gets a POST; never recorded"
+    # Operations
+    run_id: Annotated[str, OPERATIONS, NO_DEFAULT] = Field(
+        default_factory=lambda: f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Name of the run; the name of a run that stopped resumes it. By default the time and a random suffix",
     )
-    on_failure: str | None = Field(
-        None, repr=False, description="The same where the run fails or a setting is wrong, not where it is told to stop; never recorded"
+    resume: Annotated[bool, OPERATIONS] = Field(
+        False, description="Resume the output's newest unfinished run with the same input and model; if there is none, start a new run"
+    )
+    log_format: Annotated[LogFormat, OPERATIONS] = Field(
+        "text", description="Format of the log on stderr: text, or json with one object per line"
+    )
+    on_success: Annotated[str | None, OPERATIONS] = Field(
+        None, repr=False, description="Command to run, or https:// URL to POST to, after the run is committed; never recorded"
+    )
+    on_failure: Annotated[str | None, OPERATIONS] = Field(
+        None,
+        repr=False,
+        description="Command or https:// URL for a run that fails or has a wrong setting, not for one that is stopped; never recorded",
     )
 
     def public(self) -> dict[str, Any]:
-        """The configuration as it may be recorded: without storage options and hooks, and without the secrets of URIs."""
+        """Return the settings that may be recorded: without storage options and hooks, and without the secrets of URIs."""
         settings = self.model_dump(mode="json", exclude={"storage_options", "on_success", "on_failure"})
         return {key: without_secrets(value) if isinstance(value, str) else value for key, value in settings.items()}

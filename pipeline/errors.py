@@ -1,4 +1,4 @@
-"""The three kinds of failure: a user's (the run must not start), the storage's (it stops), an image's (its row says so)."""
+"""Three kinds of failure: of a user's setting (the run must not start), of the storage (the run stops), of an image (its row has it)."""
 
 from ugrie.errors import GivenError
 from ugrie.text import one_line
@@ -11,11 +11,11 @@ class UserError(GivenError):
 
 
 class StorageError(RuntimeError):
-    """No image's failure: the storage refuses whoever asks. The run stops, and the same --run-id goes on once it is mended."""
+    """The storage rejects the job itself, not one image. The run stops; the same --run-id resumes it once that is fixed."""
 
 
 class RunError(RuntimeError):
-    """A run that stopped before it was committed. The message is one line that says why and how it goes on."""
+    """The run stopped before its commit. The message is one line that says why, and how to resume."""
 
 
 class ImageError(Exception):
@@ -31,17 +31,17 @@ class ImageError(Exception):
 
 STATUSES = {
     "ok": "annotated",
-    "missing": "there is no such object any more",
-    "forbidden": "the object store or the job's own rules refuse it",
-    "timeout": "it could not be read in time",
-    "unreadable": "the object store failed in another way",
-    "truncated": "fewer bytes came than the listing said",
-    "changed": "not the object that was listed any more; the next listing will have it",
-    "too_large": "more bytes or pixels than the limits allow",
-    "not_an_image": "its bytes are no image of a format that is read",
-    "corrupt": "an image that its decoder can't finish",
+    "missing": "no object at this URI",
+    "forbidden": "access denied by the object store or by the job's own rules",
+    "timeout": "not read or not decoded in time",
+    "unreadable": "another failure of the object store",
+    "truncated": "fewer bytes received than listed",
+    "changed": "changed since it was listed; the next listing has the new version",
+    "too_large": "more bytes, pixels or memory than the limits allow",
+    "not_an_image": "not an image of a supported format",
+    "corrupt": "damaged image: its decoder can't finish",
     "decoder_crashed": "its decoder crashed, even in a process of its own",
 }
 
 PASSING = ("missing", "forbidden", "timeout", "unreadable", "truncated", "changed")
-"""The statuses that another night may not find: what they say is of the storage, not of the image's bytes."""
+"""Statuses that a later run may not find again, since they come from the storage and not from the image's bytes."""

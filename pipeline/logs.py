@@ -1,4 +1,4 @@
-"""A job's log on stderr: lines of text, or JSON, an object a line, for what collects and searches logs."""
+"""The log of a job on stderr: lines of text, or JSON objects, one per line, for log collectors."""
 
 import logging
 import sys
@@ -11,40 +11,40 @@ LogFormat = Literal["text", "json"]
 
 FORMATTER = JsonFormatter(
     ["levelname", "name", "message"],
-    defaults={"time": None},  # so that it comes first
+    defaults={"time": None},  # makes it the first key
     timestamp="time",
     rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"},
     json_ensure_ascii=False,
 )
 
 
-def write_as(log_format: LogFormat) -> None:
-    """Sets the form of the log's lines, from here on: those of warnings and of errors that nobody foresaw, too."""
+def set_format(log_format: LogFormat) -> None:
+    """Set the format of all further lines, also those of warnings and of uncaught exceptions."""
     if log_format == "json":
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
                 handler.setFormatter(FORMATTER)
         logging.captureWarnings(True)
-        sys.excepthook = _unforeseen
+        sys.excepthook = _log_uncaught
 
 
 def name_run(run_id: str) -> None:
-    """Says which run this process is at. JSON lines have it as `run_id` from here on."""
+    """Set the run that this process works on: all further JSON lines have it as `run_id`."""
     FORMATTER.static_fields["run_id"] = run_id
 
 
 def run_id() -> str | None:
-    """The run that this process is at, once it is known."""
+    """Return the run that this process works on, or None before `name_run`."""
     return FORMATTER.static_fields.get("run_id")
 
 
-def complain(job: str, problem: str) -> None:
-    """Says, on a line, why a job ends without having done what it was asked for."""
+def log_failure(job: str, problem: str) -> None:
+    """Write one line with the reason why a job ends without success."""
     if any(handler.formatter is FORMATTER for handler in logging.getLogger().handlers):
         logging.getLogger(job).error(problem)
     else:
         print(f"{job}: {problem}", file=sys.stderr)
 
 
-def _unforeseen(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    logging.getLogger("ugrie").critical("an error that was not foreseen: %r", error, exc_info=(kind, error, trace))
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger("ugrie").critical("unexpected error: %r", error, exc_info=(kind, error, trace))

@@ -1,7 +1,7 @@
-"""Who is told of a run's end: a command, or a web address that gets a POST, as `on_success` and `on_failure` name them.
+"""Hooks at the end of a run: a command, or a URL that gets a POST, as set by `on_success` and `on_failure`.
 
-Both get the same JSON: how the run ended, and what its record says. A hook is told at least once of what it is for: the same command for
-a run that is done already tells it again. SIGTERM tells nobody: who stops a run knows, and has no time for it.
+Both get the same JSON: how the run ended, and the main parts of its record. Delivery is at least once: the same command for a run
+that is already committed calls the hook again. SIGTERM calls no hook: whoever stops a run knows that, and leaves no time for it.
 """
 
 import json
@@ -31,152 +31,152 @@ from pipeline.table.run_record import RunRecord
 from ugrie.text import one_line
 
 logger = logging.getLogger(__name__)
-SECONDS = 30.0  # of each try
-TRIES = 3
+TIMEOUT_SECONDS = 30.0  # of each attempt
+ATTEMPTS = 3
 WAIT = tenacity.wait_exponential(multiplier=1, max=10)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-LAST_CHARACTERS = 2000  # of what a command said
+OUTPUT_CHARACTERS = 2000  # of a failed command's output, its last
 
 
 class HookError(RuntimeError):
-    """A try that failed. The message is one line without the address's path or the command's arguments, which may be secret."""
+    """A failed attempt. The message is one line without the URL's path and the command's arguments, which may be secret."""
 
 
 @dataclass(frozen=True)
 class Hook:
-    """A command or an address, as the setting of this name gives it."""
+    """The command or URL (`target`) of the setting `on_success` or `on_failure`."""
 
     setting: str
     target: str = field(repr=False)
 
     @classmethod
     def of(cls, config: AnnotateConfig, setting: str) -> "Hook | None":
-        """The hook that a setting names, if it does. Raises UserError where that can't be told anything."""
+        """Return the hook of a setting, or None if it is not set. Raises UserError where the hook can't work."""
         target = getattr(config, setting)
         if target is None:
             return None
         hook = cls(setting, target)
-        if hook.is_address:
-            hook._check_address()
+        if hook.is_url:
+            hook._check_url()
         else:
             hook._check_command()
         return hook
 
     @property
-    def is_address(self) -> bool:
-        return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.target))  # a command may have one among its arguments
+    def is_url(self) -> bool:
+        return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.target))  # a command may have a URL among its arguments
 
-    def tell(self, about: dict[str, Any]) -> None:
-        """Tries three times, with a time limit for each. That it can't be told is a warning, and nothing else."""
+    def notify(self, payload: dict[str, Any]) -> None:
+        """Call the hook, with three attempts and a timeout for each. A failure is logged as a warning and changes nothing else."""
         try:
-            again = tenacity.Retrying(stop=tenacity.stop_after_attempt(TRIES), wait=WAIT, reraise=True)
-            again(self._post if self.is_address else self._run, about)
-            logger.info("%s was told", self.setting)
+            retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(ATTEMPTS), wait=WAIT, reraise=True)
+            retrying(self._post if self.is_url else self._run, payload)
+            logger.info("%s was notified", self.setting)
         except Exception as error:
-            why = str(error) if isinstance(error, HookError) else type(error).__name__
-            logger.warning("%s could not be told, after %d tries: %s", self.setting, TRIES, one_line(scrubbed(why, {})))
+            reason = str(error) if isinstance(error, HookError) else type(error).__name__
+            logger.warning("%s failed, after %d attempts: %s", self.setting, ATTEMPTS, one_line(scrubbed(reason, {})))
 
-    def _check_address(self) -> None:
+    def _check_url(self) -> None:
         try:
             parts = urlsplit(self.target)
             valid = bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"[!-~]+", self.target)
         except ValueError:
             valid = False
         if not valid:
-            raise UserError(f"{self.setting} is no valid address: give https://host/path, or a command")
+            raise UserError(f"{self.setting} is not a valid URL: give https://host/path, or a command")
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-            raise UserError(f"{self.setting} is an address of {parts.scheme}://: give one of https:// (http:// is for this machine alone)")
+            raise UserError(f"{self.setting} is a URL of {parts.scheme}://: give an https:// URL (http:// is for this machine only)")
 
     def _check_command(self) -> None:
         try:
             words = shlex.split(self.target)
         except ValueError as error:
-            raise UserError(f"{self.setting} is no command: {error}") from None
+            raise UserError(f"{self.setting} is not a valid command: {error}") from None
         if not words:
-            raise UserError(f"{self.setting} is empty: give a command, or an address of https://")
+            raise UserError(f"{self.setting} is empty: give a command, or an https:// URL")
         if shutil.which(words[0]) is None:
-            named = "" if "/" in words[0] and ":" in words[0] else f" {words[0]}"  # an address that was mistyped may be secret
-            raise UserError(f"{self.setting}: the command{named} is not there, or may not be run: give its path, or an address of https://")
+            name = "" if "/" in words[0] and ":" in words[0] else f" {words[0]}"  # a mistyped URL may be secret
+            raise UserError(f"{self.setting}: the command{name} is not found or not executable: give its path, or an https:// URL")
 
-    def _post(self, about: dict[str, Any]) -> None:
-        data = json.dumps(about | {"text": about["message"]}).encode()  # which is what chats' incoming webhooks show
+    def _post(self, payload: dict[str, Any]) -> None:
+        data = json.dumps(payload | {"text": payload["message"]}).encode()  # chats' incoming webhooks show `text`
         request = urllib.request.Request(self.target, data, {"Content-Type": "application/json", "User-Agent": "ugrie"})
-        where = "{0.scheme}://{0.hostname}".format(urlsplit(self.target))
+        server = "{0.scheme}://{0.hostname}".format(urlsplit(self.target))
         try:
-            urllib.request.build_opener(_NoRedirects).open(request, timeout=SECONDS).close()
+            urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT_SECONDS).close()
         except urllib.error.HTTPError as error:
             error.close()
-            raise HookError(f"{where} answers {error.code} {error.reason}") from None
-        except OSError as error:  # as URLError and timeouts are
-            raise HookError(f"{where}: {getattr(error, 'reason', None) or error}") from None
+            raise HookError(f"{server} answered {error.code} {error.reason}") from None
+        except OSError as error:  # URLError and timeouts, too
+            raise HookError(f"{server}: {getattr(error, 'reason', None) or error}") from None
 
-    def _run(self, about: dict[str, Any]) -> None:
+    def _run(self, payload: dict[str, Any]) -> None:
         words = shlex.split(self.target)
-        told = {f"UGRIE_{name.upper()}": str(about[name] or "") for name in ("record", "run_id", "status", "message")}
-        with TemporaryFile() as given, TemporaryFile() as said:  # no pipes, which a command that does not read would block
-            given.write(json.dumps(about).encode())
-            given.seek(0)
+        variables = {f"UGRIE_{name.upper()}": str(payload[name] or "") for name in ("record", "run_id", "status", "message")}
+        with TemporaryFile() as stdin, TemporaryFile() as output:  # a pipe would block a command that does not read
+            stdin.write(json.dumps(payload).encode())
+            stdin.seek(0)
             try:
                 command = subprocess.Popen(
-                    words, stdin=given, stdout=said, stderr=subprocess.STDOUT, env=os.environ | told, start_new_session=True
+                    words, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, env=os.environ | variables, start_new_session=True
                 )
             except OSError as error:
                 raise HookError(f"{words[0]}: {error.strerror}") from None
             try:
-                code = command.wait(SECONDS)
+                code = command.wait(TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
-                raise HookError(f"{words[0]} took longer than {SECONDS:g} s") from None
+                raise HookError(f"{words[0]} took longer than {TIMEOUT_SECONDS:g} s") from None
             finally:
                 if command.poll() is None:
-                    os.killpg(command.pid, signal.SIGKILL)  # and what it started
+                    os.killpg(command.pid, signal.SIGKILL)  # with all processes that it started
                     command.wait()
             if code:
-                said.seek(max(0, said.seek(0, os.SEEK_END) - LAST_CHARACTERS))
-                raise HookError(f"{words[0]} exits with {code}: {said.read().decode(errors='replace').strip() or 'it says nothing'}")
+                output.seek(max(0, output.seek(0, os.SEEK_END) - OUTPUT_CHARACTERS))
+                raise HookError(f"{words[0]} exited with {code}: {output.read().decode(errors='replace').strip() or 'no output'}")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer like any other that is no success: a POST would arrive as a GET without its JSON."""
+    """Treat a redirect as a failure: followed, the POST would arrive as a GET without its JSON."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def with_hooks(config: AnnotateConfig, work: Callable[[AnnotateConfig], RunRecord]) -> RunRecord:
-    """Does the work, which returns a run's record, and tells of its end. What it raises is told of and raised."""
+    """Do the work, which returns a run's record, and call the hook for its end. An exception is reported to the hook and raised."""
     on_failure = Hook.of(config, "on_failure")
     try:
         on_success = Hook.of(config, "on_success")
         record = work(config)
     except Exception as error:
         if on_failure is not None:
-            on_failure.tell(failure(config, error))
+            on_failure.notify(failure(config, error))
         raise
     if on_success is not None:
-        on_success.tell(success(config, record))
+        on_success.notify(success(config, record))
     return record
 
 
 def success(config: AnnotateConfig, record: RunRecord) -> dict[str, Any]:
-    """What a hook is told of a run that is committed."""
+    """Return the payload for a committed run."""
     output = _output(config)
-    said = summary(record, output).partition("\n")[0]
+    first_line = summary(record, output).partition("\n")[0]
     kept = {"model", "date", "started_at", "finished_at", "input", "counts", "timings"}
-    about = _about(record.run_id, "succeeded", 0, f"run {record.run_id} is committed: {said}")
-    return about | {"output": output, "record": f"{output}/runs/{record.run_id}.json"} | record.model_dump(mode="json", include=kept)
+    payload = _payload(record.run_id, "succeeded", 0, f"run {record.run_id} is committed: {first_line}")
+    return payload | {"output": output, "record": f"{output}/runs/{record.run_id}.json"} | record.model_dump(mode="json", include=kept)
 
 
 def failure(config: AnnotateConfig, error: Exception) -> dict[str, Any]:
-    """What a hook is told of a run that ended without being committed."""
-    wrong = isinstance(error, UserError)
+    """Return the payload for a run that ended without a commit."""
+    refused = isinstance(error, UserError)
     known = str(error) if isinstance(error, UserError | RunError) else f"{type(error).__name__}: {error}"
     message = one_line(scrubbed(known, config.storage_options))
-    about = _about(logs.run_id() or config.run_id, "refused" if wrong else "failed", 2 if wrong else 1, message)
+    payload = _payload(logs.run_id() or config.run_id, "refused" if refused else "failed", 2 if refused else 1, message)
     public = config.public()
-    return about | {"output": _output(config), "record": None} | {name: public[name] for name in ("model", "date", "input")}
+    return payload | {"output": _output(config), "record": None} | {name: public[name] for name in ("model", "date", "input")}
 
 
-def _about(run_id: str, status: str, exit_code: int, message: str) -> dict[str, Any]:
+def _payload(run_id: str, status: str, exit_code: int, message: str) -> dict[str, Any]:
     return {"run_id": run_id, "status": status, "exit_code": exit_code, "message": message}
 
 

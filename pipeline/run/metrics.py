@@ -1,8 +1,8 @@
-"""A run's numbers for Prometheus. Ray's agent on the driver's node exports them, their names with the prefix `ray_`.
+"""Prometheus metrics of a run. Ray's agent on the driver's node exports them, with the prefix `ray_` in their names.
 
-All are the driver's own: it sees what every block took and came to, and the board tells where each block is. The label `model` is in
-all of them, so that two models on one cluster are told apart. The run's id is in `ugrie_run_info` alone: as a label of all it would make
-every night a new set of series for ever. Gauges are gone seconds after the driver is; counters stay as long as Ray does.
+The driver sets all of them: it sees the results and timings of every block, and the board has each block's stage. All metrics have the
+label `model`, to tell apart two models on one cluster. Only `ugrie_run_info` has the run's ID: as a label of all metrics it would add a
+set of series with every run. Gauges vanish seconds after the driver's end; counters stay until Ray ends.
 """
 
 import logging
@@ -26,24 +26,28 @@ EVERY_SECONDS = 5.0
 NOT_BEGUN = "not yet begun"
 
 METRICS: dict[str, tuple[type[Counter] | type[Gauge], str, tuple[str, ...]]] = {
-    "ugrie_images_total": (Counter, "Images whose rows are written, by status; a repost has the bytes of an earlier image", ("status",)),
+    "ugrie_images_total": (
+        Counter,
+        "Images whose rows are written, by status; a repost has the same bytes as an earlier image",
+        ("status",),
+    ),
     "ugrie_stage_seconds_total": (
         Counter,
-        "Seconds of all workers together in fetch, decode and annotate, of the driver in commit",
+        "Seconds of all workers together in fetch, decode and annotate, and of the driver in commit",
         ("stage",),
     ),
     "ugrie_images_per_second": (Gauge, "Images per second since the run's first block", ()),
     "ugrie_run_images": (Gauge, "Images of the run", ()),
     "ugrie_run_images_done": (Gauge, "Images of the run whose rows are written", ()),
-    "ugrie_blocks": (Gauge, "Blocks of the run that are not written yet, by where they are", ("stage",)),
-    "ugrie_workers": (Gauge, "Annotators and loaders that may be at work at once", ("kind",)),
-    "ugrie_run_info": (Gauge, "1 while the run is at work", ("run_id", "date", "device")),
-    "ugrie_last_success_timestamp_seconds": (Gauge, "When a run was last committed, in seconds since 1970", ()),
+    "ugrie_blocks": (Gauge, "Blocks of the run that are not written yet, by stage", ("stage",)),
+    "ugrie_workers": (Gauge, "Annotators and loaders that may run in parallel", ("kind",)),
+    "ugrie_run_info": (Gauge, "1 during the run", ("run_id", "date", "device")),
+    "ugrie_last_success_timestamp_seconds": (Gauge, "Time of the last commit of a run, in seconds since 1970", ()),
 }
 
 
 class Metrics:
-    """Tells Ray how far a run is: every few seconds, by a thread, while the context is open. `add` is called once a block."""
+    """Updates the metrics: a thread sets the gauges every few seconds while the context is open, `add` counts each block."""
 
     def __init__(self, plan: Plan, shares: Shares, board: Board, progress: Progress):
         self.board, self.progress = board, progress
@@ -52,7 +56,7 @@ class Metrics:
         self.meters = meters(plan.tables.model)
         self.info = {"run_id": plan.config.run_id, "date": plan.config.date.isoformat(), "device": shares.device}
         self.workers = {"annotators": shares.actors} | ({} if plan.config.from_embeddings else {"loaders": shares.loaders})
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
@@ -60,25 +64,25 @@ class Metrics:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.over.set()
-        self.thread.join(EVERY_SECONDS)  # no longer: a run that was told to stop has no time
+        self.stopped.set()
+        self.thread.join(EVERY_SECONDS)  # no longer: a run that is being stopped has no time
         if error is None:
-            self.tell()
+            self.update()
 
     def add(self, written: dict[str, Any]) -> None:
-        """Counts a block, by what its writer said of it (`pipeline.stages.write.WRITTEN`)."""
+        """Count a block, from its writer's result (`pipeline.stages.write.WRITTEN`)."""
         self.left -= 1
         for status, count in written["status"]:
             self.meters["ugrie_images_total"].inc(count, {"status": status})
         for stage in STAGES:
-            if seconds := written[f"{stage}_seconds"]:  # a counter takes no zero
+            if seconds := written[f"{stage}_seconds"]:  # Ray's counters refuse zero
                 self.meters["ugrie_stage_seconds_total"].inc(seconds, {"stage": stage})
 
-    def tell(self) -> None:
-        """Sets the gauges. It never ends a run: what can't be told is left out."""
+    def update(self) -> None:
+        """Set the gauges. A board that does not answer never ends a run: its stages are left out."""
         try:
             blocks = self.board.stages()
-        except Exception as error:  # the board may be on a node that has just died
+        except Exception as error:  # the board's node may have died
             logger.debug("the board does not answer: %r", error)
             blocks = {}
         blocks[NOT_BEGUN] = max(0, self.left - sum(blocks.values()))
@@ -90,21 +94,24 @@ class Metrics:
         self.meters["ugrie_run_info"].set(1, self.info)
         self.meters["ugrie_run_images"].set(self.progress.total)
         self.meters["ugrie_run_images_done"].set(self.progress.done)
-        self.meters["ugrie_images_per_second"].set(self.progress.rate)  # which is None at first, and then not set
+        self.meters["ugrie_images_per_second"].set(self.progress.rate)  # None at first: Ray leaves it unset
 
     def _watch(self) -> None:
-        self.tell()
-        while not self.over.wait(EVERY_SECONDS):
-            self.tell()
+        self.update()
+        while not self.stopped.wait(EVERY_SECONDS):
+            self.update()
 
 
 def meters(model: str) -> dict[str, Any]:
-    """The metrics by their names, for one model. Those of the same name are one, however often they are made."""
-    return {name: kind(name, about, ("model", *tags)).set_default_tags({"model": model}) for name, (kind, about, tags) in METRICS.items()}
+    """Return the metrics of one model by name. Ray merges metrics of the same name, however often they are created."""
+    return {
+        name: kind(name, description, ("model", *tags)).set_default_tags({"model": model})
+        for name, (kind, description, tags) in METRICS.items()
+    }
 
 
 def tell_success(record: RunRecord) -> None:
-    """Says that a run was committed. Where nothing was new Ray was not started: only a cluster that is there already is joined for it."""
+    """Record a run's commit. A run with nothing new has not started Ray: then an existing cluster is joined, and none is started."""
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
         return
     try:
@@ -113,5 +120,5 @@ def tell_success(record: RunRecord) -> None:
         if seconds := record.timings["commit_seconds"]:
             metrics["ugrie_stage_seconds_total"].inc(seconds, {"stage": "commit"})
         metrics["ugrie_last_success_timestamp_seconds"].set(record.finished_at.timestamp())
-    except Exception as error:  # the run is done
-        logger.warning("run %s is committed, but Prometheus could not be told: %s", record.run_id, error)
+    except Exception as error:  # the run is committed all the same
+        logger.warning("run %s is committed, but its metrics could not be set: %s", record.run_id, error)

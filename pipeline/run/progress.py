@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, else a line every few seconds."""
+"""Progress of a run: a bar on a terminal, otherwise a log line every few seconds."""
 
 import logging
 import sys
@@ -15,12 +15,12 @@ EVERY_SECONDS = 5.0
 
 
 class Progress:
-    """Counts images as blocks are written. Use it as a context; `add` is called once a block."""
+    """Counts the images of written blocks. Use it as a context manager, and call `add` once per block."""
 
     def __init__(self, total: int, done: int = 0):
         self.total, self.done, self.failed = total, done, 0
         self.began = self.reported = time.monotonic()
-        self.first: tuple[float, int] | None = None  # when the first block was written, and the images done by then
+        self.first: tuple[float, int] | None = None  # time of the first block, and images done by then
         self.bar = tqdm(total=total, initial=done, unit=" images", smoothing=0.05, file=sys.stderr) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
@@ -40,20 +40,23 @@ class Progress:
 
     @property
     def first_block_seconds(self) -> float | None:
+        """Seconds from the start to the first block, or None before it."""
         return self.first and self.first[0] - self.began
 
     @property
     def rate(self) -> float | None:
-        """Images per second since the first block, so that start-up does not count. None before the second."""
+        """Images per second since the first block, which leaves out start-up. None before the second block."""
         if self.first is None or self.done == self.first[1]:
             return None
         return (self.done - self.first[1]) / self.seconds_since_first
 
     @property
     def seconds_since_first(self) -> float:
+        """Seconds since the first block, or 0 before it."""
         return max(time.monotonic() - self.first[0], 1e-9) if self.first else 0.0
 
     def line(self) -> str:
+        """Return the log line: images done, failed, per second, and the estimated time left."""
         rate = f", {self.rate:,.1f} images/s, {duration((self.total - self.done) / self.rate)} left" if self.rate else ""
         failed = f", {self.failed:,} of them failed" if self.failed else ""
         return f"{self.done:,} of {self.total:,} images ({self.done / max(self.total, 1):.0%}){failed}{rate}"

@@ -1,4 +1,4 @@
-"""A run's record as a page of text for the terminal."""
+"""Summary of a run's record for the terminal."""
 
 from pipeline.errors import STATUSES
 from pipeline.table.run_record import RunRecord
@@ -6,9 +6,9 @@ from pipeline.text import duration
 
 
 def summary(record: RunRecord, output: str) -> str:
-    """Counts by status, the commonest labels of each scheme, images/s, where the table is, and how to look at it.
+    """Return the counts by status, the most frequent labels of each scheme, images/s, paths, and a query, as text.
 
-    One line where nothing was new.
+    A run without new images gets one line.
     """
     counts, timings = record.counts, record.timings
     rows = counts.rows
@@ -20,22 +20,24 @@ def summary(record: RunRecord, output: str) -> str:
     for status, count in counts.status.items():
         lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")
     if copied := counts.reposts.total:
-        where = f"{counts.reposts.run:,} of this run, {counts.reposts.earlier:,} of earlier ones"
-        lines += ["", f"  {copied:,} have the bytes of another image, and its annotation: {where}"]
+        origin = f"{counts.reposts.run:,} of this run, {counts.reposts.earlier:,} of earlier runs"
+        lines += ["", f"  {copied:,} copied from images with the same bytes: {origin}"]
     lines.append("")
     width = max(len(scheme) for scheme in counts.labels)
     for scheme, labels in counts.labels.items():
         total = max(sum(labels.values()), 1)
-        commonest = sorted(labels.items(), key=lambda entry: -entry[1])[:4]
-        lines.append(f"  {scheme:<{width}}  " + ", ".join(f"{label} {count / total:.0%}" for label, count in commonest if count))
-    rate = timings.get("images_per_second")  # not known where all blocks were there already
-    busy = ", ".join(f"{who} busy {timings[f'{who}_busy']:.0%}" for who in ("annotators", "loaders") if f"{who}_busy" in timings)
+        most_frequent = sorted(labels.items(), key=lambda entry: -entry[1])[:4]
+        lines.append(f"  {scheme:<{width}}  " + ", ".join(f"{label} {count / total:.0%}" for label, count in most_frequent if count))
+    rate = timings.get("images_per_second")  # None if all blocks were written before
+    busy = ", ".join(
+        f"{workers} busy {timings[f'{workers}_busy']:.0%}" for workers in ("annotators", "loaders") if f"{workers}_busy" in timings
+    )
     speed = f"{rate:.1f} images/s while annotating{busy and f' ({busy})'}; " if rate else ""
-    took = duration(sum(timings[f"{part}_seconds"] or 0 for part in ("plan", "ray", "annotate", "commit")))
+    total_time = duration(sum(timings[f"{part}_seconds"] or 0 for part in ("plan", "ray", "annotate", "commit")))
     table = f"{output.rstrip('/')}/{record.files[0].removesuffix('00000.parquet')}*.parquet"
     first = next(iter(counts.labels))
     field = "label" if record.schemes[first] == "categorical" else "value"
     query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"
-    lines += ["", f"{speed}{took} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record.run_id}.json"]
+    lines += ["", f"{speed}{total_time} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record.run_id}.json"]
     lines.append(f"report  {output.rstrip('/')}/runs/{record.run_id}.html")
     return "\n".join([*lines, f"SQL     {query}"])

@@ -168,7 +168,7 @@ def _job(begin: Callable[[Any], None]) -> Callable[[list[str]], int]:
     """`run` of jobs/annotate.py, with `begin` in place of what it runs."""
     import importlib.util
 
-    for name, content in (("run", {"annotate": begin, "RunError": RuntimeError}), ("summary", {"summary": lambda record, output: "begun"})):
+    for name, content in (("run.driver", {"annotate": begin}), ("run.summary", {"summary": lambda record, output: "begun"})):
         module = sys.modules[f"pipeline.{name}"] = ModuleType(name)
         vars(module).update(content)
     if "jobs_annotate" not in sys.modules:

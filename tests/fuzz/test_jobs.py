@@ -1,4 +1,4 @@
-"""Arguments and configuration files at `jobs/annotate.py`, up to where its run begins."""
+"""Arguments and configuration files of `jobs/annotate.py`, up to the start of its run."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""What the tests of the jobs share."""
+"""Fixtures of the jobs' tests."""
 
 import importlib.util
 from pathlib import Path

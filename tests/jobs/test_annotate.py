@@ -1,4 +1,4 @@
-"""The job as it is started: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
+"""The annotation job from its command line: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def refused(job, capsys, monkeypatch, tmp_path):
-    """Runs the job with arguments that are wrong. Returns the lines it says of them; nothing may have been started or written."""
+    """Return a function that runs the job with wrong arguments and returns its messages. Nothing may be started or written."""
     import ray
 
     monkeypatch.chdir(tmp_path)
@@ -47,7 +47,7 @@ def refused(job, capsys, monkeypatch, tmp_path):
         ("--input in --output out --device tpu", r"--device 'tpu': .*\(auto, cpu or cuda: .*"),
         ("--input in --output out --batch-size 0", "--batch-size '0': should be greater than or equal to 1 .*"),
         ("--input in --output out --limit many", "--limit 'many': should be a valid integer.*"),
-        ("--input in --output out --run-id a/b", r"--run-id 'a/b': .*\(Names the run\..*"),
+        ("--input in --output out --run-id a/b", r"--run-id 'a/b': .*\(Name of the run; .*"),
         ("--input in --output out --limit 3 --limit 4", "Parameter --limit specified multiple times."),
         ("--input in --output out --config gone.toml", "--config gone.toml can't be read: No such file or directory"),
         ("--input in --output out --schemes ekman66", "ugrie-tiny was not trained for 'ekman66'.*; it knows .*"),
@@ -55,8 +55,8 @@ def refused(job, capsys, monkeypatch, tmp_path):
         ("--input in --output out --model ugrie-tny", r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\).*"),
         ("--input in --output out", "nothing is to be found at in: check the path, and that it is not empty"),
         ("--input in --output out --log-format xml", r"--log-format 'xml': should be 'text' or 'json' \(.*\)"),
-        ("--input in --output out --on-success no-such-command", "on_success: the command no-such-command is not there, .*"),
-        ("--input in --output out --on-failure http://chat.org/x", "on_failure is an address of http://: give one of https:// .*"),
+        ("--input in --output out --on-success no-such-command", "on_success: the command no-such-command is not found .*"),
+        ("--input in --output out --on-failure http://chat.org/x", "on_failure is a URL of http://: give an https:// URL .*"),
         ("--input s4://in --output out", r"'s4://' of s4://in is no known kind of storage \(did you mean 's3://'\?\)"),
         ("--input . --output out", "nothing is to be found at .: check the path, and that it is not empty"),
     ],
@@ -94,7 +94,7 @@ def test_storage_options_that_are_wrong_are_not_shown(refused):
         ('output = "out"\nbatchsize = 3\n', r'Unknown option: "\[batchsize\]" from .*job.toml. Did you mean --batch-size\?'),
         ("limit = " + "[" * 5000, "--config job.toml is not valid TOML: maximum recursion depth .*"),
         ('output = "out"\nschemes = [[2026-01-02]]\n', "--config job.toml can't be used: Object of type date is not JSON serializable"),
-        (f'output = "out"\nlimit = "{"x" * 5000}"\n', r"--limit 'xxx.* … .*first N images of the input that are new\)"),
+        (f'output = "out"\nlimit = "{"x" * 5000}"\n', r"--limit 'xxx.* … .*first N new images of the input\)"),
         ('output = "out\n', r"--config job.toml is not valid TOML: .*line 1.*"),
         ('output = "out"\nlimit = "many"\n', "--limit 'many': should be a valid integer.*"),
         ('output = "out"\ndate = "soon"\n', "--date 'soon': .*"),

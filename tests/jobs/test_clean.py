@@ -1,4 +1,4 @@
-"""The command that removes what dead runs left."""
+"""The job that removes files of dead runs."""
 
 import json
 
@@ -34,8 +34,8 @@ def test_what_is_not_a_week_old_is_left_alone(job, output, capsys):
     [
         ([], "requires an argument"),
         (["--output", "out", "--older-than", "-1"], "older-than"),
-        (["--output", "out", "--storage-options", "{"], "--storage-options: no JSON object"),
-        (["--output", "out", "--storage-options", "3"], "--storage-options: no JSON object"),
+        (["--output", "out", "--storage-options", "{"], "--storage-options: not a JSON object"),
+        (["--output", "out", "--storage-options", "3"], "--storage-options: not a JSON object"),
         (["--output", "s4://out"], "did you mean 's3://'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The command that gathers a Delta table's small files."""
+"""The job that compacts a Delta table."""
 
 from pathlib import Path
 
@@ -29,12 +29,12 @@ def now(made):
 
 def test_each_nights_files_become_one_and_the_rows_are_the_same(job, table, capsys):
     assert job.run(["--output", table.output]) == 0
-    assert capsys.readouterr().out == "5 files are 2 now, in 2 partitions\n"
+    assert capsys.readouterr().out == "5 files merged into 2, in 2 partitions\n"
     rows, files = now(table)
     assert rows.equals(table.rows())
     assert files == {"2026-01-02": 1, "2026-01-03": 1}
     assert job.run(["--output", table.output]) == 0
-    assert capsys.readouterr().out == "nothing to gather\n"
+    assert capsys.readouterr().out == "nothing to compact\n"
 
 
 def test_only_nights_before_a_date_are_gathered(job, table):
@@ -93,7 +93,7 @@ def test_an_output_that_is_no_delta_table_is_left_as_it_is(job, made, capsys):
     made.commit("a", range(5))
     assert job.run(["--output", made.output]) == 2
     said = capsys.readouterr().err
-    assert "/annotations is no Delta table: a run with --table-format delta makes one of it" in said
+    assert "/annotations is no Delta table: a run with --table-format delta makes it one" in said
     assert not (Path(made.output) / "annotations" / "_delta_log").exists()
 
 
@@ -102,7 +102,7 @@ def test_an_output_that_is_no_delta_table_is_left_as_it_is(job, made, capsys):
     [
         ([], "requires an argument"),
         (["--output", "out", "--before", "yesterday"], "--before"),
-        (["--output", "out", "--storage-options", "{"], "--storage-options: no JSON object"),
+        (["--output", "out", "--storage-options", "{"], "--storage-options: not a JSON object"),
         (["--output", "s4://out"], "did you mean 's3://'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The dry run as it is started: its page, its JSON, and every problem of the settings at once."""
+"""The dry run from its command line: text, JSON, and all problems of the settings at once."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def planned(job, corpus, capsys, tmp_path):
-    """What the job says of the corpus, with more flags."""
+    """Return a function that runs the job over the corpus, with more flags, and returns its output."""
 
     def run(*flags):
         assert job.run(["--input", str(corpus.folder), "--output", str(tmp_path / "out"), *flags]) == 0
@@ -21,7 +21,7 @@ def test_it_says_what_a_night_would_be_and_writes_nothing(planned, tmp_path):
     said = planned("--sample", "40", "--dollars-an-hour", "3.5")
     assert "40 images are listed; 0 were annotated before, 40 are new" in said
     assert re.search(r"  ok +34  annotated\n", said)
-    assert re.search(r"  corrupt +1  an image that its decoder can't finish\n", said)
+    assert re.search(r"  corrupt +1  damaged image: its decoder can't finish\n", said)
     assert re.search(r"time +\d+ s \(\d+ s to .*\); limited by the model\n", said)
     assert re.search(r"machines +\$0\.\d\d \(", said)
     assert not (tmp_path / "out").exists()
@@ -45,8 +45,8 @@ def test_every_problem_is_said_at_once(job, capsys, tmp_path):
     assert len(lines) == 4
     assert re.match(r"plan: there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\)", lines[0])
     assert re.match(r"plan: nothing is to be found at .*gone", lines[1])
-    assert re.match(r"plan: .*runs/x\.json is no run's record", lines[2])
-    assert re.match(r"plan: on_success is an address of ftp://: give one of https://", lines[3])
+    assert re.match(r"plan: .*runs/x\.json is no run record", lines[2])
+    assert re.match(r"plan: on_success is a URL of ftp://: give an https:// URL", lines[3])
 
 
 @pytest.mark.parametrize(

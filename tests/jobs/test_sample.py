@@ -1,4 +1,4 @@
-"""The sample corpus of the demo."""
+"""The demo's sample corpus."""
 
 import subprocess
 import sys

@@ -1,26 +1,25 @@
-"""A job's command line by itself: what reaches the job, what comes of what it raises. tests/jobs/ has what the jobs say."""
+"""Command line of a job: settings that reach it, and exit codes of its errors. tests/jobs/ tests the jobs' messages."""
 
 import datetime as dt
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import pytest
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from pipeline.cli import problems, run_command, with_config
+from pipeline.cli import ConfigFile, Tokens, job_app, problems, run_command, storage_options, with_config
 from pipeline.config import AnnotateConfig
-from pipeline.errors import UserError
+from pipeline.errors import StorageError, UserError
 
 ASKED = ("--input", "in", "--output", "out")
 
 
 class Job:
-    """A job that keeps its settings, and raises what it is told to."""
+    """A job that keeps its settings, and raises the given error."""
 
     def __init__(self):
         self.config, self.raises = None, None
-        self.app = App(name="job", version_flags=[], result_action="return_value")
+        self.app = job_app("job", "A job.")
         self.app.default(self._work)
         self.app.meta.default(self._main)
 
@@ -29,11 +28,11 @@ class Job:
         if self.raises is not None:
             raise self.raises
 
-    def _main(self, *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None) -> None:
+    def _main(self, *tokens: Tokens, config: ConfigFile = None) -> None:
         with_config(self.app, config, tokens)
 
     def run(self, *tokens: object) -> int:
-        return run_command(self.app, "job", [str(token) for token in tokens])
+        return run_command(self.app.meta, "job", [str(token) for token in tokens])
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_a_flag_can_take_back_what_a_file_says(job, tmp_path):
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 def test_without_arguments_the_command_line_is_read(job, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["job.py", *ASKED])
-    assert run_command(job.app, "job") == 0
+    assert run_command(job.app.meta, "job") == 0
     assert job.config.input == "in"
 
 
@@ -90,6 +89,29 @@ def test_what_a_user_got_wrong_is_a_line_each_and_two(job, capsys):
     job.raises = ExceptionGroup("settings are wrong", [UserError("one"), UserError("another")])
     assert job.run(*ASKED) == 2
     assert capsys.readouterr().err == "job: one\njob: another\n"
+
+
+def test_only_input_and_output_may_be_given_without_their_flags(job, capsys):
+    assert job.run("in", "out") == 0
+    assert (job.config.input, job.config.output) == ("in", "out")
+    assert job.run("in", "out", "--schemes", "polarity2", "valence") == 2
+    assert "valence" in capsys.readouterr().err
+
+
+def test_a_storage_that_fails_is_a_line_and_one(job, capsys):
+    job.raises = StorageError("the disk\nis full")
+    assert job.run(*ASKED) == 1
+    assert capsys.readouterr().err == "job: the disk is full\n"
+
+
+@pytest.mark.parametrize("text", ["{", "3", '["hunter2"]', "[]", "[" * 100_000])
+def test_storage_options_that_are_no_object_are_refused_and_not_shown(text):
+    with pytest.raises(UserError, match=r"^--storage-options: not a JSON object$"):
+        storage_options(text)
+
+
+def test_storage_options_are_a_json_object():
+    assert storage_options('{"key": "k"}') == {"key": "k"}
 
 
 def test_an_interruption_is_130(job):

@@ -1,11 +1,13 @@
-"""The job's configuration."""
+"""Settings of a run."""
 
 import datetime as dt
 
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import INPUT, LIMITS, MODEL, OPERATIONS, OUTPUT, RESOURCES, AnnotateConfig
+
+GROUPS = [INPUT, OUTPUT, MODEL, RESOURCES, LIMITS, OPERATIONS]
 
 
 def config(**settings):
@@ -57,6 +59,14 @@ def test_a_setting_out_of_its_range_is_refused_by_name(name, value):
 def test_a_configuration_does_not_change():
     with pytest.raises(ValidationError, match="frozen"):
         config().limit = 3
+
+
+def test_every_setting_has_a_group_and_groups_stand_together_after_the_required_settings():
+    groups = {name: [entry for entry in field.metadata if entry in GROUPS] for name, field in AnnotateConfig.model_fields.items()}
+    assert all(len(found) == 1 for found in groups.values())
+    order = [GROUPS.index(group) for (group,) in groups.values()]
+    assert order[:2] == [GROUPS.index(INPUT), GROUPS.index(OUTPUT)]
+    assert order[2:] == sorted(order[2:])
 
 
 def test_every_setting_says_what_it_is():

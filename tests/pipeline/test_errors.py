@@ -12,7 +12,7 @@ from pipeline.errors import MESSAGE_LENGTH, STATUSES, ImageError, StorageError
 
 
 def test_every_status_that_is_raised_is_explained():
-    sources = [path.read_text() for path in Path(pipeline.__file__).parent.glob("*.py")]
+    sources = [path.read_text() for path in Path(pipeline.__file__).parent.rglob("*.py")]
     raised = {status for source in sources for status in re.findall(r'ImageError\(\s*"(\w+)"', source)}
     assert len(raised) > 5
     assert raised | {"ok"} == set(STATUSES)

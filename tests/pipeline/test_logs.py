@@ -1,4 +1,4 @@
-"""A job's log as JSON."""
+"""Log of a job, as text and as JSON."""
 
 import datetime as dt
 import json
@@ -13,11 +13,11 @@ from pipeline import logs
 
 @pytest.fixture
 def log(monkeypatch, capsys, caplog):
-    """Begins a log on stderr, as a job does. What it returns gives the text that was written since it was asked last."""
+    """Start a log on stderr, as a job does, and return a function that returns the text written since its last call."""
 
     def begin(log_format):
-        monkeypatch.setattr(root, "handlers", [logging.StreamHandler(sys.stderr)])  # which is another than while fixtures are set up
-        logs.write_as(log_format)
+        monkeypatch.setattr(root, "handlers", [logging.StreamHandler(sys.stderr)])  # another stderr than during the set-up of fixtures
+        logs.set_format(log_format)
         return lambda: capsys.readouterr().err
 
     root = logging.getLogger()
@@ -79,10 +79,10 @@ def test_warnings_and_errors_that_nobody_foresaw_are_lines_as_well(log):
 
 def test_a_complaint_is_a_line_of_text_or_of_the_log(log):
     text = log("text")
-    logs.complain("annotate", "there is no model 'x'")
+    logs.log_failure("annotate", "there is no model 'x'")
     assert text() == "annotate: there is no model 'x'\n"
     text = log("json")
-    logs.complain("annotate", "there is no model 'x'")
+    logs.log_failure("annotate", "there is no model 'x'")
     (line,) = lines(text)
     assert (line["level"], line["logger"], line["message"]) == ("ERROR", "annotate", "there is no model 'x'")
 

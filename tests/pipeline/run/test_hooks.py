@@ -1,4 +1,4 @@
-"""Who is told of a run's end."""
+"""Hooks at the end of a run."""
 
 import json
 import shlex
@@ -50,7 +50,7 @@ def _no_waits(monkeypatch):
 
 @pytest.fixture
 def told(tmp_path):
-    """A command that notes what it is told, and what it was told."""
+    """A command that records its calls, and these records."""
     program, notes = tmp_path / "hook.py", tmp_path / "notes"
     program.write_text(PROGRAM)
     command = shlex.join([sys.executable, str(program), str(notes), "with a space; echo $HOME"])
@@ -61,7 +61,7 @@ def told(tmp_path):
 
 @pytest.fixture
 def address():
-    """A web address of this machine that answers as told, and what it got."""
+    """A URL of this machine with the given answers, and the requests it got."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -102,7 +102,7 @@ def raises(error):
     return work
 
 
-# --- what is told
+# --- payloads
 
 
 def test_a_command_is_told_of_a_success(told):
@@ -183,7 +183,7 @@ def test_a_command_that_fails_is_tried_three_times_and_hurts_nothing(tmp_path, c
     command = shlex.join(["sh", "-c", f"echo tried >> {tmp_path}/tries; echo token=hunter2 the door is shut >&2; exit 3"])
     assert with_hooks(config(on_success=command), done) == done(None)
     assert (tmp_path / "tries").read_text() == "tried\n" * 3
-    assert "on_success could not be told, after 3 tries: sh exits with 3: token=… the door is shut" in caplog.text
+    assert "on_success failed, after 3 attempts: sh exited with 3: token=… the door is shut" in caplog.text
     assert "hunter2" not in caplog.text
 
 
@@ -198,7 +198,7 @@ def test_an_address_that_fails_twice_is_told_at_the_third_try(address, caplog):
 def test_an_address_that_refuses_or_leads_elsewhere_is_a_warning_without_its_secret_path(address, caplog, code):
     address.answers += [code] * 3
     assert with_hooks(config(on_success=address.url), done) == done(None)
-    assert f"on_success could not be told, after 3 tries: http://127.0.0.1 answers {code}" in caplog.text
+    assert f"on_success failed, after 3 attempts: http://127.0.0.1 answered {code}" in caplog.text
     assert "hunter2" not in caplog.text
     assert [path for path, _, _ in address.got] == ["/services/hunter2"] * 3
 
@@ -212,12 +212,12 @@ def test_an_address_where_nobody_is_is_a_warning(caplog):
 def test_a_failure_is_raised_though_its_hook_fails(caplog):
     with pytest.raises(RunError, match="stopped"):
         with_hooks(config(on_failure="false"), raises(RunError("stopped")))
-    assert "on_failure could not be told, after 3 tries: false exits with 1: it says nothing" in caplog.text
+    assert "on_failure failed, after 3 attempts: false exited with 1: no output" in caplog.text
 
 
 def test_a_command_that_takes_too_long_is_ended_with_what_it_started(monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(hooks, "SECONDS", 0.3)
-    monkeypatch.setattr(hooks, "TRIES", 1)
+    monkeypatch.setattr(hooks, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(hooks, "ATTEMPTS", 1)
     command = shlex.join(["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/child; wait"])
     with_hooks(config(on_success=command), done)
     assert "sh took longer than 0.3 s" in caplog.text
@@ -228,25 +228,25 @@ def test_a_command_that_takes_too_long_is_ended_with_what_it_started(monkeypatch
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-# --- hooks that can't be
+# --- hooks that can't work
 
 
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
-        ("", "on_success is empty: give a command, or an address of https://"),
+        ("", "on_success is empty: give a command, or an https:// URL"),
         ("   ", "on_success is empty: .*"),
-        ("no-such-command --now", "on_success: the command no-such-command is not there, or may not be run: give its path, .*"),
-        ("./gone.sh", r"on_success: the command \./gone\.sh is not there.*"),
-        ("notify 'it", "on_success is no command: No closing quotation"),
-        ("https:/chat.org/hunter2", "on_success: the command is not there, or may not be run.*"),
-        ("https:///hunter2", "on_success is no valid address: give https://host/path, or a command"),
-        ("https://chat.org:port/hunter2", "on_success is no valid address: .*"),
-        ("https://[::/hunter2", "on_success is no valid address: .*"),
-        ("https://chat.org/hunter2 now", "on_success is no valid address: .*"),
-        ("https://chat.org/hünter2", "on_success is no valid address: .*"),
-        ("http://chat.org/hunter2", "on_success is an address of http://: give one of https:// .*"),
-        ("s3://bucket/hunter2", "on_success is an address of s3://: give one of https:// .*"),
+        ("no-such-command --now", "on_success: the command no-such-command is not found or not executable: give its path, .*"),
+        ("./gone.sh", r"on_success: the command \./gone\.sh is not found.*"),
+        ("notify 'it", "on_success is not a valid command: No closing quotation"),
+        ("https:/chat.org/hunter2", "on_success: the command is not found or not executable.*"),
+        ("https:///hunter2", "on_success is not a valid URL: give https://host/path, or a command"),
+        ("https://chat.org:port/hunter2", "on_success is not a valid URL: .*"),
+        ("https://[::/hunter2", "on_success is not a valid URL: .*"),
+        ("https://chat.org/hunter2 now", "on_success is not a valid URL: .*"),
+        ("https://chat.org/hünter2", "on_success is not a valid URL: .*"),
+        ("http://chat.org/hunter2", "on_success is a URL of http://: give an https:// URL .*"),
+        ("s3://bucket/hunter2", "on_success is a URL of s3://: give an https:// URL .*"),
     ],
 )
 def test_a_hook_that_can_not_be_told_is_found_before_any_work(target, problem):
@@ -265,7 +265,7 @@ def test_that_one_hook_is_wrong_is_told_to_the_other(told):
     "target", ["https://chat.org/services/x", "http://localhost:8080/x", "http://[::1]/x", "true", "sh -c 'exit 0' https://chat.org/"]
 )
 def test_these_can_be_told(target):
-    assert Hook.of(config(on_failure=target), "on_failure").is_address == (target.partition(":")[0] in ("http", "https"))
+    assert Hook.of(config(on_failure=target), "on_failure").is_url == (target.partition(":")[0] in ("http", "https"))
 
 
 def test_a_hook_is_shown_and_recorded_nowhere():

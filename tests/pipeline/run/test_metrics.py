@@ -1,4 +1,4 @@
-"""A run's numbers for Prometheus: what is told to Ray, and what its agent exports."""
+"""Prometheus metrics of a run: values set in Ray, and exported by its agent."""
 
 import datetime as dt
 import re
@@ -24,8 +24,8 @@ WRITTEN = {"block": 0, "rows": 9, "ok": 7, "status": [("ok", 5), ("repost", 2), 
 SECONDS = {"fetch_seconds": 1.5, "decode_seconds": 0.5, "annotate_seconds": 0.0}
 
 
-class Heard(dict):
-    """What the metrics were told: (metric, its tags) -> value."""
+class Values(dict):
+    """The values of the metrics: (metric, its tags) -> value."""
 
     def inc(self, name, value, tags=None):
         assert value > 0, "Ray refuses it"
@@ -44,17 +44,17 @@ def key(name, tags):
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """What is told in place of Ray."""
-    heard = Heard()
+def values(monkeypatch):
+    """Values set in these metrics, which stand in for Ray's."""
+    values = Values()
 
     def meter(name):
         return SimpleNamespace(
-            inc=lambda value, tags=None: heard.inc(name, value, tags), set=lambda value, tags=None: heard.set(name, value, tags)
+            inc=lambda value, tags=None: values.inc(name, value, tags), set=lambda value, tags=None: values.set(name, value, tags)
         )
 
     monkeypatch.setattr(metrics, "meters", lambda model: {name: meter(name) for name in METRICS})
-    return heard
+    return values
 
 
 def of_run(board, progress=None, blocks=4, model="m@1", **settings):
@@ -72,52 +72,52 @@ def test_names_are_as_prometheus_wants_them():
     assert {name for name, (kind, *_) in METRICS.items() if kind is Counter} == {name for name in METRICS if name.endswith("_total")}
 
 
-def test_a_block_is_counted_by_status_and_seconds(heard):
-    told = of_run(Board())
+def test_a_block_is_counted_by_status_and_seconds(values):
+    updater = of_run(Board())
     for _ in range(2):
-        told.add(WRITTEN | SECONDS)
-    assert [heard("ugrie_images_total", status=status) for status in ("ok", "repost", "missing")] == [10, 4, 4]
-    assert heard("ugrie_stage_seconds_total", stage="fetch") == 3
-    assert ("ugrie_stage_seconds_total", ("stage", "annotate")) not in heard, "a counter takes no zero"
+        updater.add(WRITTEN | SECONDS)
+    assert [values("ugrie_images_total", status=status) for status in ("ok", "repost", "missing")] == [10, 4, 4]
+    assert values("ugrie_stage_seconds_total", stage="fetch") == 3
+    assert ("ugrie_stage_seconds_total", ("stage", "annotate")) not in values, "a counter takes no zero"
 
 
-def test_gauges_say_where_the_run_is(heard):
+def test_gauges_say_where_the_run_is(values):
     progress = Progress(36, done=9)
-    told = of_run(board_with({"being loaded": 2, "being annotated": 1}), progress)
-    told.tell()
-    blocks = {stage: heard("ugrie_blocks", stage=stage) for stage in ("being loaded", "being annotated", NOT_BEGUN)}
+    updater = of_run(board_with({"being loaded": 2, "being annotated": 1}), progress)
+    updater.update()
+    blocks = {stage: values("ugrie_blocks", stage=stage) for stage in ("being loaded", "being annotated", NOT_BEGUN)}
     assert blocks == {"being loaded": 2, "being annotated": 1, NOT_BEGUN: 1}
-    assert (heard("ugrie_run_images"), heard("ugrie_run_images_done")) == (36, 9)
-    assert (heard("ugrie_workers", kind="annotators"), heard("ugrie_workers", kind="loaders")) == (2, 3)
-    assert heard("ugrie_run_info", run_id="r", date="2026-01-02", device="cpu") == 1
-    assert ("ugrie_images_per_second",) not in heard, "it is not known before the second block"
+    assert (values("ugrie_run_images"), values("ugrie_run_images_done")) == (36, 9)
+    assert (values("ugrie_workers", kind="annotators"), values("ugrie_workers", kind="loaders")) == (2, 3)
+    assert values("ugrie_run_info", run_id="r", date="2026-01-02", device="cpu") == 1
+    assert ("ugrie_images_per_second",) not in values, "it is not known before the second block"
 
 
-def test_a_run_that_reads_no_images_has_no_loaders(heard):
-    of_run(Board(), from_embeddings=True).tell()
-    assert [tags for name, *tags in heard if name == "ugrie_workers"] == [[("kind", "annotators")]]
+def test_a_run_that_reads_no_images_has_no_loaders(values):
+    of_run(Board(), from_embeddings=True).update()
+    assert [tags for name, *tags in values if name == "ugrie_workers"] == [[("kind", "annotators")]]
 
 
-def test_a_stage_that_no_block_is_in_any_more_is_at_zero(heard):
+def test_a_stage_that_no_block_is_in_any_more_is_at_zero(values):
     stages = {"being loaded": 4}
-    told = of_run(board_with(stages))
-    told.tell()
+    updater = of_run(board_with(stages))
+    updater.update()
     stages.clear()
     for _ in range(4):
-        told.add(WRITTEN | SECONDS)
-    told.tell()
-    assert [heard("ugrie_blocks", stage=stage) for stage in ("being loaded", NOT_BEGUN)] == [0, 0]
+        updater.add(WRITTEN | SECONDS)
+    updater.update()
+    assert [values("ugrie_blocks", stage=stage) for stage in ("being loaded", NOT_BEGUN)] == [0, 0]
 
 
-def test_a_board_that_does_not_answer_ends_no_run(heard):
+def test_a_board_that_does_not_answer_ends_no_run(values):
     def dead():
         raise TimeoutError("its node is gone")
 
-    of_run(SimpleNamespace(stages=dead)).tell()
-    assert heard("ugrie_run_images") == 36
+    of_run(SimpleNamespace(stages=dead)).update()
+    assert values("ugrie_run_images") == 36
 
 
-def test_gauges_are_told_again_while_no_block_is_written(heard, monkeypatch):
+def test_gauges_are_told_again_while_no_block_is_written(values, monkeypatch):
     monkeypatch.setattr(metrics, "EVERY_SECONDS", 0.01)
     asked, often = [], threading.Event()
 
@@ -131,22 +131,22 @@ def test_gauges_are_told_again_while_no_block_is_written(heard, monkeypatch):
         assert often.wait(10)
 
 
-def test_a_success_is_told_with_the_time_at_which_the_run_finished(heard, monkeypatch):
+def test_a_success_is_told_with_the_time_at_which_the_run_finished(values, monkeypatch):
     monkeypatch.setattr(metrics.ray, "is_initialized", lambda: True)
     tell_success(record())
-    assert heard("ugrie_last_success_timestamp_seconds") == 1767312000
-    assert heard("ugrie_stage_seconds_total", stage="commit") == 2.5
+    assert values("ugrie_last_success_timestamp_seconds") == 1767312000
+    assert values("ugrie_stage_seconds_total", stage="commit") == 2.5
 
 
-def test_a_night_with_nothing_new_starts_no_ray_to_tell_of_it(heard, monkeypatch):
+def test_a_night_with_nothing_new_starts_no_ray_to_tell_of_it(values, monkeypatch):
     monkeypatch.setattr(metrics.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(metrics, "connect_ray", lambda: pytest.fail("Ray was started"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     tell_success(record())
-    assert heard == {}
+    assert values == {}
 
 
-def test_that_a_success_can_not_be_told_is_a_warning(heard, monkeypatch, caplog):
+def test_that_a_success_can_not_be_told_is_a_warning(values, monkeypatch, caplog):
     def refuses():
         raise ConnectionError("no cluster is there")
 
@@ -154,7 +154,7 @@ def test_that_a_success_can_not_be_told_is_a_warning(heard, monkeypatch, caplog)
     monkeypatch.setattr(metrics, "connect_ray", refuses)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     tell_success(record())
-    assert "run r is committed, but Prometheus could not be told: no cluster is there" in caplog.text
+    assert "run r is committed, but its metrics could not be set: no cluster is there" in caplog.text
 
 
 def record(model="m@1"):
@@ -163,7 +163,7 @@ def record(model="m@1"):
 
 
 def scraped(model):
-    """What Ray's agent exports of a model, as Prometheus reads it: (metric, the other tags) -> value."""
+    """Metrics of a model, exported by Ray's agent and parsed as by Prometheus: (metric, the other tags) -> value."""
     import ray
 
     (node,) = ray.nodes()
@@ -180,14 +180,14 @@ def scraped(model):
 
 def test_rays_agent_exports_all_of_them(local_ray):
     board, progress = Board.put_up(), Progress(36)
-    with of_run(board, progress, model="scraped@1") as told:
+    with of_run(board, progress, model="scraped@1") as updater:
         board.begin(1)
         for _ in range(2):
             progress.add(9, 7)
-            told.add(WRITTEN | SECONDS | {"annotate_seconds": 1.0})
+            updater.add(WRITTEN | SECONDS | {"annotate_seconds": 1.0})
     tell_success(record("scraped@1"))
     end, names, found = time.monotonic() + 60, {f"ray_{name}" for name in METRICS}, {}
-    while {name for name, *_ in found} != names and time.monotonic() < end:  # they are told to the agent every ten seconds
+    while {name for name, *_ in found} != names and time.monotonic() < end:  # the agent gets them every ten seconds
         time.sleep(0.5)
         found |= scraped("scraped@1")
     assert {name for name, *_ in found} == names

@@ -1,4 +1,4 @@
-"""A run's record as text."""
+"""Summary of a run's record."""
 
 import re
 
@@ -29,7 +29,7 @@ def test_it_says_what_came_out_and_where_it_is():
     text = summary(record(), "s3://bucket/out/")
     assert text.startswith("4 of 5 images annotated by ugrie-tiny@123, run r\n")
     assert re.search(r"ok +4 +80.0% ", text)
-    assert re.search(r"corrupt +1 +20.0% +an image that its decoder can't finish", text)
+    assert re.search(r"corrupt +1 +20.0% +damaged image: its decoder can't finish", text)
     assert re.search(r"polarity2 +positive 75%, negative 25%\n", text)
     assert re.search(r"valence +good 100%\n", text)
     assert "2.5 images/s while annotating; 1 min 04 s in all" in text
@@ -43,13 +43,13 @@ def test_it_says_how_busy_the_workers_were_where_that_is_known():
 
 
 def test_images_that_were_posted_before_are_counted_where_there_are_any():
-    assert "bytes of another" not in summary(record(), "out")
-    for reposts, said in (
+    assert "same bytes" not in summary(record(), "out")
+    for reposts, line in (
         ({"run": 0, "earlier": 0}, None),
-        ({"run": 1200, "earlier": 1}, "1,201 have .*: 1,200 of this run, 1 of earlier"),
+        ({"run": 1200, "earlier": 1}, "1,201 copied from .* same bytes: 1,200 of this run, 1 of earlier runs"),
     ):
         text = summary(record(counts=record().counts.model_dump() | {"reposts": reposts}), "out")
-        assert re.search(said, text) if said else "bytes of another" not in text
+        assert re.search(line, text) if line else "same bytes" not in text
 
 
 def test_where_nothing_was_new_it_says_so():
