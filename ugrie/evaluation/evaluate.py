@@ -99,7 +99,11 @@ def evaluate_model(
         if scheme.name not in targets:
             continue
         labelled = select_labelled(scheme.name, targets, prediction)
-        metrics = {"kind": scheme.kind, **scheme_metrics(scheme, *labelled), "interval": confidence_intervals(scheme, *labelled)}
+        metrics: dict[str, Any] = {
+            "kind": scheme.kind,
+            **scheme_metrics(scheme, *labelled),
+            "interval": confidence_intervals(scheme, *labelled),
+        }
         if scheme.kind == "categorical":
             metrics |= {"labels": scheme.label_names, "confusion": confusion(scheme, labelled[0], labelled[2]).tolist()}
         else:
