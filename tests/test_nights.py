@@ -31,7 +31,7 @@ def done(nights, local_ray, tmp_path_factory):
     for number, night in enumerate(nights.NIGHTS, 1):
         wanted = corpus.grow(number, night)
         config = AnnotateConfig(input=str(corpus.folder), output=str(folder / "output"), date=night.date, run_id=f"night-{number}")
-        counts.append((wanted, nights.said(annotate(config))))
+        counts.append((wanted, nights.said(annotate(config).model_dump())))
     return folder / "output", counts
 
 

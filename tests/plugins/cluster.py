@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from benchmarks.servers.ray_head import ray_head
+
+if TYPE_CHECKING:
+    from pipeline.table.run_record import RunRecord
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +28,7 @@ class Run:
     """A committed run: its settings, its record and its output folder."""
 
     config: Any
-    record: dict[str, Any]
+    record: "RunRecord"
     output: Path
 
 

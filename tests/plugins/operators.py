@@ -10,6 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 
+def block_path(plan: Any, block: int) -> str:
+    """Return the absolute path of a block's file."""
+    from pipeline.stages.write import file_name
+
+    return plan.output.absolute(f"{plan.rows_folder}/{file_name(block)}")
+
+
 @dataclass
 class Ledgers:
     """`pipeline.stages.dedup.Reposts` without Ray: the actor's object is in this process."""

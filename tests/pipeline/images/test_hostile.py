@@ -13,7 +13,7 @@ import ray
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import STATUSES
-from pipeline.run import driver
+from pipeline.run import execute
 from pipeline.run.driver import annotate
 from pipeline.stages.tracker import Board
 
@@ -63,7 +63,7 @@ def test_every_hostile_file_is_a_row_and_no_worker_is_lost(shared_data, local_ra
     folder = shared_data / "hostile"
     count = sum(path.is_file() and not path.name.startswith((".", "_")) for path in folder.rglob("*"))
     boards = []
-    monkeypatch.setattr(driver.Board, "put_up", classmethod(lambda cls, up=Board.put_up: boards.append(up()) or boards[0]))
+    monkeypatch.setattr(execute.Board, "put_up", classmethod(lambda cls, up=Board.put_up: boards.append(up()) or boards[0]))
     peak, over = [0], threading.Event()
 
     def watch():
@@ -85,12 +85,12 @@ def test_every_hostile_file_is_a_row_and_no_worker_is_lost(shared_data, local_ra
         over.set()
         watcher.join()
     found = rows.of(tmp_path, record)
-    assert len(found) == len({row["image_id"] for row in found}) == record["counts"]["rows"] == count
+    assert len(found) == len({row["image_id"] for row in found}) == record.counts.rows == count
     statuses = Counter(row["status"] for row in found)
     assert set(statuses) <= set(STATUSES)
     assert min(statuses["ok"], statuses["not_an_image"], statuses["corrupt"]) > 50
     assert statuses["decoder_crashed"] == statuses["timeout"] == 0
-    blocks = -(-count // record["config"]["block_rows"]) if record["config"]["block_rows"] else None
+    blocks = -(-count // record.config["block_rows"]) if record.config["block_rows"] else None
     begun = ray.get(boards[0].log.beginnings.remote())
     assert set(begun.values()) == {1}, "a worker was lost"
     assert blocks is None or len(begun) == blocks

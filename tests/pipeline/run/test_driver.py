@@ -1,6 +1,5 @@
 """A run from its plan to its record, on a real Ray."""
 
-import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,14 @@ import polars as pl
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.run import driver
+from pipeline.run import execute, graph
 from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import prepare
 from pipeline.run.resources import share_out
 from pipeline.run.summary import summary
-from pipeline.stages import write
+from pipeline.stages.dedup import Reposts
+from pipeline.stages.tracker import Board
+from tests.plugins.operators import block_path
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -48,26 +49,26 @@ def test_ray_says_of_every_image_what_the_operators_say_one_after_the_other(fini
 
 def test_the_record_says_what_was_done(finished, corpus, rows):
     record = finished.record
-    assert record == json.loads((finished.output / "runs" / "undisturbed.json").read_text())
+    assert record == rows.record(finished.output)
     statuses = list(corpus.status.values())
-    assert record["counts"]["rows"] == 40
-    assert record["counts"]["status"] == {status: statuses.count(status) for status in statuses}
-    (file,) = record["files"]
+    assert record.counts.rows == 40
+    assert record.counts.status == {status: statuses.count(status) for status in statuses}
+    (file,) = record.files
     assert re.fullmatch(r"annotations/dt=2026-01-02/part-undisturbed-[0-9a-f]{8}-00000\.parquet", file)
-    assert (record["run_id"], record["date"], record["input"]) == ("undisturbed", "2026-01-02", str(corpus.folder))
-    assert record["started_at"] <= record["finished_at"]
-    assert record["config"]["block_rows"] == 8
-    assert "storage_options" not in record["config"]
-    assert {"plan_seconds", "ray_seconds", "annotate_seconds", "commit_seconds", "all_decode_seconds"} <= record["timings"].keys()
-    assert 0 < record["timings"]["annotators_busy"] <= 1
-    assert 0 < record["timings"]["loaders_busy"] <= 1
-    assert record["tuning"].keys() == {"device", "actors", "threads", "loaders", "batch_size"}
-    assert {row["model"] for row in rows.of(finished.output, record)} == {record["model"]}
+    assert (record.run_id, record.date.isoformat(), record.input) == ("undisturbed", "2026-01-02", str(corpus.folder))
+    assert record.started_at <= record.finished_at
+    assert record.config["block_rows"] == 8
+    assert "storage_options" not in record.config
+    assert {"plan_seconds", "ray_seconds", "annotate_seconds", "commit_seconds", "all_decode_seconds"} <= record.timings.keys()
+    assert 0 < record.timings["annotators_busy"] <= 1
+    assert 0 < record.timings["loaders_busy"] <= 1
+    assert record.tuning.keys() == {"device", "actors", "threads", "loaders", "batch_size"}
+    assert {row["model"] for row in rows.of(finished.output, record)} == {record.model}
 
 
 def test_nothing_but_the_table_the_record_and_its_page_is_left(finished):
     files = [str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()]
-    assert sorted(files) == [*finished.record["files"], "runs/undisturbed.html", "runs/undisturbed.json"]
+    assert sorted(files) == [*finished.record.files, "runs/undisturbed.html", "runs/undisturbed.json"]
 
 
 def test_a_run_that_is_done_is_not_done_again(finished):
@@ -87,7 +88,7 @@ def test_duckdb_opens_the_table(finished):
 
 
 def test_pandas_opens_the_table(finished, rows):
-    table = pd.read_parquet(finished.output / finished.record["files"][0])
+    table = pd.read_parquet(finished.output / finished.record.files[0])
     assert table["status"].value_counts()["ok"] == 34
     labels = [row["polarity2"] and row["polarity2"]["label"] for row in rows.of(finished.output, finished.record)]
     assert [value and value["label"] for value in table["polarity2"]] == labels
@@ -102,14 +103,14 @@ def test_polars_opens_the_table(finished):
 def test_only_committed_runs_are_read_as_the_docs_say(finished, tmp_path):
     """Beside the file of a run that died."""
     shutil.copytree(finished.output, tmp_path / "out", dirs_exist_ok=True)
-    (file,) = finished.record["files"]
+    (file,) = finished.record.files
     shutil.copy(tmp_path / "out" / file, tmp_path / "out" / file.replace("undisturbed", "dead"))
     page = (Path(__file__).parents[3] / "docs" / "tables.md").read_text().partition("## Reading committed runs only")[2]
     python, sql = (re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)[1] for language in ("python", "sql"))
     namespace = {}
     exec(python.replace("OUTPUT", str(tmp_path / "out")), namespace)
     assert namespace["table"].num_rows == 40
-    assert dict(duckdb.execute(sql.replace("OUTPUT", str(tmp_path / "out"))).fetchall()) == finished.record["counts"]["status"]
+    assert dict(duckdb.execute(sql.replace("OUTPUT", str(tmp_path / "out"))).fetchall()) == finished.record.counts.status
 
 
 # --- later nights
@@ -118,15 +119,15 @@ def test_only_committed_runs_are_read_as_the_docs_say(finished, tmp_path):
 def test_a_night_with_nothing_new_commits_a_record_of_no_rows_and_starts_no_ray(finished, tmp_path, monkeypatch, check_output):
     shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    monkeypatch.setattr(driver, "ray", None)
-    monkeypatch.setattr(driver, "connect_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(execute, "ray", None)
+    monkeypatch.setattr(execute, "connect_ray", lambda: pytest.fail("Ray was started"))
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "second"})
     record = annotate(config)
-    assert (record["counts"]["listed"], record["counts"]["known"], record["counts"]["rows"], record["files"]) == (40, 40, 0, [])
+    assert (record.counts.listed, record.counts.known, record.counts.rows, record.files) == (40, 40, 0, ())
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert written == {tmp_path / "runs" / f"second.{kind}" for kind in ("html", "json")}
     assert not (tmp_path / "_work" / "second").exists()
-    model = finished.record["model"]
+    model = finished.record.model
     assert summary(record, str(tmp_path)) == f"nothing new: 40 images listed, all annotated before by {model}, run second"
     assert annotate(config) == record
     check_output(tmp_path, "--rows", 40)
@@ -153,12 +154,12 @@ def test_a_run_that_died_and_goes_on_ends_as_if_undisturbed(finished, operators,
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "died"})
     plan = prepare(config)
     operators.do(plan, [0, 3])
-    plan.fs.pipe_file(f"{plan.rows_folder}/.block-00000001.parquet.4af", b"half a block")
+    (tmp_path / plan.rows_folder / ".block-00000001.parquet.4af").write_bytes(b"half a block")
     done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("block-*.parquet")}
     assert len(done) == 2
     record = annotate(config)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
-    assert record["counts"] == finished.record["counts"]
+    assert record.counts == finished.record.counts
     found = rows.of(tmp_path, record)
     first_block = [row["annotated_at"] for row in found[:8]]
     assert max(first_block) < min(row["annotated_at"] for row in found[8:16])
@@ -170,7 +171,7 @@ def test_a_run_that_died_before_it_was_committed_is_only_committed(finished, ope
     operators.do(prepare(config))
     record = annotate(config)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
-    assert record["counts"] == finished.record["counts"]
+    assert record.counts == finished.record.counts
     assert summary(record, str(tmp_path)).startswith("34 of 40 images annotated")
 
 
@@ -195,8 +196,8 @@ def test_a_run_that_died_while_it_was_committed_leaves_no_second_file(finished, 
     operators.gather(plan, name, range(plan.manifest.blocks))
     (folder / f".part-undisturbed-{plan.attempt}-00001.parquet.{'0' * 32}").write_bytes(b"half a file")
     record = annotate(config)
-    assert record["files"] != [name]
-    assert [str(path.relative_to(tmp_path)) for path in folder.iterdir()] == record["files"]
+    assert record.files != (name,)
+    assert [str(path.relative_to(tmp_path)) for path in folder.iterdir()] == list(record.files)
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
 
 
@@ -224,8 +225,8 @@ def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, opera
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "spoiled"})
     plan = prepare(config)
     operators.do(plan)
-    plan.fs.pipe_file(write.path(plan.rows_folder, 2), b"half a block")
-    with pytest.raises(RunError, match=r"run spoiled stopped: block 2 is broken: .* with --run-id spoiled goes on"):
+    Path(block_path(plan, 2)).write_bytes(b"half a block")
+    with pytest.raises(RunError, match=r"run spoiled stopped: block 2 is broken: .* with --run-id spoiled resumes it"):
         annotate(config)
     assert not (tmp_path / "runs").exists()
     record = annotate(config)
@@ -234,15 +235,15 @@ def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, opera
 
 def test_ray_data_takes_a_run_on_gpus(finished, tmp_path, local_ray, monkeypatch):
     """Which this machine need not have: Ray Data checks what it is asked before it does anything."""
-    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    monkeypatch.setattr(execute.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
     plan = prepare(finished.config.model_copy(update={"output": str(tmp_path)}))
     shares = share_out(plan.config)
     assert (shares.device, shares.actor_gpus) == ("cuda", 1.0)
-    assert "Annotator" in repr(driver.graph(plan, shares, driver.Board(), driver.Reposts()))
+    assert "Annotator" in repr(graph.graph(plan, shares, Board(), Reposts()))
 
 
 def test_a_run_that_is_stuck_says_where_and_ends(finished, tmp_path, local_ray, monkeypatch):
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "stuck", "stall_timeout": 3.0})
-    monkeypatch.setattr(driver, "share_out", lambda config: replace(share_out(config), actor_cpus=3.0, load=2.0))  # which can't both fit
+    monkeypatch.setattr(execute, "share_out", lambda config: replace(share_out(config), actor_cpus=3.0, load=2.0))  # which can't both fit
     with pytest.raises(RunError, match=r"run stuck stopped: no block was written for 3 s: .*of 4 CPUs.*stall_timeout = 3 s"):
         annotate(config)

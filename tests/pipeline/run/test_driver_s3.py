@@ -29,7 +29,7 @@ def test_out_of_s3_and_into_it_the_rows_are_the_same(finished, corpus, in_s3, s3
         input=in_s3, output=output, run_id="in-s3", date="2026-01-02", block_rows=16, keep_embeddings=True, storage_options=s3.options
     )
     record = annotate(config)
-    (file,) = record["files"]
+    (file,) = record.files
     with s3.fs.open(f"{output}/{file}", "rb") as opened:
         table = pq.read_table(opened)
     found = table.to_pylist()
@@ -49,7 +49,7 @@ def test_a_run_through_storage_that_fails_ends_as_if_undisturbed(finished, corpu
         config = AnnotateConfig(input=in_s3, output=output, run_id="r", date="2026-01-02", block_rows=8, storage_options=through.options)
         record = annotate(config)
     assert sum(proxy.failed.values()) > 20
-    with s3.fs.open(f"{output}/{record['files'][0]}", "rb") as opened:
+    with s3.fs.open(f"{output}/{record.files[0]}", "rb") as opened:
         found = pq.read_table(opened).to_pylist()
     assert rows.differences(rows.of(finished.output, finished.record), found, rows.file_name) == []
 
@@ -67,10 +67,10 @@ def test_credentials_that_run_out_end_the_run_on_one_line_and_it_goes_on_once_th
         pool.submit(expire, proxy)
         with pytest.raises(RunError) as stopped:
             annotate(AnnotateConfig(**settings, storage_options=through.options))
-    said = r"run r stopped: the credentials for s3://.* are expired or wrong \(ExpiredToken\): renew them; .*--run-id r goes on"
+    said = r"run r stopped: the credentials for s3://.* are expired or wrong \(ExpiredToken\): renew them; .*--run-id r resumes it"
     assert re.fullmatch(said, str(stopped.value))
     assert not (tmp_path / "runs").exists()
-    assert annotate(AnnotateConfig(**settings, storage_options=s3.options))["counts"]["rows"] == 40
+    assert annotate(AnnotateConfig(**settings, storage_options=s3.options)).counts.rows == 40
 
 
 def test_every_object_of_s3_is_fetched_as_it_is(corpus, in_s3, s3, operators, rows, tmp_path):
@@ -83,7 +83,7 @@ def test_every_object_of_s3_is_fetched_as_it_is(corpus, in_s3, s3, operators, ro
 def test_an_object_of_s3_that_changed_has_another_id_and_one_that_stayed_the_same(s3, images, tmp_path):
     def ids(run):
         plan = prepare(AnnotateConfig(input=f"s3://{s3.bucket}/changing", output=str(tmp_path), run_id=run, storage_options=s3.options))
-        return plan.manifest.read(plan.fs, 0).column("image_id").to_pylist()
+        return plan.manifest.read(plan.output, 0).column("image_id").to_pylist()
 
     s3.put("changing/a.jpg", images.jpeg(1))
     s3.put("changing/b.jpg", images.jpeg(2))

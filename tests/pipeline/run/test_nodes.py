@@ -92,7 +92,7 @@ def test_a_submitted_job_that_loses_a_node_and_gets_another_ends_as_if_undisturb
     record = rows.record(disturbed.output)
     found = rows.of(disturbed.output, record)
     assert rows.differences(rows.of(finished.output, finished.record), found, lambda row: row["image_id"]) == []
-    assert record["counts"] == finished.record["counts"]
+    assert record.counts == finished.record.counts
 
 
 def test_the_independent_checker_finds_nothing_wrong(disturbed, finished, check_output):
@@ -123,12 +123,14 @@ def test_a_node_that_joins_late_works_and_the_head_does_not(disturbed):
 PRETENDING = """
 import sys
 from dataclasses import replace
-from pipeline import cluster, run
 from pipeline.config import AnnotateConfig
+from pipeline.run import execute
+from pipeline.run.driver import annotate
+from pipeline.run.resources import share_out
 
 config = AnnotateConfig(input=sys.argv[1], output=sys.argv[2], run_id="gpu", date="2026-01-02", block_rows=32, gpus_per_actor=0.5)
-run.share_out = lambda config: replace(cluster.share_out(config), device="cpu", threads=1)
-run.annotate(config)
+execute.share_out = lambda config: replace(share_out(config), device="cpu", threads=1)
+annotate(config)
 """
 
 
@@ -155,7 +157,7 @@ def test_two_annotators_share_the_gpu_and_both_nodes_load(mixed):
 
 def test_a_run_on_nodes_of_two_kinds_is_exact(mixed, finished, rows):
     record = rows.record(mixed.output)
-    assert record["tuning"]["actors"] == 2
+    assert record.tuning["actors"] == 2
     expected = {row["content_hash"]: row for row in rows.of(finished.output, finished.record)}
     found = rows.of(mixed.output, record)
     assert len({row["uri"] for row in found}) == len(found) == LINKS

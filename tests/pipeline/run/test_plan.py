@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.run.plan import committed, prepare
-from pipeline.stages import write as blocks
-from pipeline.storage.files import write_atomic
+from pipeline.run.plan import find_committed, prepare
+from pipeline.stages.write import file_name
+from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SCHEMA_VERSION
 
 
@@ -36,7 +36,7 @@ def commit(tmp_path):
             "schema_version": SCHEMA_VERSION,
             "model": model,
             "date": "2026-01-02",
-            "finished_at": "2026-01-02T03:00",
+            "finished_at": "2026-01-02T03:00:00+00:00",
         }
         record |= {"schemes": dict.fromkeys(schemes, "ordinal"), "counts": {"rows": len(ids)}, "files": [file], "config": settings}
         for name in (file, f"runs/{run_id}.json"):
@@ -47,13 +47,18 @@ def commit(tmp_path):
     return write
 
 
+def write_block(plan, number):
+    """Write something as a block's rows: a plan looks at the names of these files alone."""
+    plan.output.write(f"{plan.rows_folder}/{file_name(number)}", b"rows")
+
+
 def manifest(plan):
-    return pa.concat_tables(plan.manifest.read(plan.fs, block) for block in range(plan.manifest.blocks))
+    return pa.concat_tables(plan.manifest.read(plan.output, block) for block in range(plan.manifest.blocks))
 
 
 def test_a_plan_has_a_manifest_of_all_images_and_all_blocks_to_do(config, corpus):
     plan = prepare(config())
-    uris = [uri for block in plan.todo for uri in plan.manifest.read(plan.fs, block).column("uri").to_pylist()]
+    uris = [uri for block in plan.todo for uri in plan.manifest.read(plan.output, block).column("uri").to_pylist()]
     assert uris == [f"file://{path}" for path in corpus.files]
     assert (plan.manifest.rows, plan.todo) == (40, (0, 1, 2, 3, 4))
 
@@ -99,7 +104,7 @@ def test_an_input_that_cannot_be_read_is_not_blamed_on_the_output(config, tmp_pa
 def test_a_run_that_died_goes_on_with_the_blocks_that_are_left(config):
     plan = prepare(config(date="2026-01-02"))
     for number in (0, 3):
-        write_atomic(plan.fs, blocks.path(plan.rows_folder, number), b"rows")
+        write_block(plan, number)
     again = prepare(config(date="2026-01-03", block_rows=1))
     assert again.todo == (1, 2, 4)
     assert again.manifest == plan.manifest
@@ -118,7 +123,7 @@ def test_a_run_that_goes_on_has_the_manifest_it_began_with(config, corpus, tmp_p
 
 def test_a_run_that_died_before_its_plan_was_written_begins_again(config):
     plan = prepare(config())
-    plan.fs.rm(f"{plan.work}/plan.json")
+    plan.output.remove("_work/r/plan.json")
     assert prepare(config(limit=7)).manifest.rows == 7
 
 
@@ -144,7 +149,7 @@ def test_drivers_that_begin_one_run_at_once_settle_on_one_list(config, tmp_path)
     assert len({(plan.manifest.folder, plan.started_at, plan.todo) for plan in plans}) == 1
     assert len({plan.attempt for plan in plans}) == 6
     assert len(list((tmp_path / "out" / "_work" / "r").glob("manifest-*"))) == 1
-    assert plans[0].manifest.read(plans[0].fs, 0).num_rows == 9
+    assert plans[0].manifest.read(plans[0].output, 0).num_rows == 9
 
 
 def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, caplog, commit):
@@ -155,11 +160,11 @@ def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, 
         return prepare(AnnotateConfig(**config(**settings).model_dump(exclude={"run_id"}, exclude_unset=True))).config.run_id
 
     assert resumed() not in ("a", "b")
-    assert "is unfinished: beginning one" in caplog.text
+    assert "no unfinished run has these settings: beginning a new one" in caplog.text
     for run_id, settings in {"a": {}, "b": {}, "other": {"limit": 3}, "c": {}}.items():
         prepare(config(run_id=run_id, **settings))
     assert resumed() == "c"
-    assert "going on with run c" in caplog.text
+    assert "resuming run c" in caplog.text
     assert resumed(limit=3) == "other"
     commit("c", [], "another model")
     assert resumed() == "b"
@@ -168,7 +173,7 @@ def test_resume_goes_on_with_the_newest_run_that_was_asked_for_the_same(config, 
 
 def test_another_run_into_the_same_output_is_a_run_of_its_own(config):
     plan = prepare(config())
-    write_atomic(plan.fs, blocks.path(plan.rows_folder, 0), b"rows")
+    write_block(plan, 0)
     assert prepare(config(run_id="r2", limit=3)).todo == (0,)
 
 
@@ -183,7 +188,7 @@ def test_images_that_a_committed_run_annotated_are_not_planned_again(config, cor
     plan = prepare(config())
     assert manifest(plan).equals(table[22:])
     assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo) == (40, 22, 18, (0, 1))
-    settled = json.loads(plan.fs.cat_file(f"{plan.work}/plan.json"))
+    settled = plan.output.read_json("_work/r/plan.json")
     assert (settled["listed"], settled["known"], settled["rows"]) == (40, 22, 18)
 
 
@@ -262,7 +267,7 @@ def test_an_input_that_is_wrong_is_found_before_earlier_runs_are_read(config, co
     (tmp_path / "out" / "runs" / "first.json").write_text("half a rec")
     with pytest.raises(UserError, match="nothing is to be found at nowhere"):
         prepare(config(input="nowhere"))
-    with pytest.raises(UserError, match=r"runs/first\.json is no run's record"):
+    with pytest.raises(UserError, match=r"runs/first\.json is no run record"):
         prepare(config())
     assert not (tmp_path / "out" / "_work").exists()
 
@@ -272,22 +277,31 @@ def test_an_input_that_is_wrong_is_found_before_earlier_runs_are_read(config, co
 
 def test_a_run_without_a_record_is_not_committed(config):
     prepare(config())
-    assert committed(config()) is None
+    assert find_committed(config()) is None
 
 
 def test_a_run_with_a_record_is(config, tmp_path):
-    record = {"run_id": "r", "config": json.loads(json.dumps(config().public()))}
+    record = RunRecord(
+        run_id="r",
+        model="m@1",
+        date="2026-01-02",
+        finished_at="2026-01-02T03:00:00+00:00",
+        schemes={},
+        counts={},
+        files=(),
+        config=config().public(),
+    )
     (tmp_path / "out" / "runs").mkdir(parents=True)
-    (tmp_path / "out" / "runs" / "r.json").write_text(json.dumps(record))
-    assert committed(config()) == record
-    assert committed(config(batch_size=3, date="2020-01-01")) == record
+    (tmp_path / "out" / "runs" / "r.json").write_bytes(record.to_json())
+    assert find_committed(config()) == record
+    assert find_committed(config(batch_size=3, date="2020-01-01")) == record
     with pytest.raises(UserError, match="run r was begun with limit = None, not 3: give that again, or another --run-id"):
-        committed(config(limit=3))
+        find_committed(config(limit=3))
 
 
 def test_secrets_are_in_no_file_of_a_plan(config, corpus):
     fs = fsspec.filesystem("memory")
     plan = prepare(config(output="memory://plan-test", storage_options={"secret": "hunter2"}))
     files = fs.find("/plan-test")
-    assert f"{plan.work}/plan.json" in files
+    assert plan.output.absolute("_work/r/plan.json") in files
     assert all(b"hunter2" not in fs.cat_file(file) for file in files)

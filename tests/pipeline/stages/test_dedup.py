@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import AnnotateConfig
-from pipeline.run import driver
+from pipeline.run import driver, execute
 from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import prepare
-from pipeline.stages import dedup, write
+from pipeline.stages import dedup, merge, write
 from pipeline.stages.dedup import LASTING, Ledger, Past, Reposts, key, keys_of
+from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import SCHEMA_VERSION, Tables
+from tests.plugins.operators import block_path
 from ugrie.schemes.scheme import load_scheme
 
 pytestmark = pytest.mark.timeout(300)
@@ -51,7 +54,7 @@ def test_whatever_is_claimed_has_one_owner_for_ever(claims):
     for block, keys in claims:
         for each in keys:
             owner.setdefault(each, block)
-        assert ledger.claim(block, keys) == [None if owner[each] == block else write.name(owner[each]) for each in keys]
+        assert ledger.claim(block, keys) == [None if owner[each] == block else write.file_name(owner[each]) for each in keys]
 
 
 @given(st.lists(st.none() | st.binary(max_size=3), max_size=30))
@@ -113,8 +116,8 @@ TABLES = Tables((load_scheme("polarity2"), load_scheme("valence")), crop_size=8,
 
 
 def past(output, **settings):
-    known = {"folder": f"{output}/rows", "done": (), "tables": TABLES, "precision": "fp32", "tower_weights": None}
-    return Past(str(output), {}, **known | {"since": NOW - dt.timedelta(days=30)} | settings)
+    known = {"folder": "rows", "done": (), "tables": TABLES, "precision": "fp32", "tower_weights": None}
+    return Past(OutputFolder(str(output), {}), **known | {"since": NOW - dt.timedelta(days=30)} | settings)
 
 
 def committed(output, name, **changes):
@@ -191,10 +194,10 @@ def test_a_run_that_goes_on_knows_what_its_blocks_did_themselves(images, operato
     plan = prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), block_rows=2))
     with operators.sharing():
         operators.do(plan, [0, 1])
-    plan.fs.pipe_file(write.path(plan.rows_folder, 2), b"half a block")
-    known = Past(plan.config.output, {}, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, None)
+    Path(block_path(plan, 2)).write_bytes(b"half a block")
+    known = Past(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, None)
     hashes = [hashlib.sha256(images.jpeg(seed)).hexdigest() for seed in (1, 2, 3, 4)]
-    assert Ledger(known).claim(9, list(map(key, hashes))) == [write.name(0), write.name(0), write.name(1), None]
+    assert Ledger(known).claim(9, list(map(key, hashes))) == [write.file_name(0), write.file_name(0), write.file_name(1), None]
 
 
 # --- asked through Ray
@@ -208,7 +211,7 @@ def test_without_ray_and_where_nobody_answers_every_block_does_its_images_itself
     shared = Reposts.open(past(tmp_path))
     owners = ray.remote(num_cpus=0)(lambda block, some: shared.owners(block, some))
     assert ray.get(owners.remote(1, hashes[:2])) == [None, None]
-    assert ray.get(owners.remote(2, hashes)) == [write.name(1), write.name(1), None]
+    assert ray.get(owners.remote(2, hashes)) == [write.file_name(1), write.file_name(1), None]
     ray.kill(shared.ledger)
     assert shared.owners(3, hashes) == [None] * 3
 
@@ -225,7 +228,7 @@ def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, t
     while shared.owners(block, [new]) != [None] and time.monotonic() < end:
         block += 1
         time.sleep(0.05)
-    assert shared.owners(1, [before, new]) == ["annotations/a.parquet", write.name(block)]
+    assert shared.owners(1, [before, new]) == ["annotations/a.parquet", write.file_name(block)]
 
 
 # --- whole runs
@@ -234,8 +237,8 @@ def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, t
 @pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"reuse_days": 3}, 3), ({"reuse_days": 0}, None), ({"reannotate": True}, None)])
 def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, local_ray, monkeypatch, tmp_path, settings, days):
     plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), block_rows=16, **settings))
-    monkeypatch.setattr(driver.Reposts, "open", staticmethod(lambda past: past))
-    known = driver._reposts(replace(plan, todo=(1,)), driver.share_out(plan.config))
+    monkeypatch.setattr(execute.Reposts, "open", staticmethod(lambda past: past))
+    known = execute.open_dedup(replace(plan, todo=(1,)), execute.share_out(plan.config))
     assert known.since == (days and plan.started_at - dt.timedelta(days=days))
     assert (known.done, known.precision, known.folder) == ((0, 2), "fp32", plan.rows_folder)
 
@@ -260,7 +263,7 @@ def apart(contents, local_ray, rows, tmp_path_factory):
     """The rows of the same images, no two of which have the same bytes."""
     folder = tmp_path_factory.mktemp("apart")
     record = annotate(config_of(folder_of(folder / "in", contents, distinct=True), folder / "out", "apart"))
-    assert record["counts"]["reposts"] == {"run": 0, "earlier": 0}
+    assert record.counts.reposts.model_dump() == {"run": 0, "earlier": 0}
     return rows.of(folder / "out", record)
 
 
@@ -279,7 +282,7 @@ def first_night(contents, local_ray, tmp_path_factory):
 @pytest.fixture
 def encoded(monkeypatch):
     """How many images the annotator was given by the runs whose names are asked for: their blocks are left where they are."""
-    monkeypatch.setattr(driver.commit, "tidy", lambda *_: None)
+    monkeypatch.setattr(driver, "tidy", lambda *_: None)
 
     def count(output, name):
         files = (output / "_work" / name / "rows").glob("*.parquet")
@@ -299,7 +302,7 @@ def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
         (row["width"], row["height"], row["embedding"] is None) for row in apart
     ]
     assert {row["status"] for row in found} == {"ok", "corrupt", "not_an_image"}
-    assert record["counts"]["reposts"] == {"run": 24 - len(set(contents.values())), "earlier": 0}
+    assert record.counts.reposts.model_dump() == {"run": 24 - len(set(contents.values())), "earlier": 0}
     assert encoded(tmp_path / "out", "r") == 5
     assert [row["content_hash"] for row in found] == [hashlib.sha256(data).hexdigest() for data in contents.values()]
     assert len({row["image_id"] for row in found}) == 24
@@ -311,8 +314,8 @@ def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_ni
     output = shutil.copytree(first_night, tmp_path / "out")
     first = rows.record(output)
     second = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
-    assert second["counts"]["reposts"] == {"run": 0, "earlier": 24}
-    assert second["counts"]["labels"] == first["counts"]["labels"]
+    assert second.counts.reposts.model_dump() == {"run": 0, "earlier": 24}
+    assert second.counts.labels == first.counts.labels
     assert encoded(output, "second") == 0
     found = rows.of(output, second)
     assert rows.differences(found, apart, rows.file_name) == []
@@ -323,11 +326,11 @@ def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_ni
 
 def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, first_night, rows, monkeypatch, tmp_path):
     output = shutil.copytree(first_night, tmp_path / "out")
-    (file,) = rows.record(output)["files"]
-    monkeypatch.setattr(driver.gather, "groups", lambda *blocks, groups=driver.gather.groups: (output / file).unlink() or groups(*write))
+    (file,) = rows.record(output).files
+    monkeypatch.setattr(merge, "groups", lambda *blocks, groups=merge.groups: (output / file).unlink() or groups(*blocks))
     record = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
     assert rows.differences(rows.of(output, record), apart, rows.file_name) == []
-    assert record["counts"]["reposts"]["earlier"] == 0
+    assert record.counts.reposts.earlier == 0
 
 
 def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apart, operators, local_ray, rows, tmp_path):
@@ -336,7 +339,7 @@ def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apa
     plan = prepare(config)
     with operators.sharing():
         operators.do(plan)
-    lost = write.path(plan.rows_folder, 0)
+    lost = block_path(plan, 0)
     table = pq.read_table(lost)
     for name, value in (("content_hash", None), ("status", "missing"), ("error", "gone")):
         field = table.schema.get_field_index(name)
@@ -361,14 +364,16 @@ def test_a_run_that_cannot_be_mended_ends_and_says_why(contents, operators, loca
     plan = prepare(config)
     with operators.sharing():
         operators.do(plan)
-    path = write.path(plan.rows_folder, 0)
+    path = block_path(plan, 0)
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, table.field(0), [["annotations/gone.parquet"] * 6]), path)
     times = []
-    monkeypatch.setattr(driver, "_work", lambda plan, *_: times.append(plan.todo))
-    with pytest.raises(RunError, match=r"run r stopped: \d blocks hold images whose rows can't be copied from any other, the first 0\."):
+    monkeypatch.setattr(execute, "annotate_blocks", lambda plan, *_: times.append(plan.todo))
+    with pytest.raises(
+        RunError, match=r"run r stopped: \d blocks hold duplicates whose rows can't be copied from any other, the first 0\."
+    ):
         annotate(config)
-    assert len(times) == driver.TIMES_AGAIN
+    assert len(times) == execute.REPEATS
     assert all(0 in todo for todo in times)
     monkeypatch.undo()
-    assert annotate(config)["counts"]["rows"] == 24
+    assert annotate(config).counts.rows == 24

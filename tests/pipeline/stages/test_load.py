@@ -30,7 +30,7 @@ def loaded(operators, plan):
 
 def test_a_block_is_its_images_in_the_manifests_order(plan, loaded):
     for block, table in enumerate(loaded):
-        wanted = plan.manifest.read(plan.fs, block)
+        wanted = plan.manifest.read(plan.output, block)
         assert table.schema.equals(plan.tables.loaded)
         assert table.column("image_id").equals(wanted.column("image_id"))
         assert table.column("uri").equals(wanted.column("uri"))
@@ -162,7 +162,7 @@ THINGS = st.one_of(st.integers(0, 200).map(bytes), st.just(ImageError("missing",
 
 @given(st.lists(THINGS, max_size=150), st.integers(1, 40), st.integers(1, 500))
 def test_no_more_is_held_together_than_is_fetched_ahead_nor_than_the_bound(things, concurrency, most_bytes):
-    loader = Loader("out", {}, None, Fetched(concurrency), None, None, None, None)
+    loader = Loader(None, None, Fetched(concurrency), None, None, None, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "MOST_BYTES", most_bytes)
         chunks = list(loader._together([({"image_id": i}, thing) for i, thing in enumerate(things)]))

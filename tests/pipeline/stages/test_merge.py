@@ -12,8 +12,8 @@ from pipeline.config import AnnotateConfig
 from pipeline.run.plan import prepare
 from pipeline.stages import dedup, merge, write
 from pipeline.stages.merge import Gatherer, VerificationError, groups
-from pipeline.storage.files import upload_atomic
-from pipeline.storage.filesystem import connect
+from pipeline.table.output_folder import OutputFolder
+from tests.plugins.operators import block_path
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def plan(corpus, written, tmp_path):
 
 @pytest.fixture
 def gatherer(plan):
-    return Gatherer(plan.config.output, plan.rows_folder, {}, plan.manifest, plan.tables)
+    return Gatherer(plan.output, plan.rows_folder, plan.manifest, plan.tables)
 
 
 def test_blocks_become_a_file_with_all_their_rows_in_order(plan, gatherer, corpus):
     result = gatherer("annotations/dt=2026-01-02/part-r-0123abcd-00000.parquet", [0, 1, 2, 3])
-    table = pq.read_table(f"{plan.root}/{result['file']}", partitioning=None)
-    wanted = pa.concat_tables(plan.manifest.read(plan.fs, block) for block in range(4))
+    table = pq.read_table(f"{plan.output.root}/{result['file']}", partitioning=None)
+    wanted = pa.concat_tables(plan.manifest.read(plan.output, block) for block in range(4))
     assert table.schema.equals(plan.tables.output)
     assert table.schema.metadata == plan.tables.output.metadata
     assert table.column("image_id").equals(wanted.column("image_id"))
@@ -55,11 +55,11 @@ def test_blocks_become_a_file_with_all_their_rows_in_order(plan, gatherer, corpu
 
 def test_gathering_again_leaves_the_same_one_file(plan, gatherer):
     assert gatherer("annotations/part.parquet", [0, 1]) == gatherer("annotations/part.parquet", [0, 1])
-    assert len(plan.fs.ls(f"{plan.root}/annotations")) == 1
+    assert len(plan.output.names("annotations")) == 1
 
 
 def alter(plan, block, change):
-    path = write.path(plan.rows_folder, block)
+    path = block_path(plan, block)
     pq.write_table(change(pq.read_table(path)), path)
 
 
@@ -81,17 +81,17 @@ def test_a_block_that_is_not_the_manifests_is_not_committed(plan, gatherer, chan
     alter(plan, 1, change)
     with pytest.raises(VerificationError, match=message):
         gatherer("annotations/part.parquet", [0, 1])
-    assert not plan.fs.exists(f"{plan.root}/annotations/part.parquet")
+    assert not plan.output.exists("annotations/part.parquet")
     assert prepare(plan.config).todo == (1,)
 
 
 def test_a_block_whose_file_is_broken_is_done_again(plan, gatherer):
-    spoiled = bytearray(plan.fs.cat_file(write.path(plan.rows_folder, 2)))
-    columns = pq.read_metadata(write.path(plan.rows_folder, 2)).row_group(0)
+    spoiled = bytearray(Path(block_path(plan, 2)).read_bytes())
+    columns = pq.read_metadata(block_path(plan, 2)).row_group(0)
     start = next(columns.column(i).data_page_offset for i in range(columns.num_columns) if columns.column(i).path_in_schema == "uri")
     spoiled[start : start + 60] = bytes(60)
     for number, data in ((0, b"no Parquet"), (2, b""), (2, bytes(spoiled))):
-        plan.fs.pipe_file(write.path(plan.rows_folder, number), data)
+        Path(block_path(plan, number)).write_bytes(data)
         with pytest.raises(VerificationError, match=f"block {number} is broken: .*; the same --run-id does it again"):
             gatherer("annotations/part.parquet", [number, 1])
     assert prepare(plan.config).todo == (0, 2)
@@ -101,67 +101,67 @@ def test_a_block_whose_file_is_broken_is_done_again(plan, gatherer):
     "spoil", [lambda data: data[:-9], lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:]], ids=["cut", "flipped"]
 )
 def test_a_file_that_the_storage_spoiled_is_not_committed(plan, gatherer, monkeypatch, spoil, tmp_path):
-    def upload(fs, file, path):
+    def upload(folder, file, path, upload=OutputFolder.upload):
         spoiled = tmp_path / "spoiled"
         spoiled.write_bytes(spoil(Path(file).read_bytes()))
-        upload_atomic(fs, str(spoiled), path)
+        upload(folder, str(spoiled), path)
 
-    monkeypatch.setattr(merge, "upload_atomic", upload)
+    monkeypatch.setattr(OutputFolder, "upload", upload)
     with pytest.raises(VerificationError, match=r"annotations/part\.parquet does not read back"):
         gatherer("annotations/part.parquet", [0, 1])
 
 
 def test_the_blocks_of_another_block_are_not_committed(plan, gatherer):
-    plan.fs.copy(write.path(plan.rows_folder, 0), write.path(plan.rows_folder, 2))
+    shutil.copy(block_path(plan, 0), block_path(plan, 2))
     with pytest.raises(VerificationError, match="block 2"):
         gatherer("annotations/part.parquet", [2])
 
 
 def test_a_block_that_was_not_written_is_missed(plan):
     for number in (2, 3):
-        plan.fs.rm(write.path(plan.rows_folder, number))
+        Path(block_path(plan, number)).unlink()
     with pytest.raises(VerificationError, match="2 of 4 blocks were not written, the first 2"):
-        groups(plan.fs, plan.rows_folder, plan.manifest)
+        groups(plan.output, plan.rows_folder, plan.manifest)
 
 
 def test_a_files_rows_lie_in_groups_of_whole_blocks(plan, gatherer, monkeypatch):
     monkeypatch.setattr(merge, "GROUP_ROWS", 20)
     whole = gatherer("annotations/part.parquet", [0, 1, 2, 3])
-    about = pq.read_metadata(f"{plan.root}/annotations/part.parquet")
+    about = pq.read_metadata(f"{plan.output.root}/annotations/part.parquet")
     assert [about.row_group(i).num_rows for i in range(about.num_row_groups)] == [20, 20]
     monkeypatch.setattr(merge, "GROUP_ROWS", 19)
     assert gatherer("annotations/part.parquet", [0, 1, 2, 3]) == whole
-    assert pq.read_metadata(f"{plan.root}/annotations/part.parquet").num_row_groups == 4
+    assert pq.read_metadata(f"{plan.output.root}/annotations/part.parquet").num_row_groups == 4
 
 
 @pytest.mark.parametrize("size", [0, 9, 10, 11, 30])
 def test_a_file_is_read_back_in_pieces(tmp_path, monkeypatch, size):
     monkeypatch.setattr(merge, "PIECE", 10)
-    fs, root = connect(str(tmp_path), {})
+    output = OutputFolder(str(tmp_path), {})
     data, local = bytes(range(size)), tmp_path / "local"
-    fs.pipe_file(f"{root}/file", data)
+    output.write("file", data)
     local.write_bytes(data)
-    assert merge._reads_back(fs, f"{root}/file", str(local))
+    assert merge._reads_back(output, "file", str(local))
     for other in (data + b"x", data[:-1] + b"x", data[1:] or b"x"):
         local.write_bytes(other)
-        assert not merge._reads_back(fs, f"{root}/file", str(local))
+        assert not merge._reads_back(output, "file", str(local))
 
 
 def test_a_small_run_is_one_file(plan):
-    assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0, 1, 2, 3]]
+    assert groups(plan.output, plan.rows_folder, plan.manifest) == [[0, 1, 2, 3]]
 
 
 def test_files_are_cut_where_they_reach_their_size(plan, monkeypatch):
-    sizes = write.done(plan.fs, plan.rows_folder)
+    sizes = write.done_blocks(plan.output, plan.rows_folder)
     monkeypatch.setattr(merge, "FILE_BYTES", max(sizes.values()) + 1)
-    assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0, 1], [2, 3]]
+    assert groups(plan.output, plan.rows_folder, plan.manifest) == [[0, 1], [2, 3]]
     monkeypatch.setattr(merge, "FILE_BYTES", 1)
-    assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0], [1], [2], [3]]
+    assert groups(plan.output, plan.rows_folder, plan.manifest) == [[0], [1], [2], [3]]
 
 
 def test_files_are_cut_where_they_reach_their_rows(plan, monkeypatch):
     monkeypatch.setattr(merge, "FILE_ROWS", 30)
-    assert groups(plan.fs, plan.rows_folder, plan.manifest) == [[0, 1, 2], [3]]
+    assert groups(plan.output, plan.rows_folder, plan.manifest) == [[0, 1, 2], [3]]
 
 
 # --- images that were posted before
@@ -207,9 +207,9 @@ def same(ours, theirs, rows):
 
 
 def test_a_repost_has_all_that_was_said_of_its_bytes_and_keeps_what_is_its_own(copying, alone, operators, rows):
-    assert pq.read_table(write.path(copying.rows_folder, 2))["status"].to_pylist() == ["repost", "repost", "ok", "repost"]
+    assert pq.read_table(block_path(copying, 2))["status"].to_pylist() == ["repost", "repost", "ok", "repost"]
     result = operators.gather(copying, "annotations/part.parquet", [0, 1, 2])
-    table = pq.read_table(f"{copying.root}/annotations/part.parquet")
+    table = pq.read_table(f"{copying.output.root}/annotations/part.parquet")
     assert table.schema.equals(copying.tables.output)
     assert table.schema.metadata == copying.tables.output.metadata
     same(table.to_pylist(), alone, rows)
@@ -220,10 +220,10 @@ def test_a_repost_has_all_that_was_said_of_its_bytes_and_keeps_what_is_its_own(c
 
 def test_what_another_file_holds_is_read_once_and_no_more_than_is_wanted(copying, alone, operators, rows, monkeypatch):
     seen = []
-    monkeypatch.setattr(merge, "read", lambda fs, path, read=merge.read: seen.append(path) or read(fs, path))
+    monkeypatch.setattr(OutputFolder, "read", lambda folder, path, read=OutputFolder.read: seen.append(path) or read(folder, path))
     operators.gather(copying, "annotations/b.parquet", [1, 2])
-    same(pq.read_table(f"{copying.root}/annotations/b.parquet").to_pylist(), alone[4:], rows)
-    assert sorted(path.rpartition("/")[2] for path in seen) == [write.name(number) for number in range(3)]
+    same(pq.read_table(f"{copying.output.root}/annotations/b.parquet").to_pylist(), alone[4:], rows)
+    assert sorted(path.rpartition("/")[2] for path in seen) == [write.file_name(number) for number in range(3)]
 
 
 def test_what_an_earlier_run_said_is_copied_from_its_file(copying, alone, posted, operators, rows, monkeypatch, tmp_path):
@@ -233,7 +233,7 @@ def test_what_an_earlier_run_said_is_copied_from_its_file(copying, alone, posted
 
     class Past:
         def keys(self):
-            column = pq.read_table(f"{copying.root}/annotations/earlier.parquet", columns=["content_hash"])["content_hash"]
+            column = pq.read_table(f"{copying.output.root}/annotations/earlier.parquet", columns=["content_hash"])["content_hash"]
             yield "annotations/earlier.parquet", dedup.keys_of(column)
 
     plan = prepare(copying.config.model_copy(update={"run_id": "later"}))
@@ -241,7 +241,7 @@ def test_what_an_earlier_run_said_is_copied_from_its_file(copying, alone, posted
         operators.do(plan)
     result = operators.gather(plan, "annotations/part.parquet", [0, 1, 2])
     assert result["reposts"] == {"run": 0, "earlier": 12}
-    found = pq.read_table(f"{plan.root}/annotations/part.parquet").to_pylist()
+    found = pq.read_table(f"{plan.output.root}/annotations/part.parquet").to_pylist()
     same(found, alone, rows)
     assert {row["run_id"] for row in found} == {"later"}
     (tmp_path / "annotations" / "earlier.parquet").unlink()
@@ -266,11 +266,11 @@ def test_in_s3_it_is_copied_from_an_earlier_runs_file_too(posted, alone, operato
     with operators.sharing():
         operators.commit(first)
     since = dt.datetime(2025, 12, 31, tzinfo=dt.UTC)
-    with operators.sharing(dedup.Past(output, s3.options, second.rows_folder, (), second.tables, "fp32", None, since)):
+    with operators.sharing(dedup.Past(second.output, second.rows_folder, (), second.tables, "fp32", None, since)):
         operators.do(second)
         copied = operators.gather(second, "annotations/part.parquet", [0, 1, 2])
     assert copied["reposts"] == {"run": 0, "earlier": 12}
-    with second.fs.open(f"{second.root}/annotations/part.parquet", "rb") as opened:
+    with second.output.open("annotations/part.parquet") as opened:
         same(pq.read_table(opened).to_pylist(), alone, rows)
 
 
@@ -285,11 +285,11 @@ def test_a_block_whose_owners_row_is_gone_is_named_and_nothing_written(copying, 
         return first[lost]
 
     if lost == "the file":
-        copying.fs.rm(write.path(copying.rows_folder, 0))
+        Path(block_path(copying, 0)).unlink()
     else:
         alter(copying, 0, change)
     assert operators.gather(copying, "annotations/part.parquet", [1, 2]) == {"again": [1, 2]}
-    assert not copying.fs.exists(f"{copying.root}/annotations/part.parquet")
+    assert not copying.output.exists("annotations/part.parquet")
     operators.do(copying, [1])  # alone
     assert operators.gather(copying, "annotations/part.parquet", [1])["reposts"] == {"run": 1, "earlier": 0}
     assert operators.gather(copying, "annotations/rest.parquet", [2]) == {"again": [2]}

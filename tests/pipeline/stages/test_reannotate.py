@@ -9,13 +9,15 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.run import driver
+from pipeline.run import driver, graph
 from pipeline.run.plan import prepare
 from pipeline.run.resources import Shares
 from pipeline.stages import merge
 from pipeline.stages.dedup import Reposts
 from pipeline.stages.reannotate import Reannotator
 from pipeline.stages.tracker import Board
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import read_record
 from ugrie.model import checkpoint
 
 
@@ -47,7 +49,7 @@ def again(output, model, **settings):
 
 
 def rows_of(output, record):
-    return [row for file in record["files"] for row in pq.read_table(output / file, partitioning=None).to_pylist()]
+    return [row for file in record.files for row in pq.read_table(output / file, partitioning=None).to_pylist()]
 
 
 def test_the_answers_are_those_that_the_pixels_gave(output, local_ray, rows):
@@ -55,20 +57,20 @@ def test_the_answers_are_those_that_the_pixels_gave(output, local_ray, rows):
     same = shutil.copytree(checkpoint.find("ugrie-tiny"), output.parent / "same")
     (same / "config.json").write_text((same / "config.json").read_text() + "\n")
     record = driver.annotate(again(output, same, keep_embeddings=True, block_rows=10))
-    first = [row for row in rows_of(output, json.loads((output / "runs" / "first.json").read_text())) if row["status"] == "ok"]
+    first = [row for row in rows_of(output, read_record(OutputFolder(str(output), {}), "runs/first.json")) if row["status"] == "ok"]
     found = rows_of(output, record)
     assert rows.differences(found, first, rows.file_name) == []
     assert [row["embedding"] for row in found] == [row["embedding"] for row in first]
     own = {"model", "run_id", "annotated_at"}
     plain = [name for name, value in first[0].items() if name not in own and not isinstance(value, dict)]
     assert [[row[name] for name in plain] for row in found] == [[row[name] for name in plain] for row in first]
-    assert record["model"] != first[0]["model"]
-    assert {row["model"] for row in found} == {record["model"]}
+    assert record.model != first[0]["model"]
+    assert {row["model"] for row in found} == {record.model}
     assert {row["run_id"] for row in found} == {"again"}
-    counts = {name: record["counts"][name] for name in ("listed", "known", "rows", "status")}
+    counts = record.counts.model_dump(include={"listed", "known", "rows", "status"})
     assert counts == {"listed": 34, "known": 0, "rows": 34, "status": {"ok": 34}}
-    assert (record["precision"], record["timings"]["all_decode_seconds"]) == (None, 0)
-    assert driver.annotate(again(output, same).model_copy(update={"run_id": "third"}))["counts"]["rows"] == 0
+    assert (record.precision, record.timings["all_decode_seconds"]) == (None, 0)
+    assert driver.annotate(again(output, same).model_copy(update={"run_id": "third"})).counts.rows == 0
 
 
 def test_another_version_says_something_else(output, newer):
@@ -86,8 +88,8 @@ def test_another_version_says_something_else(output, newer):
 
 def reannotator_of(plan):
     shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=2, loaders=1, load=1, write=1)
-    _, settings, _ = driver.operators(plan, shares, Board(), Reposts())
-    return Reannotator(settings, plan.config.input, plan.config.output, plan.manifest)
+    _, settings, _ = graph.operators(plan, shares, Board(), Reposts())
+    return Reannotator(settings, OutputFolder(plan.config.input, {}), plan.output, plan.manifest)
 
 
 def test_a_block_is_as_many_rows_as_a_file_is_read_by_at_once(output, newer):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from pipeline.config import AnnotateConfig
 from pipeline.run.plan import prepare
 from pipeline.stages import write
+from pipeline.table.output_folder import OutputFolder
+from tests.plugins.operators import block_path
 
 
 def plan_into(corpus, output):
@@ -45,7 +46,7 @@ def test_a_block_is_written_to_its_file_and_counted(operators, plan, annotated):
     assert (row["block"], row["rows"], row["ok"]) == (0, 5, annotated.column("status").to_pylist().count("ok"))
     assert dict(row["status"]) == Counter(annotated.column("status").to_pylist())
     assert row["decode_seconds"] > 0
-    table = pq.read_table(write.path(plan.rows_folder, 0))
+    table = pq.read_table(block_path(plan, 0))
     assert table.schema.equals(plan.tables.written)
     assert table.schema.metadata == plan.tables.output.metadata
     assert table.column("image_id").equals(annotated.column("image_id"))
@@ -53,26 +54,26 @@ def test_a_block_is_written_to_its_file_and_counted(operators, plan, annotated):
 
 def test_several_blocks_that_come_together_are_written_apart(operators, plan, both):
     assert operators.writer(plan)(both).column("rows").to_pylist() == [5, 3]
-    assert [len(pq.read_table(write.path(plan.rows_folder, number))) for number in (0, 1)] == [5, 3]
+    assert [len(pq.read_table(block_path(plan, number))) for number in (0, 1)] == [5, 3]
 
 
 def test_writing_a_block_again_leaves_one_file_with_the_same_rows(operators, plan, annotated):
     files = []
     for _ in range(2):
         operators.writer(plan)(annotated)
-        (file,) = plan.fs.ls(plan.rows_folder, detail=False)
-        files.append(pq.read_table(file))
+        (name,) = plan.output.names(plan.rows_folder)
+        files.append(pq.read_table(plan.output.absolute(f"{plan.rows_folder}/{name}")))
     assert files[0].equals(files[1])
 
 
 def test_the_blocks_that_are_done_are_those_with_a_whole_file():
-    fs = fsspec.filesystem("memory")
+    output = OutputFolder("memory://blocks-test", {})
     names = ("block-00000007.parquet", "block-00000002.parquet", ".block-00000003.parquet.4af", "block-00000004.parquet.tmp", "notes")
     for name in names:
-        fs.pipe_file(f"/blocks-test/rows/{name}", b"1234")
-    assert write.done(fs, "/blocks-test/rows") == {2: 4, 7: 4}
-    assert list(write.done(fs, "/blocks-test/rows")) == [2, 7]
+        output.write(f"rows/{name}", b"1234")
+    assert write.done_blocks(output, "rows") == {2: 4, 7: 4}
+    assert list(write.done_blocks(output, "rows")) == [2, 7]
 
 
 def test_nothing_is_done_before_anything_is_written(tmp_path):
-    assert write.done(fsspec.filesystem("file"), str(tmp_path / "rows")) == {}
+    assert write.done_blocks(OutputFolder(str(tmp_path), {}), "rows") == {}
