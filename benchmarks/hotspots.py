@@ -28,17 +28,17 @@ from measure import report
 from photos import corpus, jpegs
 
 from pipeline.stages.annotate import Annotator
-from pipeline.stages.dedup import Ledger
-from pipeline.stages.tracker import Log
+from pipeline.stages.dedup import DedupActor
+from pipeline.stages.tracker import TrackerActor
 
 ROOT = Path(__file__).parents[1]
 DRIVER, ANNOTATOR, LOADER = "driver", "annotator", "loaders and writers"
-ACTORS, RAY = "reposts and the board", "Ray's own processes"  # the names in the committed results
+ACTORS, RAY = "deduplication and block tracker", "Ray's own processes"  # the names in the committed results
 TITLES = {  # how the titles of the job's processes begin
     f"ray::MapWorker(MapBatches({Annotator.__name__}": ANNOTATOR,
     "ray::MapBatches(": LOADER,
-    f"ray::{Ledger.__name__}": ACTORS,
-    f"ray::{Log.__name__}": ACTORS,
+    f"ray::{DedupActor.__name__}": ACTORS,
+    f"ray::{TrackerActor.__name__}": ACTORS,
 }
 SAMPLED = (ANNOTATOR, LOADER)
 # A thread whose innermost call is one of these is waiting for a lock, for work or for the device.

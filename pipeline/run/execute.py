@@ -19,9 +19,9 @@ from pipeline.run.progress import Progress
 from pipeline.run.resources import Shares, await_workers, connect_ray, share_out
 from pipeline.run.watchdog import watched
 from pipeline.stages import merge
-from pipeline.stages.dedup import Past, Reposts
+from pipeline.stages.dedup import Deduplicator, EarlierRows
 from pipeline.stages.merge import VerificationError
-from pipeline.stages.tracker import Board
+from pipeline.stages.tracker import BlockTracker
 from pipeline.table.commit import part_prefix
 from pipeline.table.schema import STAGES
 from pipeline.table.stats import add, check_failures
@@ -83,14 +83,14 @@ def execute(plan: Plan) -> RunResult:
     )
 
 
-def open_dedup(plan: Plan, shares: Shares) -> Reposts:
+def open_dedup(plan: Plan, shares: Shares) -> Deduplicator:
     """Start the deduplication of a run: over the blocks that are done and, unless all is annotated again, over earlier runs."""
     config = plan.config
     if config.from_embeddings:
-        return Reposts()  # asking costs more than annotating
+        return Deduplicator()  # asking costs more than annotating
     days = 0 if config.reannotate else config.reuse_days
-    return Reposts.open(
-        Past(
+    return Deduplicator.start(
+        EarlierRows(
             output=plan.output,
             folder=plan.rows_folder,
             done=tuple(sorted(set(range(plan.manifest.blocks)) - set(plan.todo))),
@@ -102,22 +102,22 @@ def open_dedup(plan: Plan, shares: Shares) -> Reposts:
     )
 
 
-def annotate_blocks(plan: Plan, shares: Shares, reposts: Reposts) -> Work:
+def annotate_blocks(plan: Plan, shares: Shares, dedup: Deduplicator) -> Work:
     """Load, annotate and write the blocks that are left."""
     _configure_ray_data(plan, shares)
-    board = Board.put_up()
+    tracker = BlockTracker.start()
     seconds: Counter[str] = Counter()
     since_first: Counter[str] = Counter()
     tuning: dict[str, Any] = shares.public()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
-    with Progress(plan.manifest.rows, done) as progress, Metrics(plan, shares, board, progress) as metrics:
-        written = graph(plan, shares, board, reposts).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        for batch in watched(written, plan.config.stall_timeout, board.stuck):
+    with Progress(plan.manifest.rows, done) as progress, Metrics(plan, shares, tracker, progress) as metrics:
+        written = graph(plan, shares, tracker, dedup).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for batch in watched(written, plan.config.stall_timeout, tracker.describe):
             for row in pa.table(batch).to_pylist():
                 took = {stage: row[f"{stage}_seconds"] for stage in STAGES}
                 seconds.update(took)
                 if progress.first is None:
-                    tuning |= board.settings()
+                    tuning |= tracker.settings()
                     logger.info(", ".join(f"{name} {value}" for name, value in tuning.items()))
                 else:
                     since_first.update(took)
@@ -139,7 +139,7 @@ def merge_blocks(plan: Plan, shares: Shares) -> list[dict[str, Any]]:
     A block is annotated again where the rows that its duplicates are copied from no longer exist. Its other images are annotated
     again with it; a row that can't be read again as it was may then be missing in another block, which is why this repeats.
     """
-    groups = merge.groups(plan.output, plan.rows_folder, plan.manifest)
+    groups = merge.block_groups(plan.output, plan.rows_folder, plan.manifest)
     prefix = part_prefix(plan.config.date, plan.config.run_id, plan.attempt)
     todo = {f"{prefix}-{i:05d}.parquet": group for i, group in enumerate(groups)}
     merged: dict[str, dict[str, Any]] = {}
@@ -150,7 +150,7 @@ def merge_blocks(plan: Plan, shares: Shares) -> list[dict[str, Any]]:
             break
         todo = {target: todo[target] for target, file in merged.items() if "again" in file}
         logger.info("%d blocks hold duplicates whose annotation is gone: these blocks are annotated again", len(again))
-        annotate_blocks(replace(plan, todo=tuple(again)), shares, Reposts())
+        annotate_blocks(replace(plan, todo=tuple(again)), shares, Deduplicator())
     if again:
         raise VerificationError(f"{len(again)} blocks hold duplicates whose rows can't be copied from any other, the first {again[0]}")
     return [merged[target] for target in sorted(merged)]
@@ -181,7 +181,7 @@ def _merge_files(plan: Plan, shares: Shares, todo: dict[str, list[int]]) -> dict
     As many run at once as there are pairs of CPUs, since each takes some 0.4 GB of memory; none on a node without CPUs, which is a
     head that is kept free of work.
     """
-    merger = merge.Gatherer(plan.output, plan.rows_folder, plan.manifest, plan.tables)
+    merger = merge.Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
     task: Any = ray.remote(num_cpus=shares.write, scheduling_strategy="SPREAD")(lambda target, numbers: merger(target, numbers))
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
     merged: dict[str, dict[str, Any]] = {}

@@ -10,17 +10,17 @@ from pipeline.images.fetch import Fetcher
 from pipeline.run.plan import Plan
 from pipeline.run.resources import Shares
 from pipeline.stages.annotate import Annotator, AnnotatorSettings
-from pipeline.stages.dedup import Reposts
+from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.load import Loader
 from pipeline.stages.reannotate import Reannotator
-from pipeline.stages.tracker import Board
+from pipeline.stages.tracker import BlockTracker
 from pipeline.stages.write import BlockWriter
 from pipeline.table.output_folder import OutputFolder
 
 BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 
-def operators(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
+def operators(plan: Plan, shares: Shares, tracker: BlockTracker, dedup: Deduplicator) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
     """Return a run's three operators; of the annotator, the settings that an actor builds it from."""
     config = plan.config
     loader = Loader(
@@ -29,8 +29,8 @@ def operators(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> tup
         fetcher=Fetcher.of(config),
         tables=plan.tables,
         limits=Limits.of(config, plan.tables.crop_size),
-        board=board,
-        reposts=reposts,
+        tracker=tracker,
+        dedup=dedup,
     )
     settings = AnnotatorSettings(
         model=config.model,
@@ -43,14 +43,14 @@ def operators(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> tup
         precision=config.precision,
         threads=shares.threads,
         batch_size=config.batch_size,
-        board=board,
+        tracker=tracker,
     )
-    return loader, settings, BlockWriter(output=plan.output, folder=plan.rows_folder, tables=plan.tables, board=board)
+    return loader, settings, BlockWriter(output=plan.output, folder=plan.rows_folder, tables=plan.tables, tracker=tracker)
 
 
-def graph(plan: Plan, shares: Shares, board: Board, reposts: Reposts) -> Dataset:
+def graph(plan: Plan, shares: Shares, tracker: BlockTracker, dedup: Deduplicator) -> Dataset:
     """Return the operators applied to the blocks that are left. A row of the result is a block that was written."""
-    loader, settings, writer = operators(plan, shares, board, reposts)
+    loader, settings, writer = operators(plan, shares, tracker, dedup)
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
     # `map_batches` refuses GPUs without a batch size. A block is one batch whatever its rows are, and the annotator has sizes of its own.

@@ -1,6 +1,6 @@
 """Prometheus metrics of a run. Ray's agent on the driver's node exports them, with the prefix `ray_` in their names.
 
-The driver sets all of them: it sees the results and timings of every block, and the board has each block's stage. All metrics have the
+The driver sets all of them: it sees the results and timings of every block, and the tracker has each block's stage. All metrics have the
 label `model`, to tell apart two models on one cluster. Only `ugrie_run_info` has the run's ID: as a label of all metrics it would add a
 set of series with every run. Gauges vanish seconds after the driver's end; counters stay until Ray ends.
 """
@@ -17,7 +17,7 @@ from ray.util.metrics import Counter, Gauge
 from pipeline.run.plan import Plan
 from pipeline.run.progress import Progress
 from pipeline.run.resources import Shares, connect_ray
-from pipeline.stages.tracker import Board
+from pipeline.stages.tracker import BlockTracker
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import STAGES
 
@@ -49,8 +49,8 @@ METRICS: dict[str, tuple[type[Counter] | type[Gauge], str, tuple[str, ...]]] = {
 class Metrics:
     """Updates the metrics: a thread sets the gauges every few seconds while the context is open, `add` counts each block."""
 
-    def __init__(self, plan: Plan, shares: Shares, board: Board, progress: Progress):
-        self.board, self.progress = board, progress
+    def __init__(self, plan: Plan, shares: Shares, tracker: BlockTracker, progress: Progress):
+        self.tracker, self.progress = tracker, progress
         self.left = len(plan.todo)
         self.stages: set[str] = set()
         self.meters = meters(plan.tables.model)
@@ -79,11 +79,11 @@ class Metrics:
                 self.meters["ugrie_stage_seconds_total"].inc(seconds, {"stage": stage})
 
     def update(self) -> None:
-        """Set the gauges. A board that does not answer never ends a run: its stages are left out."""
+        """Set the gauges. A tracker that does not answer never ends a run: its stages are left out."""
         try:
-            blocks = self.board.stages()
-        except Exception as error:  # the board's node may have died
-            logger.debug("the board does not answer: %r", error)
+            blocks = self.tracker.stages()
+        except Exception as error:  # the tracker's node may have died
+            logger.debug("the tracker does not answer: %r", error)
             blocks = {}
         blocks[NOT_BEGUN] = max(0, self.left - sum(blocks.values()))
         self.stages |= blocks.keys()

@@ -1,4 +1,4 @@
-"""The second operator: an actor that holds the model and turns crops into the rows that are written."""
+"""The second operator: an actor that holds the model and annotates crops."""
 
 import threading
 import time
@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from pipeline.config import Precision
 from pipeline.stages.model_files import local_folder, local_tower
-from pipeline.stages.prediction_columns import Answers
-from pipeline.stages.tracker import Board
+from pipeline.stages.prediction_columns import PredictionColumns
+from pipeline.stages.tracker import BlockTracker
 from pipeline.storage.filesystem import Options
 from pipeline.table.schema import Tables, expect
 from ugrie.model import checkpoint
 
-FILLED_AT_ONCE = 256  # templates
+TEMPLATES = 256  # filled at once, one for each image
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class AnnotatorSettings:
     precision: Precision
     threads: int | None
     batch_size: int | None
-    board: Board
+    tracker: BlockTracker
 
 
 class Annotator:
-    """`Tables.loaded` -> `Tables.annotated`. The model is loaded once, when the actor starts.
+    """Turns `Tables.loaded` into `Tables.annotated`. The model is loaded once, when the actor starts.
 
-    Two blocks may be in it at once: while one has the device, the other's tables are read and made.
+    It takes two blocks at once: while one uses the device, the other's tables are read and built.
     """
 
     def __init__(self, settings: AnnotatorSettings):
@@ -51,9 +51,9 @@ class Annotator:
             torch.set_num_threads(settings.threads)
         self.settings = settings
         tower = local_tower(settings.tower_weights, settings.options)
-        self.model = UGRIE.from_pretrained(planned(settings), settings.device, tower, settings.precision)
+        self.model = UGRIE.from_pretrained(planned_model(settings), settings.device, tower, settings.precision)
         encoder = self.model.load_encoder()
-        encoder.batch_size = settings.board.settle("batch_size", settings.batch_size or best_batch_size(encoder))
+        encoder.batch_size = settings.tracker.agree_on("batch_size", settings.batch_size or best_batch_size(encoder))
         self.device = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -62,36 +62,37 @@ class Annotator:
         block = loaded.column("block")[0].as_py()
         ok = np.flatnonzero(pc.equal(loaded.column("status"), "ok").to_numpy())
         crops = view(loaded.column("crop"), tables.crop_size)
-        answers = Answers(tables, len(loaded))
+        predictions = PredictionColumns(tables, len(loaded))
         with self.device:
-            self.settings.board.enter(block, "being annotated")
+            self.settings.tracker.enter(block, "being annotated")
             clock = time.perf_counter()
-            parts = [ok[start : start + FILLED_AT_ONCE] for start in range(0, len(ok), FILLED_AT_ONCE)]
+            parts = [ok[start : start + TEMPLATES] for start in range(0, len(ok), TEMPLATES)]
             for rows, encoded in zip(parts, self.model.encode(pick(crops, rows) for rows in parts), strict=True):
-                answers.take(rows, self.model.predict(encoded, self.settings.schemes), encoded.cpu().numpy())
+                predictions.fill(rows, self.model.predict(encoded, self.settings.schemes), encoded.cpu().numpy())
             seconds = (time.perf_counter() - clock) / len(loaded)
-        columns = answers.columns(self.settings.run_id)
+        columns = predictions.columns(self.settings.run_id)
         columns["annotate_seconds"] = pa.repeat(pa.scalar(seconds, pa.float32()), len(loaded))
-        self.settings.board.enter(block, "annotated, and not yet written")
+        self.settings.tracker.enter(block, "annotated, and not yet written")
         schema = tables.annotated
         return pa.table([columns[n] if n in columns else loaded.column(n) for n in schema.names], schema)
 
 
-def planned(settings: AnnotatorSettings) -> Path:
-    """The model's folder on this worker. Raises RuntimeError if it is another model than the run was planned with."""
+def planned_model(settings: AnnotatorSettings) -> Path:
+    """Return the model's folder on this worker. Raises RuntimeError where its digest is not that of the model in the plan."""
     folder = local_folder(settings.model, settings.options)
     if not settings.tables.model.endswith(f"@{checkpoint.digest(folder)}"):
-        raise RuntimeError(f"{settings.model} on this worker is not {settings.tables.model}, with which the run was planned")
+        planned = settings.tables.model
+        raise RuntimeError(f"{settings.model} on this worker is not the planned {planned}: put the same model on every worker")
     return folder
 
 
 def pick(crops: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The crops of these rows; a slice, not a copy, where they stand together."""
+    """Return the crops of these rows: a slice where they are consecutive, else a copy."""
     return crops[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else crops[rows]
 
 
 def view(column: pa.ChunkedArray, size: int) -> np.ndarray:
-    """The crops of a column as uint8 [n, size, size, 3], without a copy: read-only memory of Ray's object store."""
+    """Return a column's crops as uint8 [n, size, size, 3]: read-only memory of Ray's object store, which is not copied."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = 3 * size**2
     pixels = np.frombuffer(array.buffers()[1], np.uint8, len(array) * width, array.offset * width)

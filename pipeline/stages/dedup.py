@@ -1,9 +1,9 @@
-"""Whose the bytes are: an image that was posted again is annotated once, and its other rows are copied from that one.
+"""Finds duplicates by content hash: of images with the same bytes one is annotated, and its row is copied to the others.
 
-One actor, which takes no CPU. It knows of every content hash so far which file of rows will have, or has, the row that the others are
-copied from: this run's block that claimed it first, or a file that an earlier run of the same model wrote. Workers ask it for some
-tens of images at once. What it holds may be lost, with its node or because it does not answer: then images are annotated again that
-need not have been, and no more than that. The copying, and what happens where there is nothing to copy, is `pipeline.stages.merge`'s.
+One actor, which takes no CPU, holds the owner of each content hash: the file whose row is copied. That is the file of the block of this
+run that claimed the hash first, or a file of the table that an earlier run of the same model wrote. Workers claim the hashes of some
+tens of images per call. The actor's state may be lost, with its node or because it does not answer: then some images are annotated
+once more, and nothing else happens. `pipeline.stages.duplicates` copies the rows.
 """
 
 import datetime as dt
@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -32,22 +32,92 @@ from pipeline.table.schema import Tables
 
 logger = logging.getLogger(__name__)
 
-# What an earlier night says of some bytes for good. That they took too long, or were too large, depends on its limits.
+# Statuses that the same bytes get in every run. `timeout` and `too_large` depend on a run's limits.
 LASTING = ("ok", "not_an_image", "corrupt", "decoder_crashed")
 CACHE_KIB = 64 * 2**10
-INSERTED = 20_000  # keys that are put in at once, in some hundredths of a second: so long a claim may have to wait
-KNOWING_SECONDS = 10.0  # that a run's first claims may wait for what was annotated before; the model takes as long to load
-ANSWER_SECONDS = 40.0
-FILES_AT_ONCE = 4
-BLOCKS_AT_ONCE = 16
+INSERT_ROWS = 20_000  # keys per insert, which takes some hundredths of a second: a claim may have to wait that long
+LOAD_SECONDS = 10.0  # that a run's first claims may wait for the keys of earlier rows; loading the model takes as long
+CLAIM_SECONDS = 40.0
+PARALLEL_FILES = 4
+PARALLEL_BLOCKS = 16
 
 
 @dataclass(frozen=True)
-class Past:
-    """Which rows are there already: those of this run's blocks that are done, and of earlier runs that said the same things.
+class Deduplicator:
+    """A run's deduplication, as workers hold it. Without an actor every block annotates all of its images itself."""
 
-    A run counts if it was finished since `since`, by the same model and tower in the same precision, for the same schemes in the
-    same order: what is said of a scheme depends on the ones before it.
+    actor: Any = None
+
+    @classmethod
+    def start(cls, earlier: "EarlierRows") -> "Deduplicator":
+        """Start the actor on the driver's node. It reads the keys of earlier rows while it answers claims."""
+        node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 64, "scheduling_strategy": node}
+        return cls(ray.remote(DedupActor).options(**options).remote(earlier))
+
+    def owners(self, block: int, hashes: Sequence[str]) -> list[str | None]:
+        """Return for each content hash the file whose row is to be copied; None where the block is to annotate the image itself."""
+        if self.actor is None or not hashes:
+            return [None] * len(hashes)
+        try:
+            return ray.get(self.actor.claim.remote(block, list(map(key, hashes))), timeout=CLAIM_SECONDS)
+        except RayError as error:
+            logger.warning("the actor that finds duplicates does not answer (%s): they are annotated again", type(error).__name__)
+            return [None] * len(hashes)
+
+
+class DedupActor:
+    """The actor: the owner of each key, in an unnamed SQLite file, of which memory holds `CACHE_KIB` at most."""
+
+    def __init__(self, earlier: "EarlierRows | None" = None):
+        self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for setting in (f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF"):
+            self.database.execute(f"PRAGMA {setting}")
+        self.database.execute("CREATE TABLE owners (key INTEGER PRIMARY KEY, owner INTEGER NOT NULL)")
+        self.lock = threading.Lock()
+        self.files: list[str] = []  # owners that earlier rows are in: in the database -1 is the first, and blocks have their numbers
+        self.loaded = threading.Event()
+        self.wait_until = time.monotonic() + LOAD_SECONDS
+        if earlier is None:
+            self.loaded.set()
+        else:
+            threading.Thread(target=self._load, args=(earlier.keys,), name="earlier rows", daemon=True).start()
+
+    def claim(self, block: int, keys: Sequence[int]) -> list[str | None]:
+        """Return for each key the file whose row is to be copied; None where the block owns it, from now on or by an earlier claim."""
+        self.loaded.wait(max(0.0, self.wait_until - time.monotonic()))
+        with self.lock:
+            self._insert(keys, block)
+            owners = [self.database.execute("SELECT owner FROM owners WHERE key = ?", (each,)).fetchone()[0] for each in keys]
+            return [None if owner == block else file_name(owner) if owner >= 0 else self.files[-1 - owner] for owner in owners]
+
+    def _load(self, keys_by_file: Callable[[], Iterator[tuple[str, np.ndarray]]]) -> None:
+        begun, count = time.perf_counter(), 0
+        try:
+            for file, keys in keys_by_file():
+                count += len(keys)
+                with self.lock:
+                    self.files.append(file)
+                for start in range(0, len(keys), INSERT_ROWS):
+                    with self.lock:
+                        self._insert(keys[start : start + INSERT_ROWS].tolist(), -len(self.files))
+        except Exception:
+            logger.warning("not all earlier rows could be read: more images are annotated again", exc_info=True)
+        self.loaded.set()
+        logger.info("read the content hashes of %d earlier rows in %.1f s", count, time.perf_counter() - begun)
+
+    def _insert(self, keys: Iterable[int], owner: int) -> None:
+        self.database.execute("BEGIN")
+        self.database.executemany("INSERT OR IGNORE INTO owners VALUES (?, ?)", zip(keys, repeat(owner), strict=False))
+        self.database.execute("COMMIT")
+
+
+@dataclass(frozen=True)
+class EarlierRows:
+    """The rows that may be copied: those of this run's finished blocks, and those of earlier runs with the same annotation.
+
+    An earlier run counts if it finished at `since` or later, with the same model and tower in the same precision, for the same schemes
+    in the same order: a scheme's labels depend on the schemes before it. Where `since` is None, none counts.
     """
 
     output: OutputFolder
@@ -58,8 +128,13 @@ class Past:
     tower_weights: str | None
     since: dt.datetime | None
 
+    def keys(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield each file that may be an owner, with the keys of the rows to copy: int64. A file that can't be read has none."""
+        yield from mapped(self._keys_of_block, self.done, PARALLEL_BLOCKS)
+        yield from mapped(self._keys_of_file, self.files(), PARALLEL_FILES)
+
     def files(self) -> list[str]:
-        """The files of the table that may be copied from, the newest night's first: paths within the output."""
+        """Return the files of the table that may be copied from, of the newest run first: paths within the output."""
         if self.since is None:
             return []
         runs = past_runs(self.output, self.tables.model)
@@ -73,118 +148,44 @@ class Past:
             and list(run.schemes) == [scheme.name for scheme in self.tables.schemes]
         )
 
-    def keys(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Each file's name, as an owner, with the keys of what may be copied from it. A file that can't be read has none."""
-        yield from mapped(self._of_block, self.done, BLOCKS_AT_ONCE)
-        yield from mapped(self._of_file, self.files(), FILES_AT_ONCE)
-
-    def _of_block(self, block: int) -> tuple[str, np.ndarray]:
+    def _keys_of_block(self, block: int) -> tuple[str, np.ndarray]:
         path = f"{self.folder}/{file_name(block)}"
         try:
             rows = pq.read_table(pa.BufferReader(self.output.read(path)), columns=["owner", "content_hash"], use_threads=False)
             return file_name(block), keys_of(rows.filter(pc.is_null(rows["owner"]))["content_hash"])
-        except Exception as error:  # the commit will say what is wrong with it
-            return _nothing(path, error)
+        except Exception as error:  # merging reports what is wrong with it
+            return _no_keys(path, error)
 
-    def _of_file(self, file: str) -> tuple[str, np.ndarray]:
+    def _keys_of_file(self, path: str) -> tuple[str, np.ndarray]:
         try:
-            with self.output.open(file) as opened:
-                parquet = pq.ParquetFile(opened, pre_buffer=True)
-                there = {field.name: field.type for field in parquet.schema_arrow}
-                if any(there.get(name) != self.tables.output.field(name).type for name in self.tables.of_content):
-                    return file, np.empty(0, np.int64)
+            with self.output.open(path) as file:
+                parquet = pq.ParquetFile(file, pre_buffer=True)
+                types = {field.name: field.type for field in parquet.schema_arrow}
+                if any(types.get(name) != self.tables.output.field(name).type for name in self.tables.of_content):
+                    return path, np.empty(0, np.int64)
                 rows = parquet.read(columns=["content_hash", "status"], use_threads=False)
-            return file, keys_of(rows.filter(pc.is_in(rows["status"], pa.array(LASTING)))["content_hash"])
-        except Exception as error:  # it is another run's; this one can do without
-            return _nothing(file, error)
-
-
-def _nothing(path: str, error: Exception) -> tuple[str, np.ndarray]:
-    logger.warning("%s can't be read (%s): its images are annotated again", path, error)
-    return path, np.empty(0, np.int64)
-
-
-def keys_of(column: pa.ChunkedArray) -> np.ndarray:
-    """The keys of content hashes, sorted, each once, nulls left out: the first 8 bytes as int64.
-
-    Two images may have the same key: one of a billion images does in 40 runs, and for a few hundred dollars of computing, two can be
-    made that do. It costs no row: what is copied is found by the whole hash, and a block that finds nothing is done again alone.
-    """
-    some = pc.utf8_slice_codeunits(column, 0, 16).drop_null()
-    digits = "".join(some.to_pylist())
-    return np.unique(np.frombuffer(bytes.fromhex(digits), ">i8").astype(np.int64))
+            return path, keys_of(rows.filter(pc.is_in(rows["status"], pa.array(LASTING)))["content_hash"])
+        except Exception as error:  # another run's file, which this run can do without
+            return _no_keys(path, error)
 
 
 def key(content_hash: str) -> int:
-    """As `keys_of`, of one."""
+    """Return the key of a content hash: its first 8 bytes as int64.
+
+    Two images may have the same key: of a billion images, two do in one of 40 runs, and someone who spends a few hundred dollars on
+    computing can make two that do. No row is lost by it: the row to copy is found by the whole hash, and a block that finds none is
+    annotated again without copying.
+    """
     return int.from_bytes(bytes.fromhex(content_hash[:16]), "big", signed=True)
 
 
-class Ledger:
-    """The actor: whose each key is. It lies in a file of SQLite's that has no name; memory holds `CACHE_KIB` of it at most."""
-
-    def __init__(self, past: Past | None = None):
-        self.base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        for setting in (f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF"):
-            self.base.execute(f"PRAGMA {setting}")
-        self.base.execute("CREATE TABLE owners (key INTEGER PRIMARY KEY, owner INTEGER NOT NULL)")
-        self.lock = threading.Lock()
-        self.files: list[str] = []  # owners that are no blocks: -1 is the first
-        self.known = threading.Event()
-        self.wait_until = time.monotonic() + KNOWING_SECONDS
-        if past is None:
-            self.known.set()
-        else:
-            threading.Thread(target=self._learn, args=(past.keys,), name="past", daemon=True).start()
-
-    def claim(self, block: int, keys: Sequence[int]) -> list[str | None]:
-        """For every key, the file whose row is to be copied; None where it is the block's own, from now on or by an earlier claim."""
-        self.known.wait(max(0.0, self.wait_until - time.monotonic()))
-        with self.lock:
-            self._put(keys, block)
-            owners = [self.base.execute("SELECT owner FROM owners WHERE key = ?", (each,)).fetchone()[0] for each in keys]
-            return [None if owner == block else file_name(owner) if owner >= 0 else self.files[-1 - owner] for owner in owners]
-
-    def _learn(self, keys: Any) -> None:
-        clock, count = time.perf_counter(), 0
-        try:
-            for file, some in keys():
-                count += len(some)
-                with self.lock:
-                    self.files.append(file)
-                for start in range(0, len(some), INSERTED):
-                    with self.lock:
-                        self._put(some[start : start + INSERTED].tolist(), -len(self.files))
-        except Exception:
-            logger.warning("not all is known of what was annotated before: more is annotated again", exc_info=True)
-        self.known.set()
-        logger.info("%d images are known from before, after %.1f s", count, time.perf_counter() - clock)
-
-    def _put(self, keys: Iterable[int], owner: int) -> None:
-        self.base.execute("BEGIN")
-        self.base.executemany("INSERT OR IGNORE INTO owners VALUES (?, ?)", zip(keys, repeat(owner), strict=False))
-        self.base.execute("COMMIT")
+def keys_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the keys of a column of content hashes: int64, sorted, unique, without nulls."""
+    prefixes = pc.utf8_slice_codeunits(column, 0, 16).drop_null()
+    digits = "".join(prefixes.to_pylist())
+    return np.unique(np.frombuffer(bytes.fromhex(digits), ">i8").astype(np.int64))
 
 
-@dataclass(frozen=True)
-class Reposts:
-    """A run's ledger, as workers hold it. Without an actor every block does all of its images itself."""
-
-    ledger: Any = None
-
-    @classmethod
-    def open(cls, past: Past) -> "Reposts":
-        """Starts the actor on the driver's node; it learns what is there already while it is asked."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 64, "scheduling_strategy": here}
-        return cls(ray.remote(Ledger).options(**lasting).remote(past))
-
-    def owners(self, block: int, hashes: Sequence[str]) -> list[str | None]:
-        """For every content hash, the file whose row is to be copied; None where the block is to do the image itself."""
-        if self.ledger is None or not hashes:
-            return [None] * len(hashes)
-        try:
-            return ray.get(self.ledger.claim.remote(block, list(map(key, hashes))), timeout=ANSWER_SECONDS)
-        except RayError as error:
-            logger.warning("nobody says which images were posted before (%s): they are annotated again", type(error).__name__)
-            return [None] * len(hashes)
+def _no_keys(path: str, error: Exception) -> tuple[str, np.ndarray]:
+    logger.warning("%s can't be read (%s): its images are annotated again", path, error)
+    return path, np.empty(0, np.int64)

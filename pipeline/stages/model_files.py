@@ -1,4 +1,4 @@
-"""The model a run uses, and its image tower: a bundled name, a folder or a file, or a URL, which is fetched once on every machine."""
+"""Finds a run's model and the weights of its image tower: a bundled name, a local path, or a URL that each machine fetches once."""
 
 import json
 from functools import cache
@@ -14,7 +14,7 @@ TOWER = "tower.safetensors"
 
 
 def local_folder(model: str, options: Options) -> Path:
-    """The model's folder on this machine. Raises UserError where there is none."""
+    """Return the model's folder on this machine. Raises UserError where there is none."""
     try:
         if "://" not in model:
             return checkpoint.find(model)
@@ -24,12 +24,12 @@ def local_folder(model: str, options: Options) -> Path:
 
 
 def local_tower(weights: str | None, options: Options) -> str | None:
-    """The file of the tower's weights on this machine, where one is given. Raises UserError where a URL's can't be had."""
+    """Return the file of the tower's weights on this machine, where one is given. Raises UserError where a URL can't be fetched."""
     return str(_local({TOWER: weights}, options) / TOWER) if weights is not None and "://" in weights else weights
 
 
 def check_tower(model: checkpoint.Config, weights: str | None, options: Options) -> None:
-    """Raises UserError where the workers could not load the image tower: this machine stands for them."""
+    """Check that the image tower can be loaded, on this machine in place of the workers. Raises UserError where it can't."""
     shown = weights and without_secrets(weights)
     if model.tower.name is None:
         if weights is not None:
@@ -38,11 +38,11 @@ def check_tower(model: checkpoint.Config, weights: str | None, options: Options)
         if "://" in weights:
             version(weights, options)
         elif not Path(weights).is_file():
-            raise UserError(f"tower_weights = {shown}: there is no such file; it must be there on every worker, too, or give a URL")
+            raise UserError(f"tower_weights = {shown}: there is no such file; put it on every worker, too, or give a URL")
         if not weights.partition("?")[0].endswith(".safetensors"):
             raise UserError(f"tower_weights = {shown}: weights are read as .safetensors only, since other files can hold code")
     else:
-        from ugrie.vision.encoder import fetch_weights  # needs torch, whose import takes seconds: only where weights are to be fetched
+        from ugrie.vision.encoder import fetch_weights  # imports torch, which takes seconds: only where needed
 
         try:
             fetch_weights(model.tower)

@@ -1,4 +1,4 @@
-"""What the model says of a block's images, gathered batch by batch, as the columns of the table."""
+"""Builds the columns of the table from the model's predictions for a block, which come batch by batch."""
 
 import datetime as dt
 
@@ -10,8 +10,8 @@ from ugrie.model.prediction import Prediction
 from ugrie.schemes.scheme import Scheme
 
 
-class Answers:
-    """The answers for `count` images. Those of which nothing is said are null."""
+class PredictionColumns:
+    """The predictions for `count` images. An image without one is null in every column."""
 
     def __init__(self, tables: Tables, count: int):
         self.tables = tables
@@ -21,8 +21,8 @@ class Answers:
         self.embeddings = np.zeros((count, tables.embedding_dim or 0), np.float16)
         self.missing = np.ones(count, bool)
 
-    def take(self, rows: np.ndarray, prediction: Prediction, embeddings: np.ndarray) -> None:
-        """Notes what is said of the images at `rows`, whose embeddings are float [rows, embedding_dim]."""
+    def fill(self, rows: np.ndarray, prediction: Prediction, embeddings: np.ndarray) -> None:
+        """Set the predictions of the images at `rows`, whose embeddings are float [rows, embedding_dim]."""
         for name in self.probs:
             self.probs[name][rows] = prediction.probs[name]
             self.choices[name][rows] = prediction.choices[name]
@@ -33,7 +33,7 @@ class Answers:
         self.missing[rows] = False
 
     def columns(self, run_id: str) -> dict[str, pa.Array]:
-        """All columns of the output that the model and the run give, by their names."""
+        """Return by name the columns of the output that the model and the run determine."""
         count = len(self.missing)
         columns: dict[str, pa.Array] = {s.name: scheme_column(s, self.probs[s.name], self.choices[s.name]) for s in self.tables.schemes}
         if self.tables.embedding_dim is not None:
@@ -48,7 +48,7 @@ class Answers:
 
 
 def scheme_column(scheme: Scheme, probs: np.ndarray, choices: np.ndarray) -> pa.StructArray:
-    """A scheme's struct column, null where there is no choice (-1)."""
+    """Return a scheme's struct column, null where no label was chosen (-1)."""
     missing = choices < 0
     kind = scheme_type(scheme)
     known = np.where(missing[:, None], 0, probs)

@@ -1,4 +1,4 @@
-"""An actor that annotates images again from their embeddings: the one operator before the writer, where no image is read."""
+"""Annotates images again from their stored embeddings: an actor in place of the first two operators."""
 
 import threading
 import time
@@ -9,18 +9,18 @@ import pyarrow as pa
 
 from pipeline.inputs.embeddings import embeddings_of, read_embedded
 from pipeline.inputs.manifest import Manifest
-from pipeline.stages.annotate import AnnotatorSettings, planned
-from pipeline.stages.prediction_columns import Answers
+from pipeline.stages.annotate import AnnotatorSettings, planned_model
+from pipeline.stages.prediction_columns import PredictionColumns
 from pipeline.table.output_folder import OutputFolder
 from ugrie.model.prediction import Prediction
 
-FILLED_AT_ONCE = {"cpu": 256, "cuda": 4096}  # templates; on a CPU, by each core
+TEMPLATES = {"cpu": 256, "cuda": 4096}  # filled at once, one for each image; on a CPU by each core
 
 
 class Reannotator:
-    """{block} -> `Tables.annotated`. The model is loaded once, without its image tower's weights where those are not bundled.
+    """Turns a block's number into `Tables.annotated`. The model is loaded once, without the weights of an image tower that is not bundled.
 
-    Two blocks may be in it at once: while one has the device, the other is read and its tables are made.
+    It takes two blocks at once: while one uses the device, the other is read and its tables are built.
     """
 
     def __init__(self, settings: AnnotatorSettings, source: OutputFolder, output: OutputFolder, manifest: Manifest):
@@ -31,32 +31,33 @@ class Reannotator:
         self.settings, self.source, self.output, self.manifest = settings, source, output, manifest
         on_cpu = settings.device == "cpu"
         cores = settings.threads or 1 if on_cpu else 1
-        self.model = UGRIE.from_pretrained(planned(settings), settings.device)
-        self.model.predict(torch.zeros(1, self.model.config.tower.embedding_dim), settings.schemes)  # what the threads share is made here
-        self.size = FILLED_AT_ONCE["cpu" if on_cpu else "cuda"]
-        # A core for each part, as in `ugrie.vision.encoder`: the layers are too small to be shared between cores.
+        self.model = UGRIE.from_pretrained(planned_model(settings), settings.device)
+        # A first prediction, before the threads start, builds what they share.
+        self.model.predict(torch.zeros(1, self.model.config.tower.embedding_dim), settings.schemes)
+        self.templates = TEMPLATES["cpu" if on_cpu else "cuda"]
+        # One core for each batch, as in `ugrie.vision.encoder`: the layers are too small to share between cores.
         self.pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,) if on_cpu else (torch.get_num_threads(),))
         self.device = threading.Lock()
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
         (block,) = numbers.column("block").to_pylist()
-        settings, board = self.settings, self.settings.board
-        board.begin(block)
+        settings, tracker = self.settings, self.settings.tracker
+        tracker.begin(block)
         clock = time.perf_counter()
         rows = read_embedded(self.source.fs, self.manifest.read(self.output, block))
         embeddings, count = embeddings_of(rows), len(rows)
-        answers = Answers(settings.tables, count)
-        board.enter(block, "loaded, and not yet annotated")
+        predictions = PredictionColumns(settings.tables, count)
+        tracker.enter(block, "loaded, and not yet annotated")
         read = time.perf_counter() - clock
         with self.device:
-            board.enter(block, "being annotated")
+            tracker.enter(block, "being annotated")
             clock = time.perf_counter()
-            parts = [np.arange(start, min(start + self.size, count)) for start in range(0, count, self.size)]
-            for part, prediction in zip(parts, self.pool.map(lambda part: self._predict(embeddings[part]), parts), strict=True):
-                answers.take(part, prediction, embeddings[part])
+            batches = [np.arange(start, min(start + self.templates, count)) for start in range(0, count, self.templates)]
+            for batch, prediction in zip(batches, self.pool.map(lambda batch: self._predict(embeddings[batch]), batches), strict=True):
+                predictions.fill(batch, prediction, embeddings[batch])
             annotated = time.perf_counter() - clock
-        board.enter(block, "annotated, and not yet written")
-        columns = answers.columns(settings.run_id)
+        tracker.enter(block, "annotated, and not yet written")
+        columns = predictions.columns(settings.run_id)
         columns |= {name: rows[name] for name in ("image_id", "uri", "content_hash", "width", "height", "bytes")}
         columns |= {"block": pa.repeat(pa.scalar(block, pa.int32()), count), "owner": pa.nulls(count, pa.string())}
         columns |= {"status": pa.repeat("ok", count), "error": pa.nulls(count, pa.string())}

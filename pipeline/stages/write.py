@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.stages.tracker import Board
+from pipeline.stages.tracker import BlockTracker
 from pipeline.table.output_folder import OutputFolder, work_folder
 from pipeline.table.schema import REPOST, STAGES, Tables, expect
 
@@ -50,19 +50,19 @@ class BlockWriter:
     output: OutputFolder
     folder: str
     tables: Tables
-    board: Board
+    tracker: BlockTracker
 
     def __call__(self, table: pa.Table) -> pa.Table:
         expect(table, self.tables.annotated, "write")
         written = []
         for block in pc.unique(table.column("block")).to_pylist():
-            self.board.enter(block, "being written")
+            self.tracker.enter(block, "being written")
             rows = table.filter(pc.equal(table.column("block"), block))
             buffer = BytesIO()
             whole = rows.select(self.tables.written.names).cast(self.tables.written)
             pq.write_table(whole, buffer, compression="zstd", use_dictionary=self.tables.repeating)
             self.output.write(f"{self.folder}/{file_name(block)}", buffer.getvalue())
-            self.board.leave(block)
+            self.tracker.leave(block)
             seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in STAGES}
             status = Counter(rows.column("status").to_pylist())
             ok = status["ok"] + status[REPOST]

@@ -1,6 +1,6 @@
 """Calls a run's operators one after another, without Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,47 +17,53 @@ def block_path(plan: Any, block: int) -> str:
     return plan.output.absolute(f"{plan.rows_folder}/{file_name(block)}")
 
 
-@dataclass
-class Ledgers:
-    """`pipeline.stages.dedup.Reposts` without Ray: the actor's object is in this process."""
+def alter_block(plan: Any, block: int, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Replace the rows of a block's file."""
+    path = block_path(plan, block)
+    pq.write_table(change(pq.read_table(path)), path)
 
-    ledger: Any
+
+@dataclass
+class LocalDeduplicator:
+    """`pipeline.stages.dedup.Deduplicator` without Ray: the actor's object is in this process."""
+
+    actor: Any
 
     def owners(self, block: int, hashes: Sequence[str]) -> list[str | None]:
         from pipeline.stages.dedup import key
 
-        return self.ledger.claim(block, list(map(key, hashes)))
+        return self.actor.claim(block, list(map(key, hashes)))
 
 
 @dataclass
 class Operators:
-    """A plan's three operators, as `pipeline.run.graph` makes them, called one after another in this process."""
+    """A plan's three operators, as `pipeline.run.graph` builds them, called one after another in this process."""
 
     models: dict[str, Any] = field(default_factory=dict)
-    reposts: Any = None
+    dedup: Any = None
 
     def _of(self, plan: Any) -> tuple[Any, Any, Any]:
         from pipeline.run.graph import operators
         from pipeline.run.resources import Shares
-        from pipeline.stages.dedup import Reposts
-        from pipeline.stages.tracker import Board
+        from pipeline.stages.dedup import Deduplicator
+        from pipeline.stages.tracker import BlockTracker
 
         shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
-        return operators(plan, shares, Board(), self.reposts or Reposts())
+        return operators(plan, shares, BlockTracker(), self.dedup or Deduplicator())
 
     @contextmanager
-    def sharing(self, past: Any = None) -> Iterator[None]:
-        """Within this context blocks are deduplicated against each other, and against earlier runs (`past`)."""
-        from pipeline.stages.dedup import Ledger
+    def sharing(self, earlier: Any = None) -> Iterator[None]:
+        """Within the context, blocks find duplicates in each other and in earlier rows."""
+        from pipeline.stages.dedup import DedupActor
 
-        self.reposts = Ledgers(Ledger(past))
+        self.dedup = LocalDeduplicator(DedupActor(earlier))
         try:
             yield
         finally:
-            self.reposts = None
+            self.dedup = None
 
     def annotator(self, plan: Any) -> Any:
-        """Return the plan's annotator. A model is loaded once for all plans."""
+        """Return the plan's annotator; a model is loaded once for all plans."""
         from pipeline.stages.annotate import Annotator
 
         settings = self._of(plan)[1]
@@ -73,19 +79,19 @@ class Operators:
         return self._of(plan)[0](pa.table({"block": [block]}))
 
     def do(self, plan: Any, numbers: Sequence[int] | None = None) -> pa.Table:
-        """Load, annotate and write these blocks, by default all of the plan's. Returns the writer's results."""
+        """Load, annotate and write these blocks, by default all that are left. Return the writer's table."""
         annotate, write = self.annotator(plan), self.writer(plan)
         blocks = [write(annotate(self.load(plan, block))) for block in (plan.todo if numbers is None else numbers)]
         return pa.concat_tables(blocks)
 
-    def gather(self, plan: Any, name: str, numbers: Sequence[int]) -> dict[str, Any]:
-        """Merge these blocks into a file of the table, given by its path within the output. Returns the merger's result."""
-        from pipeline.stages.merge import Gatherer
+    def merge(self, plan: Any, name: str, numbers: Sequence[int]) -> dict[str, Any]:
+        """Merge these blocks into a file of the table, named by its path within the output. Return the merger's result."""
+        from pipeline.stages.merge import Merger
 
-        return Gatherer(plan.output, plan.rows_folder, plan.manifest, plan.tables)(name, numbers)
+        return Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)(name, numbers)
 
     def commit(self, plan: Any) -> Any:
-        """Process all blocks, merge them into one file and commit the run. Returns its record."""
+        """Annotate all blocks, merge them into one file and commit the run. Return its record."""
         from pipeline.table.commit import commit
         from pipeline.table.run_record import RunRecord
         from pipeline.table.schema import SCHEMA_VERSION
@@ -93,20 +99,20 @@ class Operators:
         self.do(plan)
         date = plan.config.date.isoformat()
         file = f"annotations/dt={date}/part-{plan.config.run_id}-{plan.attempt}-00000.parquet"
-        self.gather(plan, file, range(plan.manifest.blocks))
+        self.merge(plan, file, range(plan.manifest.blocks))
         record = {"run_id": plan.config.run_id, "schema_version": SCHEMA_VERSION, "model": plan.tables.model, "tower": plan.tables.tower}
         record |= {"precision": "fp32", "date": date, "finished_at": f"{date}T00:00:00+00:00", "counts": {}, "files": [file]}
         record |= {"config": plan.config.public(), "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes}}
         return commit(plan.output, RunRecord.model_validate(record))
 
     def rows(self, plan: Any) -> list[dict[str, Any]]:
-        """Process all blocks and merge them. Returns the table's rows, in order."""
-        from pipeline.stages.merge import groups
+        """Annotate and merge all blocks. Return the table's rows, in order."""
+        from pipeline.stages.merge import block_groups
 
         self.do(plan)
         rows = []
-        for i, group in enumerate(groups(plan.output, plan.rows_folder, plan.manifest)):
-            self.gather(plan, f"annotations/part-{i}.parquet", group)
+        for i, group in enumerate(block_groups(plan.output, plan.rows_folder, plan.manifest)):
+            self.merge(plan, f"annotations/part-{i}.parquet", group)
             with plan.output.open(f"annotations/part-{i}.parquet") as file:
                 rows += pq.read_table(file).to_pylist()
         return rows

@@ -1,5 +1,6 @@
 """Files that mean harm, through whole runs on a real Ray."""
 
+import itertools
 import json
 import threading
 import time
@@ -9,13 +10,12 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import STATUSES
 from pipeline.run import execute
 from pipeline.run.driver import annotate
-from pipeline.stages.tracker import Board
+from pipeline.stages.tracker import BlockTracker
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -62,8 +62,8 @@ def test_images_that_kill_and_hang_their_decoder_cost_their_rows_alone_and_no_lo
 def test_every_hostile_file_is_a_row_and_no_worker_is_lost(shared_data, local_ray, monkeypatch, rows, tmp_path):
     folder = shared_data / "hostile"
     count = sum(path.is_file() and not path.name.startswith((".", "_")) for path in folder.rglob("*"))
-    boards = []
-    monkeypatch.setattr(execute.Board, "put_up", classmethod(lambda cls, up=Board.put_up: boards.append(up()) or boards[0]))
+    trackers = []
+    monkeypatch.setattr(execute.BlockTracker, "start", classmethod(lambda cls, up=BlockTracker.start: trackers.append(up()) or trackers[0]))
     peak, over = [0], threading.Event()
 
     def watch():
@@ -91,8 +91,8 @@ def test_every_hostile_file_is_a_row_and_no_worker_is_lost(shared_data, local_ra
     assert min(statuses["ok"], statuses["not_an_image"], statuses["corrupt"]) > 50
     assert statuses["decoder_crashed"] == statuses["timeout"] == 0
     blocks = -(-count // record.config["block_rows"]) if record.config["block_rows"] else None
-    begun = ray.get(boards[0].log.beginnings.remote())
-    assert set(begun.values()) == {1}, "a worker was lost"
+    begun = list(itertools.takewhile(bool, map(trackers[0].begin, itertools.count())))  # how often each block was begun
+    assert set(begun) == {1}, "a worker was lost"
     assert blocks is None or len(begun) == blocks
     assert peak[0] < 2e9
     print(f"{count} files in {time.monotonic() - clock:.0f} s, {dict(statuses)}, at most {peak[0] / 1e6:.0f} MB a worker")

@@ -17,8 +17,8 @@ from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import prepare
 from pipeline.run.resources import share_out
 from pipeline.run.summary import summary
-from pipeline.stages.dedup import Reposts
-from pipeline.stages.tracker import Board
+from pipeline.stages.dedup import Deduplicator
+from pipeline.stages.tracker import BlockTracker
 from tests.plugins.operators import block_path
 
 pytestmark = pytest.mark.timeout(300)
@@ -193,7 +193,7 @@ def test_a_run_that_died_while_it_was_committed_leaves_no_second_file(finished, 
     operators.do(plan)
     folder = tmp_path / "annotations" / "dt=2026-01-02"
     name = f"annotations/dt=2026-01-02/part-undisturbed-{plan.attempt}-00000.parquet"
-    operators.gather(plan, name, range(plan.manifest.blocks))
+    operators.merge(plan, name, range(plan.manifest.blocks))
     (folder / f".part-undisturbed-{plan.attempt}-00001.parquet.{'0' * 32}").write_bytes(b"half a file")
     record = annotate(config)
     assert record.files != (name,)
@@ -239,7 +239,7 @@ def test_ray_data_takes_a_run_on_gpus(finished, tmp_path, local_ray, monkeypatch
     plan = prepare(finished.config.model_copy(update={"output": str(tmp_path)}))
     shares = share_out(plan.config)
     assert (shares.device, shares.actor_gpus) == ("cuda", 1.0)
-    assert "Annotator" in repr(graph.graph(plan, shares, Board(), Reposts()))
+    assert "Annotator" in repr(graph.graph(plan, shares, BlockTracker(), Deduplicator()))
 
 
 def test_a_run_that_is_stuck_says_where_and_ends(finished, tmp_path, local_ray, monkeypatch):

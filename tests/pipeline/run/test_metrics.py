@@ -16,7 +16,7 @@ from pipeline.run import metrics
 from pipeline.run.metrics import METRICS, NOT_BEGUN, Metrics, tell_success
 from pipeline.run.progress import Progress
 from pipeline.run.resources import Shares
-from pipeline.stages.tracker import Board
+from pipeline.stages.tracker import BlockTracker
 from pipeline.table.run_record import RunRecord
 
 SHARES = Shares("cpu", actors=2, least_actors=2, actor_cpus=1, actor_gpus=0, threads=None, loaders=3, load=1, write=0.25)
@@ -57,13 +57,13 @@ def values(monkeypatch):
     return values
 
 
-def of_run(board, progress=None, blocks=4, model="m@1", **settings):
+def of_run(tracker, progress=None, blocks=4, model="m@1", **settings):
     config = AnnotateConfig(input="in", output="out", run_id="r", date=dt.date(2026, 1, 2), **settings)
     plan = SimpleNamespace(config=config, tables=SimpleNamespace(model=model), todo=tuple(range(blocks)))
-    return Metrics(plan, SHARES, board, progress or Progress(36))
+    return Metrics(plan, SHARES, tracker, progress or Progress(36))
 
 
-def board_with(stages):
+def tracker_with(stages):
     return SimpleNamespace(stages=lambda: dict(stages))
 
 
@@ -73,7 +73,7 @@ def test_names_are_as_prometheus_wants_them():
 
 
 def test_a_block_is_counted_by_status_and_seconds(values):
-    updater = of_run(Board())
+    updater = of_run(BlockTracker())
     for _ in range(2):
         updater.add(WRITTEN | SECONDS)
     assert [values("ugrie_images_total", status=status) for status in ("ok", "repost", "missing")] == [10, 4, 4]
@@ -83,7 +83,7 @@ def test_a_block_is_counted_by_status_and_seconds(values):
 
 def test_gauges_say_where_the_run_is(values):
     progress = Progress(36, done=9)
-    updater = of_run(board_with({"being loaded": 2, "being annotated": 1}), progress)
+    updater = of_run(tracker_with({"being loaded": 2, "being annotated": 1}), progress)
     updater.update()
     blocks = {stage: values("ugrie_blocks", stage=stage) for stage in ("being loaded", "being annotated", NOT_BEGUN)}
     assert blocks == {"being loaded": 2, "being annotated": 1, NOT_BEGUN: 1}
@@ -94,13 +94,13 @@ def test_gauges_say_where_the_run_is(values):
 
 
 def test_a_run_that_reads_no_images_has_no_loaders(values):
-    of_run(Board(), from_embeddings=True).update()
+    of_run(BlockTracker(), from_embeddings=True).update()
     assert [tags for name, *tags in values if name == "ugrie_workers"] == [[("kind", "annotators")]]
 
 
 def test_a_stage_that_no_block_is_in_any_more_is_at_zero(values):
     stages = {"being loaded": 4}
-    updater = of_run(board_with(stages))
+    updater = of_run(tracker_with(stages))
     updater.update()
     stages.clear()
     for _ in range(4):
@@ -179,9 +179,9 @@ def scraped(model):
 
 
 def test_rays_agent_exports_all_of_them(local_ray):
-    board, progress = Board.put_up(), Progress(36)
-    with of_run(board, progress, model="scraped@1") as updater:
-        board.begin(1)
+    tracker, progress = BlockTracker.start(), Progress(36)
+    with of_run(tracker, progress, model="scraped@1") as updater:
+        tracker.begin(1)
         for _ in range(2):
             progress.add(9, 7)
             updater.add(WRITTEN | SECONDS | {"annotate_seconds": 1.0})

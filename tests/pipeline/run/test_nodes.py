@@ -41,7 +41,7 @@ class Placed:
     def jobs(self) -> list[str]:
         """Those that annotate, in order."""
         found = list_actors(self.address, limit=1000)
-        return sorted({actor.job_id for actor in found if actor.class_name == "Log"})
+        return sorted({actor.job_id for actor in found if actor.class_name == "TrackerActor"})
 
 
 @dataclass(frozen=True)

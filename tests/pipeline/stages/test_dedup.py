@@ -1,4 +1,4 @@
-"""Whose the bytes are, and whole runs over images that were posted again."""
+"""Duplicates are found by content hash; whole runs over duplicates."""
 
 import datetime as dt
 import hashlib
@@ -22,7 +22,7 @@ from pipeline.run import driver, execute
 from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import prepare
 from pipeline.stages import dedup, merge, write
-from pipeline.stages.dedup import LASTING, Ledger, Past, Reposts, key, keys_of
+from pipeline.stages.dedup import LASTING, DedupActor, Deduplicator, EarlierRows, key, keys_of
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import SCHEMA_VERSION, Tables
 from tests.plugins.operators import block_path
@@ -32,29 +32,29 @@ pytestmark = pytest.mark.timeout(300)
 NOW = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)
 
 
-# --- the ledger
+# --- the actor
 
 
 def test_bytes_are_the_blocks_that_claimed_them_first():
-    ledger = Ledger()
-    assert ledger.claim(7, [1, 2, 1]) == [None, None, None]
-    assert ledger.claim(8, [2, 3]) == ["block-00000007.parquet", None]
-    assert ledger.claim(7, [3, 2]) == ["block-00000008.parquet", None]
+    actor = DedupActor()
+    assert actor.claim(7, [1, 2, 1]) == [None, None, None]
+    assert actor.claim(8, [2, 3]) == ["block-00000007.parquet", None]
+    assert actor.claim(7, [3, 2]) == ["block-00000008.parquet", None]
 
 
 def test_a_block_that_is_begun_again_claims_the_same():
-    ledger = Ledger()
-    first = [ledger.claim(block, [block, 9, -block]) for block in (1, 2)]
-    assert [ledger.claim(block, [block, 9, -block]) for block in (1, 2)] == first
+    actor = DedupActor()
+    first = [actor.claim(block, [block, 9, -block]) for block in (1, 2)]
+    assert [actor.claim(block, [block, 9, -block]) for block in (1, 2)] == first
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 4), max_size=6)), max_size=20))
 def test_whatever_is_claimed_has_one_owner_for_ever(claims):
-    ledger, owner = Ledger(), {}
+    actor, owner = DedupActor(), {}
     for block, keys in claims:
         for each in keys:
             owner.setdefault(each, block)
-        assert ledger.claim(block, keys) == [None if owner[each] == block else write.file_name(owner[each]) for each in keys]
+        assert actor.claim(block, keys) == [None if owner[each] == block else write.file_name(owner[each]) for each in keys]
 
 
 @given(st.lists(st.none() | st.binary(max_size=3), max_size=30))
@@ -67,7 +67,7 @@ def test_a_key_is_the_beginning_of_a_content_hash(contents):
 
 
 class Known:
-    """A past of which all is known that it is made of; where it is to wait, it does so before the last."""
+    """Earlier rows with the given keys; with `wait`, an event, they wait for it before the last file."""
 
     def __init__(self, *files, wait=None):
         self.files, self.wait = files, wait
@@ -82,42 +82,42 @@ class Known:
 
 
 def test_what_was_annotated_before_is_the_first_files_that_has_it():
-    ledger = Ledger(Known(("annotations/b", [1, 2]), ("block-00000004.parquet", [9]), ("annotations/a", [2, 3])))
-    assert ledger.claim(0, [1, 2, 3, 4, 9]) == ["annotations/b", "annotations/b", "annotations/a", None, "block-00000004.parquet"]
+    actor = DedupActor(Known(("annotations/b", [1, 2]), ("block-00000004.parquet", [9]), ("annotations/a", [2, 3])))
+    assert actor.claim(0, [1, 2, 3, 4, 9]) == ["annotations/b", "annotations/b", "annotations/a", None, "block-00000004.parquet"]
 
 
 def test_the_first_claim_waits_until_all_is_known():
     wait = threading.Event()
-    ledger = Ledger(Known(("annotations/b", [1]), ("annotations/a", [2]), wait=wait))
+    actor = DedupActor(Known(("annotations/b", [1]), ("annotations/a", [2]), wait=wait))
     threading.Timer(0.2, wait.set).start()
-    assert ledger.claim(0, [2]) == ["annotations/a"]
+    assert actor.claim(0, [2]) == ["annotations/a"]
 
 
 def test_a_claim_does_not_wait_long_and_what_it_got_stays_its_own(monkeypatch):
-    monkeypatch.setattr(dedup, "KNOWING_SECONDS", 0.1)
+    monkeypatch.setattr(dedup, "LOAD_SECONDS", 0.1)
     wait = threading.Event()
-    ledger = Ledger(Known(("annotations/b", [1]), ("annotations/a", [2, 3]), wait=wait))
-    assert ledger.claim(0, [1, 2]) == ["annotations/b", None]
+    actor = DedupActor(Known(("annotations/b", [1]), ("annotations/a", [2, 3]), wait=wait))
+    assert actor.claim(0, [1, 2]) == ["annotations/b", None]
     wait.set()
-    assert ledger.known.wait(20)
-    assert ledger.claim(1, [2, 3]) == ["block-00000000.parquet", "annotations/a"]
+    assert actor.loaded.wait(20)
+    assert actor.claim(1, [2, 3]) == ["block-00000000.parquet", "annotations/a"]
 
 
 def test_a_past_that_cannot_be_known_stops_nothing(caplog):
-    ledger = Ledger(Known(("annotations/b", [1]), ("annotations/a", OSError("gone"))))
-    assert ledger.claim(0, [1, 2]) == ["annotations/b", None]
-    assert "not all is known" in caplog.text
+    actor = DedupActor(Known(("annotations/b", [1]), ("annotations/a", OSError("gone"))))
+    assert actor.claim(0, [1, 2]) == ["annotations/b", None]
+    assert "not all earlier rows could be read" in caplog.text
 
 
-# --- what earlier runs said
+# --- the rows of earlier runs
 
 
 TABLES = Tables((load_scheme("polarity2"), load_scheme("valence")), crop_size=8, embedding_dim=None, model="m@1", tower="t")
 
 
-def past(output, **settings):
-    known = {"folder": "rows", "done": (), "tables": TABLES, "precision": "fp32", "tower_weights": None}
-    return Past(OutputFolder(str(output), {}), **known | {"since": NOW - dt.timedelta(days=30)} | settings)
+def earlier_rows(output, **settings):
+    defaults = {"folder": "rows", "done": (), "tables": TABLES, "precision": "fp32", "tower_weights": None}
+    return EarlierRows(OutputFolder(str(output), {}), **defaults | {"since": NOW - dt.timedelta(days=30)} | settings)
 
 
 def committed(output, name, **changes):
@@ -154,14 +154,14 @@ def committed(output, name, **changes):
 def test_runs_that_did_not_say_the_same_are_not_copied_from(tmp_path, changes):
     committed(tmp_path, "a")
     committed(tmp_path, "b", **changes)
-    assert past(tmp_path).files() == ["annotations/a.parquet"]
+    assert earlier_rows(tmp_path).files() == ["annotations/a.parquet"]
 
 
 def test_the_newest_night_comes_first_and_no_days_are_no_nights(tmp_path):
     for name, date in (("a", "2026-01-29"), ("b", "2026-01-30"), ("c", "2026-01-28")):
         committed(tmp_path, name, date=date)
-    assert past(tmp_path).files() == [f"annotations/{name}.parquet" for name in "bac"]
-    assert past(tmp_path, since=None).files() == []
+    assert earlier_rows(tmp_path).files() == [f"annotations/{name}.parquet" for name in "bac"]
+    assert earlier_rows(tmp_path, since=None).files() == []
 
 
 def write_file(output, name, contents, columns=TABLES.output.names):
@@ -182,7 +182,7 @@ def test_of_a_file_only_what_is_so_for_good_is_copied(tmp_path):
     for name in "cd":
         committed(tmp_path, name)
     (tmp_path / "annotations" / "c.parquet").write_bytes(b"no Parquet")
-    found = {file: keys.tolist() for file, keys in dict(past(tmp_path).keys()).items()}
+    found = {file: keys.tolist() for file, keys in dict(earlier_rows(tmp_path).keys()).items()}
     nothing = {f"annotations/{name}.parquet": [] for name in "bcd"}
     assert found == {"annotations/a.parquet": sorted(map(key, hashes[: len(LASTING)])), **nothing}
 
@@ -195,9 +195,9 @@ def test_a_run_that_goes_on_knows_what_its_blocks_did_themselves(images, operato
     with operators.sharing():
         operators.do(plan, [0, 1])
     Path(block_path(plan, 2)).write_bytes(b"half a block")
-    known = Past(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, None)
+    known = EarlierRows(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, None)
     hashes = [hashlib.sha256(images.jpeg(seed)).hexdigest() for seed in (1, 2, 3, 4)]
-    assert Ledger(known).claim(9, list(map(key, hashes))) == [write.file_name(0), write.file_name(0), write.file_name(1), None]
+    assert DedupActor(known).claim(9, list(map(key, hashes))) == [write.file_name(0), write.file_name(0), write.file_name(1), None]
 
 
 # --- asked through Ray
@@ -207,12 +207,12 @@ def test_without_ray_and_where_nobody_answers_every_block_does_its_images_itself
     import ray
 
     hashes = [hashlib.sha256(bytes([i])).hexdigest() for i in range(3)]
-    assert Reposts().owners(0, hashes) == [None] * 3
-    shared = Reposts.open(past(tmp_path))
+    assert Deduplicator().owners(0, hashes) == [None] * 3
+    shared = Deduplicator.start(earlier_rows(tmp_path))
     owners = ray.remote(num_cpus=0)(lambda block, some: shared.owners(block, some))
     assert ray.get(owners.remote(1, hashes[:2])) == [None, None]
     assert ray.get(owners.remote(2, hashes)) == [write.file_name(1), write.file_name(1), None]
-    ray.kill(shared.ledger)
+    ray.kill(shared.actor)
     assert shared.owners(3, hashes) == [None] * 3
 
 
@@ -221,9 +221,9 @@ def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, t
 
     before, new = [hashlib.sha256(data).hexdigest() for data in (b"before", b"new")]
     write_file(tmp_path, "a", [("ok", before)])
-    shared = Reposts.open(past(tmp_path))
+    shared = Deduplicator.start(earlier_rows(tmp_path))
     assert shared.owners(1, [before, new]) == ["annotations/a.parquet", None]
-    ray.kill(shared.ledger, no_restart=False)
+    ray.kill(shared.actor, no_restart=False)
     block, end = 2, time.monotonic() + 60
     while shared.owners(block, [new]) != [None] and time.monotonic() < end:
         block += 1
@@ -237,7 +237,7 @@ def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, t
 @pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"reuse_days": 3}, 3), ({"reuse_days": 0}, None), ({"reannotate": True}, None)])
 def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, local_ray, monkeypatch, tmp_path, settings, days):
     plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), block_rows=16, **settings))
-    monkeypatch.setattr(execute.Reposts, "open", staticmethod(lambda past: past))
+    monkeypatch.setattr(execute.Deduplicator, "start", staticmethod(lambda rows: rows))
     known = execute.open_dedup(replace(plan, todo=(1,)), execute.share_out(plan.config))
     assert known.since == (days and plan.started_at - dt.timedelta(days=days))
     assert (known.done, known.precision, known.folder) == ((0, 2), "fp32", plan.rows_folder)

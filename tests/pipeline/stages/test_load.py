@@ -164,8 +164,8 @@ THINGS = st.one_of(st.integers(0, 200).map(bytes), st.just(ImageError("missing",
 def test_no_more_is_held_together_than_is_fetched_ahead_nor_than_the_bound(things, concurrency, most_bytes):
     loader = Loader(None, None, Fetched(concurrency), None, None, None, None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "MOST_BYTES", most_bytes)
-        chunks = list(loader._together([({"image_id": i}, thing) for i, thing in enumerate(things)]))
+        patch.setattr(load, "MAX_CHUNK_BYTES", most_bytes)
+        chunks = list(loader._chunks([({"image_id": i}, thing) for i, thing in enumerate(things)]))
     assert [row["image_id"] for chunk in chunks for row, _ in chunk] == list(range(len(things)))
     assert [data for chunk in chunks for _, data in chunk] == things
     for chunk in chunks:

@@ -1,9 +1,9 @@
-"""What the model says, as columns."""
+"""The model's predictions as columns of the table."""
 
 import numpy as np
 import pytest
 
-from pipeline.stages.prediction_columns import Answers, scheme_column
+from pipeline.stages.prediction_columns import PredictionColumns, scheme_column
 from pipeline.table.schema import Tables
 from ugrie.model.prediction import Prediction
 from ugrie.schemes.scheme import load_scheme
@@ -13,11 +13,11 @@ SCHEMES = (load_scheme("polarity2"), load_scheme("valence"))
 
 
 def test_answers_come_batch_by_batch_and_the_rest_is_null():
-    answers = Answers(Tables(SCHEMES, crop_size=8, embedding_dim=2, model="m@1", tower="t"), 3)
+    predictions = PredictionColumns(Tables(SCHEMES, crop_size=8, embedding_dim=2, model="m@1", tower="t"), 3)
     probs = {"polarity2": np.float32([[0.25, 0.75]]), "valence": np.eye(9, dtype=np.float32)[[2]]}
     prediction = Prediction(Template(SCHEMES), probs, {"polarity2": np.array([1]), "valence": np.array([2])})
-    answers.take(np.array([1]), prediction, np.float32([[0.5, -1.0]]))
-    columns = {name: column.to_pylist() for name, column in answers.columns("r").items()}
+    predictions.fill(np.array([1]), prediction, np.float32([[0.5, -1.0]]))
+    columns = {name: column.to_pylist() for name, column in predictions.columns("r").items()}
     assert columns["polarity2"] == [None, {"label": "positive", "score": 0.75, "probs": [0.25, 0.75]}, None]
     assert columns["valence"][1]["value"] == 3
     assert columns["sentence"] == [None, prediction.sentences()[0], None]

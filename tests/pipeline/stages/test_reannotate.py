@@ -13,9 +13,9 @@ from pipeline.run import driver, graph
 from pipeline.run.plan import prepare
 from pipeline.run.resources import Shares
 from pipeline.stages import merge
-from pipeline.stages.dedup import Reposts
+from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.reannotate import Reannotator
-from pipeline.stages.tracker import Board
+from pipeline.stages.tracker import BlockTracker
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import read_record
 from ugrie.model import checkpoint
@@ -88,7 +88,7 @@ def test_another_version_says_something_else(output, newer):
 
 def reannotator_of(plan):
     shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=2, loaders=1, load=1, write=1)
-    _, settings, _ = graph.operators(plan, shares, Board(), Reposts())
+    _, settings, _ = graph.operators(plan, shares, BlockTracker(), Deduplicator())
     return Reannotator(settings, OutputFolder(plan.config.input, {}), plan.output, plan.manifest)
 
 
