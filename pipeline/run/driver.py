@@ -63,8 +63,8 @@ def record_of(plan: Plan, result: RunResult) -> RunRecord:
         tower=plan.tables.tower,
         precision=result.precision,
         date=plan.config.date,
-        started_at=plan.started_at.replace(microsecond=0),  # as the file states it, so that a record equals what is read back
-        finished_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        started_at=plan.started_at,
+        finished_at=dt.datetime.now(dt.UTC),
         input=config["input"],
         schemes={scheme.name: scheme.kind for scheme in plan.tables.schemes},
         counts=Counts(listed=plan.manifest.listed, known=plan.manifest.known, **result.counts),
