@@ -1,4 +1,4 @@
-"""Files that mean harm, through whole runs on a real Ray."""
+"""Hostile files, in whole runs on a real Ray."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""A run from its plan to its record, on a real Ray."""
+"""Runs from plan to record, on a real Ray."""
 
 import re
 import shutil
@@ -101,7 +101,7 @@ def test_polars_opens_the_table(finished):
 
 
 def test_only_committed_runs_are_read_as_the_docs_say(finished, tmp_path):
-    """Beside the file of a run that died."""
+    """The file of a run that died lies beside them."""
     shutil.copytree(finished.output, tmp_path / "out", dirs_exist_ok=True)
     (file,) = finished.record.files
     shutil.copy(tmp_path / "out" / file, tmp_path / "out" / file.replace("undisturbed", "dead"))
@@ -234,7 +234,7 @@ def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, opera
 
 
 def test_ray_data_takes_a_run_on_gpus(finished, tmp_path, local_ray, monkeypatch):
-    """Which this machine need not have: Ray Data checks what it is asked before it does anything."""
+    """The machine needs no GPU: Ray Data checks its arguments before it starts."""
     monkeypatch.setattr(execute.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
     plan = prepare(finished.config.model_copy(update={"output": str(tmp_path)}))
     shares = share_out(plan.config)

@@ -1,4 +1,4 @@
-"""A run over every kind of source."""
+"""Runs over every kind of source."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,7 +59,7 @@ def shards(folder, pictures, tar):
 
 @pytest.fixture(scope="module")
 def expected(finished, rows):
-    """What the undisturbed run says of each content."""
+    """The undisturbed run's rows by content hash."""
     return {row["content_hash"]: row for row in rows.of(finished.output, finished.record) if row["content_hash"]}
 
 

@@ -1,4 +1,4 @@
-"""A run out of S3 and into it, on a real Ray."""
+"""Runs from S3 to S3, on a real Ray."""
 
 import re
 import time
@@ -42,7 +42,7 @@ def test_out_of_s3_and_into_it_the_rows_are_the_same(finished, corpus, in_s3, s3
 
 
 def test_a_run_through_storage_that_fails_ends_as_if_undisturbed(finished, corpus, in_s3, s3, failing, rows, local_ray):
-    """Listing, plan, manifest, images, blocks, files and record: a fifth of all requests fail, and none for good."""
+    """A fifth of all requests fail, none of them for good: listing, plan, manifest, images, blocks, files and record."""
     kinds = sorted({*READING, *WRITING} - {"stall", "body_stall"})  # each of which takes the time that a request may take
     output = f"s3://{s3.bucket}/through-faults"
     with failing(fraction=0.2, kinds=kinds) as (proxy, through):

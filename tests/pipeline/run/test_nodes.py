@@ -22,14 +22,14 @@ pytestmark = pytest.mark.timeout(600)
 
 
 class Placed:
-    """Where a cluster's tasks and actors ran, by the names of its nodes, as Ray's state API tells it."""
+    """The nodes that a cluster's tasks and actors ran on, by name, from Ray's state API."""
 
     def __init__(self, head: Head):
         self.address = head.dashboard
         self.names = {node.node_id: "head" if node.is_head_node else node.node_name for node in list_nodes(self.address, limit=100)}
 
     def tasks(self, job: str, what: str = "") -> Counter[str]:
-        """How many of a job's tasks that are so named each node has done."""
+        """Count the tasks that each node has finished, of a job's tasks whose name contains `what`."""
         filters = [("job_id", "=", job), ("type", "=", "NORMAL_TASK"), ("state", "=", "FINISHED")]
         found = list_tasks(self.address, filters=filters, limit=10_000, raise_on_missing_output=False)
         return Counter(self.names[task.node_id] for task in found if what in task.name and task.node_id)
@@ -39,16 +39,16 @@ class Placed:
         return Counter(self.names[actor.node_id] for actor in found if what in actor.class_name)
 
     def jobs(self) -> list[str]:
-        """Those that annotate, in order."""
+        """Return the jobs that annotate, in order."""
         found = list_actors(self.address, limit=1000)
         return sorted({actor.job_id for actor in found if actor.class_name == "TrackerActor"})
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a run on the nodes said, wrote and where its parts ran."""
+class NodesRun:
+    """A run on the nodes: its log, its exit code, its output, and where its parts ran."""
 
-    said: str
+    log: str
     code: int
     output: Path
     placed: Placed
@@ -63,7 +63,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def disturbed(head, corpus, tmp_path_factory):
-    """A job, submitted from outside, that loses one of its two nodes while it works; another joins it late.
+    """A job, submitted from outside, that loses one of its two nodes while it runs; another joins late.
 
     The lost one has the only CPUs on which images can be loaded beside the annotator, and has loaded some that nobody has taken yet.
     """
@@ -77,9 +77,9 @@ def disturbed(head, corpus, tmp_path_factory):
         time.sleep(0.5)
     lost.kill()
     head.join("late", cpus=2, store=STORE)
-    said = process.communicate(timeout=400)[0]
+    log = process.communicate(timeout=400)[0]
     placed = Placed(head)
-    return Told(said, process.returncode, output, placed, placed.jobs()[0])
+    return NodesRun(log, process.returncode, output, placed, placed.jobs()[0])
 
 
 def loaded_by(head: Head, name: str) -> int:
@@ -88,7 +88,7 @@ def loaded_by(head: Head, name: str) -> int:
 
 
 def test_a_submitted_job_that_loses_a_node_and_gets_another_ends_as_if_undisturbed(disturbed, finished, rows):
-    assert disturbed.code == 0, disturbed.said[-4000:]
+    assert disturbed.code == 0, disturbed.log[-4000:]
     record = rows.record(disturbed.output)
     found = rows.of(disturbed.output, record)
     assert rows.differences(rows.of(finished.output, finished.record), found, lambda row: row["image_id"]) == []
@@ -100,12 +100,12 @@ def test_the_independent_checker_finds_nothing_wrong(disturbed, finished, check_
 
 
 def test_who_submits_a_job_sees_its_progress_and_its_end(disturbed):
-    assert "40 of 40 images (100%)" in disturbed.said
-    assert " of 40 images annotated by ugrie-tiny@" in disturbed.said
+    assert "40 of 40 images (100%)" in disturbed.log
+    assert " of 40 images annotated by ugrie-tiny@" in disturbed.log
 
 
 def test_a_submitted_job_has_the_project_by_the_upload_alone(disturbed):
-    listed = disturbed.said.splitlines()
+    listed = disturbed.log.splitlines()
     assert {"jobs", "pipeline", "ugrie"} <= set(listed)
     assert not {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", "demo", ".ugrie-cache"} & set(listed)
     (package,) = [line for line in listed if line.endswith("pipeline/__init__.py")]
@@ -119,7 +119,7 @@ def test_a_node_that_joins_late_works_and_the_head_does_not(disturbed):
     assert "head" not in tasks
 
 
-# A run whose annotators ask Ray for half a GPU each, and compute on the CPU: there is no GPU, but what Ray is told of.
+# A run whose annotators ask Ray for half a GPU each, and compute on the CPU: the machine has no GPU, although Ray has one to share out.
 PRETENDING = """
 import sys
 from dataclasses import replace
@@ -144,11 +144,11 @@ def mixed(disturbed, head, corpus, tmp_path_factory):
         os.link(file, folder / "in" / f"{i:04d}-{file.name}")
     done = head.python("-c", PRETENDING, folder / "in", folder / "out")
     placed = Placed(head)
-    return Told(done.stderr, done.returncode, folder / "out", placed, placed.jobs()[-1])
+    return NodesRun(done.stderr, done.returncode, folder / "out", placed, placed.jobs()[-1])
 
 
 def test_two_annotators_share_the_gpu_and_both_nodes_load(mixed):
-    assert mixed.code == 0, mixed.said[-4000:]
+    assert mixed.code == 0, mixed.log[-4000:]
     assert mixed.placed.actors(mixed.job, "Annotator") == {"gpu": 2}
     loaders = mixed.placed.tasks(mixed.job, "Loader")
     assert loaders.keys() == {"late", "gpu"}
@@ -168,7 +168,7 @@ def test_a_run_on_nodes_of_two_kinds_is_exact(mixed, finished, rows):
 
 
 def test_the_nodes_object_stores_hold_what_is_under_way(mixed, head):
-    """More goes through them than they hold together, and nothing is spilled to disk."""
+    """More data passes through them than they hold together, and nothing is spilled to disk."""
     command = [script("ray"), "memory", "--stats-only", f"--address={head.address}"]
     said = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "Plasma memory usage" in said

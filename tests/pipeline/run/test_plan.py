@@ -1,4 +1,4 @@
-"""What a run will do, settled before any cluster work begins."""
+"""A run is planned, and user errors are found, before any cluster work begins."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def config(corpus, tmp_path):
 
 @pytest.fixture
 def commit(tmp_path):
-    """Records a run as committed, whose table has these ids."""
+    """Return a function that commits a run whose table has these IDs."""
 
     def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), status="ok", **settings):
         file = f"annotations/dt=2026-01-02/part-{run_id}-00000000-00000.parquet"
@@ -48,7 +48,7 @@ def commit(tmp_path):
 
 
 def write_block(plan, number):
-    """Write something as a block's rows: a plan looks at the names of these files alone."""
+    """Write some bytes as a block's file: planning reads only the names of these files."""
     plan.output.write(f"{plan.rows_folder}/{file_name(number)}", b"rows")
 
 

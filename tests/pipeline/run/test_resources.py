@@ -1,4 +1,4 @@
-"""How a cluster's CPUs and GPUs are shared out."""
+"""A cluster's CPUs and GPUs are shared out between operators."""
 
 import pytest
 import ray

@@ -1,4 +1,4 @@
-"""A run that is stuck says where, and ends."""
+"""A stalled run is stopped, with a message that says where it is stuck."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The second operator: crops to rows."""
+"""The second operator: annotates crops."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

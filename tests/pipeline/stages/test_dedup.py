@@ -121,7 +121,7 @@ def earlier_rows(output, **settings):
 
 
 def committed(output, name, **changes):
-    """A record, without the files that it lists."""
+    """Write a record, without the files that it lists."""
     record = {
         "run_id": name,
         "schema_version": SCHEMA_VERSION,
@@ -165,7 +165,7 @@ def test_the_newest_night_comes_first_and_no_days_are_no_nights(tmp_path):
 
 
 def write_file(output, name, contents, columns=TABLES.output.names):
-    """A committed run's file: rows of statuses and content hashes."""
+    """Write a committed run's file from pairs of status and content hash."""
     committed(output, name)
     (output / "annotations").mkdir(exist_ok=True)
     about = {"image_id": 1, "uri": "u", "model": "m@1", "run_id": name, "annotated_at": NOW}
@@ -174,7 +174,7 @@ def write_file(output, name, contents, columns=TABLES.output.names):
 
 
 def test_of_a_file_only_what_is_so_for_good_is_copied(tmp_path):
-    """And nothing of one that lacks a column, is broken, or is gone."""
+    """Nothing is copied from a file that lacks a column, is broken, or no longer exists."""
     hashes = [hashlib.sha256(bytes([i])).hexdigest() for i in range(len(LASTING) + 2)]
     contents = [*zip([*LASTING, "too_large", "timeout"], hashes, strict=True), ("missing", None)]
     write_file(tmp_path, "a", contents)
@@ -245,13 +245,13 @@ def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, local_ray,
 
 @pytest.fixture(scope="module")
 def contents(images):
-    """Names and bytes: seven contents, one of them corrupt and one no image, in 24 files, within blocks of six and across."""
+    """24 files by name, of seven contents: one is corrupt and one no image. Duplicates are within blocks of six and across them."""
     kinds = [images.jpeg(i, 90 + 10 * i) for i in range(5)] + [images.jpeg(7, 300, 200)[:2000], b"no image"]
     return {f"{i:02}.jpg": kinds[(i * i + i // 6) % 7] for i in range(24)}
 
 
 def folder_of(folder, contents, distinct=False):
-    """The files; where they are to be distinct, with some bytes more that no decoder reads."""
+    """Write the files. With `distinct`, each gets an extra byte that no decoder reads."""
     folder.mkdir()
     for i, (name, data) in enumerate(contents.items()):
         (folder / name).write_bytes(data + bytes([i + 1]) if distinct else data)
@@ -260,7 +260,7 @@ def folder_of(folder, contents, distinct=False):
 
 @pytest.fixture(scope="module")
 def apart(contents, local_ray, rows, tmp_path_factory):
-    """The rows of the same images, no two of which have the same bytes."""
+    """The rows of the same images, without duplicates: no two files have the same bytes."""
     folder = tmp_path_factory.mktemp("apart")
     record = annotate(config_of(folder_of(folder / "in", contents, distinct=True), folder / "out", "apart"))
     assert record.counts.reposts.model_dump() == {"run": 0, "earlier": 0}
@@ -273,7 +273,7 @@ def config_of(source, output, name, **settings):
 
 @pytest.fixture(scope="module")
 def first_night(contents, local_ray, tmp_path_factory):
-    """An output with a committed run over the contents."""
+    """An output with a committed run of these files."""
     folder = tmp_path_factory.mktemp("first")
     annotate(config_of(folder_of(folder / "in", contents), folder / "out", "first"))
     return folder / "out"
@@ -281,7 +281,7 @@ def first_night(contents, local_ray, tmp_path_factory):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """How many images the annotator was given by the runs whose names are asked for: their blocks are left where they are."""
+    """Return a function that counts the images a run has annotated, from its blocks, which are not removed."""
     monkeypatch.setattr(driver, "tidy", lambda *_: None)
 
     def count(output, name):
@@ -310,7 +310,7 @@ def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
 
 
 def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_night, encoded, rows, check_output, tmp_path):
-    """Under new names."""
+    """The second night's images have other names."""
     output = shutil.copytree(first_night, tmp_path / "out")
     first = rows.record(output)
     second = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
@@ -334,7 +334,7 @@ def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, f
 
 
 def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apart, operators, local_ray, rows, tmp_path):
-    """An image was there when its block claimed it, and was not when the block was begun again."""
+    """An image existed when its block claimed it, and no longer when the block was begun again."""
     config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r")
     plan = prepare(config)
     with operators.sharing():

@@ -15,7 +15,7 @@ from tests.plugins.operators import alter_block, block_path
 
 @pytest.fixture(scope="module")
 def posted(images, tmp_path_factory):
-    """Three blocks of four: the second copies from itself and from the first, the third, also what is no image, from the first."""
+    """Three blocks of four: the second copies from itself and from the first; the third from the first, also a file that is no image."""
     folder = tmp_path_factory.mktemp("posted")
     seeds = {"0a": 1, "0b": 2, "0c": 3, "1a": 4, "1b": 4, "1c": 1, "1d": 5, "2a": 1, "2b": 2, "2c": 6}
     for name, seed in seeds.items():
@@ -27,7 +27,7 @@ def posted(images, tmp_path_factory):
 
 @pytest.fixture
 def copying(posted, operators, tmp_path):
-    """A plan whose blocks are written and know of each other's images."""
+    """A plan whose blocks are written, with duplicates that name their owners."""
     plan = prepare(AnnotateConfig(input=str(posted), output=str(tmp_path), run_id="copying", block_rows=4, keep_embeddings=True))
     with operators.sharing():
         operators.do(plan)
@@ -36,14 +36,14 @@ def copying(posted, operators, tmp_path):
 
 @pytest.fixture
 def alone(posted, operators, tmp_path_factory):
-    """The rows of the same images, each of which was annotated for itself."""
+    """The rows of the same images, each annotated by itself."""
     output = str(tmp_path_factory.mktemp("alone"))
     plan = prepare(AnnotateConfig(input=str(posted), output=output, run_id="alone", block_rows=1, keep_embeddings=True))
     return operators.rows(plan)
 
 
 def same(ours, theirs, rows):
-    """Whether two tables say the same, the embeddings and what is not compared by labels included."""
+    """Assert that two tables agree, in their labels, their other columns and their embeddings."""
     assert rows.differences(ours, theirs, rows.file_name) == []
     plain = ("image_id", "uri", "content_hash", "width", "height", "bytes", "status", "error", "model")
     assert [[row[name] for name in plain] for row in ours] == [[row[name] for name in plain] for row in theirs]
@@ -73,7 +73,7 @@ def test_what_another_file_holds_is_read_once_and_no_more_than_is_wanted(copying
 
 
 def test_what_an_earlier_run_said_is_copied_from_its_file(copying, alone, posted, operators, rows, monkeypatch, tmp_path):
-    """Of a file in several groups of rows, which hold copies themselves."""
+    """The file has several row groups, with copied rows among them."""
     monkeypatch.setattr(merge, "GROUP_ROWS", 4)
     operators.merge(copying, "annotations/earlier.parquet", [0, 1, 2])
 
@@ -142,6 +142,6 @@ def test_a_block_whose_owners_row_is_gone_is_named_and_nothing_written(copying, 
 
 
 def test_bytes_whose_keys_are_the_same_are_never_taken_for_each_other(copying, operators):
-    """Hashes of which the first 8 bytes agree: the second block's first image is taken for the first block's."""
+    """Hashes that agree in their first 8 bytes: a block names an owner that does not hold its image."""
     alter_block(copying, 2, lambda rows: rows.set_column(0, rows.field(0), [["block-00000000.parquet"] * 4]))
     assert operators.merge(copying, "annotations/part.parquet", [0, 1, 2]) == {"again": [2]}

@@ -1,4 +1,4 @@
-"""The first operator: a block's number to its images."""
+"""The first operator: loads the images of a block."""
 
 import hashlib
 
@@ -79,12 +79,12 @@ def test_time_is_taken_for_every_row(loaded):
     assert sum(pa.concat_tables(loaded).column("decode_seconds").to_pylist()) > 0
 
 
-# --- images that were posted before
+# --- duplicates
 
 
 @pytest.fixture(scope="module")
 def reposted(images, tmp_path_factory):
-    """Six images in two blocks: the first two are the same, the fourth is the second block's too, and so is a file that is no image."""
+    """Two blocks: the first two images are the same; the fourth is in the second block too, and so is a file that is no image."""
     folder = tmp_path_factory.mktemp("reposted")
     for name, seed in {"0a.jpg": 1, "0b.jpg": 1, "0c.jpg": 2, "0d.jpg": 3, "1a.jpg": 3, "1b.jpg": 4, "1d.jpg": 3}.items():
         (folder / name).write_bytes(images.jpeg(seed))
@@ -95,7 +95,7 @@ def reposted(images, tmp_path_factory):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The bytes that were decoded since."""
+    """A list of the bytes that are decoded from now on."""
     seen = []
 
     class Counting(load.Decoder):
@@ -148,7 +148,7 @@ def test_where_nobody_says_whose_images_are_every_block_does_its_own(reposted, o
 
 
 class Fetched:
-    """A fetcher of things that are there already."""
+    """A fetcher whose rows are fetched already."""
 
     def __init__(self, concurrency):
         self.concurrency = concurrency

@@ -17,7 +17,7 @@ from tests.plugins.operators import alter_block, block_path
 
 @pytest.fixture(scope="module")
 def written(corpus, tmp_path_factory, operators):
-    """An output whose blocks are all written, and nothing committed."""
+    """An output whose blocks are all written, and none committed."""
     output = tmp_path_factory.mktemp("commit")
     operators.do(prepare(AnnotateConfig(input=str(corpus.folder), output=str(output), run_id="r", block_rows=10)))
     return output
@@ -25,7 +25,7 @@ def written(corpus, tmp_path_factory, operators):
 
 @pytest.fixture
 def plan(corpus, written, tmp_path):
-    """The same, to be altered."""
+    """A copy of it, which a test may alter."""
     shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), run_id="r", block_rows=10))
     assert plan.todo == ()

@@ -1,4 +1,4 @@
-"""The model a run uses, wherever it lies."""
+"""A run's model is found under a bundled name, a local path or a URL."""
 
 import shutil
 import subprocess

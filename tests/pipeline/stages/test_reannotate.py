@@ -53,7 +53,7 @@ def rows_of(output, record):
 
 
 def test_the_answers_are_those_that_the_pixels_gave(output, local_ray, rows):
-    """A copy of the model: another version, that says the same."""
+    """With a copy of the model: another version that gives the same labels."""
     same = shutil.copytree(checkpoint.find("ugrie-tiny"), output.parent / "same")
     (same / "config.json").write_text((same / "config.json").read_text() + "\n")
     record = driver.annotate(again(output, same, keep_embeddings=True, block_rows=10))

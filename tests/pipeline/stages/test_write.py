@@ -1,4 +1,4 @@
-"""The third operator: a block's rows to a file of their own."""
+"""The third operator: writes a block's rows to a file."""
 
 from collections import Counter
 
