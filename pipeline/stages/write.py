@@ -59,8 +59,8 @@ class BlockWriter:
             self.tracker.enter(block, "being written")
             rows = table.filter(pc.equal(table.column("block"), block))
             buffer = BytesIO()
-            whole = rows.select(self.tables.written.names).cast(self.tables.written)
-            pq.write_table(whole, buffer, compression="zstd", use_dictionary=self.tables.repeating)
+            file_rows = rows.select(self.tables.written.names).cast(self.tables.written)
+            pq.write_table(file_rows, buffer, compression="zstd", use_dictionary=self.tables.repeating)
             self.output.write(f"{self.folder}/{file_name(block)}", buffer.getvalue())
             self.tracker.leave(block)
             seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in STAGES}

@@ -30,7 +30,7 @@ def annotated(operators, plan, loaded):
 
 
 def test_a_table_that_is_not_as_declared_is_refused_by_its_column(operators, plan, loaded):
-    with pytest.raises(TypeError, match="annotate: column status string was declared, state string came"):
+    with pytest.raises(TypeError, match="annotate: column status string was declared, state string received"):
         operators.annotator(plan)(loaded.rename_columns(["state" if name == "status" else name for name in loaded.column_names]))
     with pytest.raises(TypeError, match="annotate: column crop"):
         operators.annotator(plan)(loaded.drop_columns("crop"))
