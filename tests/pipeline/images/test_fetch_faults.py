@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.servers.proxy import BODIES, READING
 from pipeline.errors import StorageError
-from pipeline.inputs.source import Item, items
+from pipeline.inputs.item import Item
+from pipeline.inputs.source import items
 from tests.plugins.fetching import fetched, fetcher, through
 
 
