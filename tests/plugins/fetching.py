@@ -1,14 +1,16 @@
-"""How tests fetch images: a fetcher with small limits, and what it says of each."""
+"""Fetching of images in tests: a fetcher with small limits, and the outcome of each image."""
 
 from pipeline.images.fetch import Fetcher
+from pipeline.images.row_reader import RowReader
 from pipeline.inputs.manifest import image_id
 from pipeline.inputs.source import allowed_protocols, items
 
 
 def fetcher(source, **settings):
-    allowed = settings.pop("allow", ())
-    defaults = {"column": "uri", "options": {}, "max_bytes": 1000, "timeout": 10.0, "concurrency": 3, "first_wait": 0.001}
-    return Fetcher(input=str(source), protocols=allowed_protocols(str(source), allowed), **defaults | settings)
+    column, concurrency = settings.pop("column", "uri"), settings.pop("concurrency", 3)
+    protocols = allowed_protocols(str(source), settings.pop("allow", ()))
+    defaults = {"options": {}, "max_bytes": 1000, "timeout": 10.0, "first_wait": 0.001}
+    return Fetcher(RowReader(str(source), protocols=protocols, connections=concurrency, **defaults | settings), column, concurrency)
 
 
 def rows(*found):
@@ -16,7 +18,7 @@ def rows(*found):
 
 
 def fetched(fetch, *found):
-    """The bytes, or the status and message, of each."""
+    """Return the bytes, or the status and message, of each item."""
     return [data if isinstance(data, bytes) else (data.status, str(data)) for _, data in fetch.fetch(rows(*found))]
 
 
@@ -25,6 +27,6 @@ def fetch_all(source, column="uri", **settings):
 
 
 def through(where, server, **settings):
-    """A fetcher that sees S3 through a proxy, and the rows of a source as they are listed without it."""
+    """Return a fetcher that reaches S3 through a proxy."""
     defaults = {"options": server.options, "max_bytes": 10**6, "concurrency": 16, "first_wait": 0.01, "timeout": 9.0}
     return fetcher(where, **defaults | settings)

@@ -113,7 +113,7 @@ def test_the_users_password_goes_to_the_users_server_only(web):
     with ThreadingHTTPServer(("127.0.0.1", 0), Web) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         elsewhere = fetcher(f"{web}/list.csv", options=options, first_wait=0.01)
-        elsewhere._web.__dict__["trusted"] += (("127.0.0.1", other.server_address[1]),)  # else it is not reached at all
+        elsewhere.reader._web.__dict__["trusted"] += (("127.0.0.1", other.server_address[1]),)  # else it is not reached at all
         there = f"http://127.0.0.1:{other.server_address[1]}/b.jpg"
         assert fetched(elsewhere, Item(f"{web}/a.jpg"), Item(there)) == [b"a.jpg" * 10, b"b.jpg" * 10]
         other.shutdown()
