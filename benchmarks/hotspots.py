@@ -47,6 +47,7 @@ PARTS = {
     "decoding and cropping": ("pipeline/images/decode.py", "ugrie/vision/preprocess.py"),
     "fetching": (
         "pipeline/images/fetch.py",
+        "pipeline/images/row_reader.py",
         "pipeline/storage/client.py",
         "pipeline/storage/filesystem.py",
         "pipeline/storage/parallel.py",

@@ -21,9 +21,8 @@ from pipeline.images.row_reader import RowReader
 class Fetcher:
     """Fetches the images of manifest rows, `concurrency` at once. `column` is that of a Parquet table's image bytes.
 
-    An image has the reader's `timeout`. Where one request reads several members of a .tar, it has half of that time, and if it fails,
-    each member is read on its own within the other half. Images of a Parquet table wait for the parts of the file that they are in,
-    each of which has the whole time.
+    Each image gets the reader's `timeout`. A request for several members of a .tar gets half of it; if it fails, each member is read
+    on its own within the other half. Images of a Parquet table wait for the ranges of the file they are in, each of which gets all of it.
     """
 
     reader: RowReader

@@ -1,4 +1,4 @@
-"""Which rows are read together."""
+"""Coalescing of rows into batches that are read together."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ def row(position=None, size=None, container="x.tar", version="1"):
 
 
 def rows_of(members):
-    """A shard's rows, of (bytes between, size)."""
+    """Return a shard's rows for pairs of (gap before, size)."""
     at, found = 0, []
     for gap, size in members:
         found.append(row(at + gap, size))
@@ -34,11 +34,11 @@ def test_neighbours_are_read_together_as_far_as_a_span_goes(members):
             last = batch[-1]
             assert span_bytes(batch) == span(batch)["size"] == last["position"] + last["size"] - batch[0]["position"] <= SPAN
             assert all(0 < each["size"] <= MAX_BYTES for each in batch)
-    for batch, (after, *_) in pairwise(found):  # none could have been longer
+    for batch, (after, *_) in pairwise(found):  # no batch could have been longer
         last = batch[-1]
         apart = after["position"] - last["position"] - last["size"] > GAP
-        unasked = not all(0 < each["size"] <= MAX_BYTES for each in (last, after))
-        assert apart or unasked or after["position"] + after["size"] - batch[0]["position"] > SPAN
+        unread = not all(0 < each["size"] <= MAX_BYTES for each in (last, after))
+        assert apart or unread or after["position"] + after["size"] - batch[0]["position"] > SPAN
 
 
 def test_only_members_of_one_version_of_one_shard_in_their_order_are_read_together():
@@ -49,7 +49,7 @@ def test_only_members_of_one_version_of_one_shard_in_their_order_are_read_togeth
     assert list(coalesce([second, first], MAX_BYTES)) == [[second], [first]]
 
 
-def test_the_rows_of_a_table_are_one_piece_and_files_of_their_own_are_alone():
+def test_the_rows_of_a_table_are_one_batch_and_files_of_their_own_are_alone():
     table = [row(i, container="a.PARQUET") for i in (7, 3, 9)]
     files = [row(container=None), row(container=None)]
     found = list(coalesce([*table, *files, row(0, container="b.parquet")], MAX_BYTES))

@@ -1,4 +1,4 @@
-"""Image bytes through fsspec: in order, within limits, each failure named."""
+"""Fetching of images: in order, within limits, each failure with its status."""
 
 import threading
 

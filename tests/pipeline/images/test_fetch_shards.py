@@ -1,4 +1,4 @@
-"""Image bytes out of .tar shards and Parquet tables in an object store: by few requests, each row with its own outcome."""
+"""Fetching from .tar shards and Parquet tables in an object store: few requests, and an outcome for each row."""
 
 import os
 import re
@@ -28,13 +28,13 @@ def _no_last_reader(monkeypatch):
 
 @pytest.fixture(scope="module")
 def contents():
-    """200 small images, as far as fetching can tell."""
+    """Bytes that stand for 200 small images."""
     return [os.urandom(500 + 20 * i) for i in range(200)]
 
 
 @pytest.fixture(scope="module")
 def shard(s3, contents, tmp_path_factory):
-    """A .tar of them in S3, with labels between."""
+    """The URI of a .tar of them in S3, with labels between."""
     path = tmp_path_factory.mktemp("shard") / "x.tar"
     write_tar(path, {f"{i:03}{end}": data for i, image in enumerate(contents) for end, data in ((".jpg", image), (".json", b"{}"))})
     return s3.put("shards/x.tar", path.read_bytes())
@@ -42,7 +42,7 @@ def shard(s3, contents, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(s3, contents, tmp_path_factory):
-    """A Parquet of them in S3, in row groups of 80, as Hugging Face datasets have it."""
+    """The URI of a Parquet table of them in S3, in row groups of 80, laid out like a Hugging Face dataset."""
     path = tmp_path_factory.mktemp("table") / "x.parquet"
     column = pa.array([{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(contents)])
     pq.write_table(pa.table({"label": [b"not asked for" * 100] * 200, "image": column}), path, row_group_size=80)

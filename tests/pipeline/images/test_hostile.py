@@ -1,4 +1,4 @@
-"""Files that mean harm, through whole runs on a real Ray."""
+"""Hostile files through whole runs on a real Ray."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Image bytes in a Parquet column: any rows, each part of the file asked for once, what is broken kept to its row group."""
+"""Reading of image bytes in a Parquet column: any rows, each byte requested once, errors confined to their row group."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ RANDOM = random.Random(5)
 
 
 class File:
-    """A Parquet file in memory, and what was asked for of it."""
+    """A Parquet file in memory that records the ranges requested."""
 
     def __init__(self, values, struct=False, **settings):
         column = pa.array(values, pa.binary())
@@ -41,7 +41,7 @@ class File:
         return ColumnReader(PrefetchingFile(len(self.data), tail, self.get), "image")
 
     def chunk(self, group):
-        """Where the image column's bytes in a row group lie."""
+        """Return where the image column's bytes in a row group start and end."""
         metadata = pq.ParquetFile(BytesIO(self.data)).metadata.row_group(group)
         (column,) = (
             metadata.column(i) for i in range(metadata.num_columns) if metadata.column(i).path_in_schema in ("image", "image.bytes")

@@ -1,4 +1,4 @@
-"""What an earlier output holds by embeddings."""
+"""Input from the embeddings that earlier runs stored."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from pipeline.table.output_folder import OutputFolder
 
 @pytest.fixture(scope="module")
 def kept(corpus, operators, tmp_path_factory):
-    """An output of two nights: all 40 files with embeddings; then a folder again, without."""
+    """An output of two runs: all 40 files with embeddings, then one folder again without."""
     output = tmp_path_factory.mktemp("kept")
     for run_id, settings in {
         "first": {"input": str(corpus.folder), "date": "2026-01-01", "keep_embeddings": True},
@@ -32,7 +32,7 @@ def kept(corpus, operators, tmp_path_factory):
 
 @pytest.fixture
 def output(kept, tmp_path):
-    """The same, to be altered."""
+    """A copy that a test may change."""
     shutil.copytree(kept[0], tmp_path / "output")
     return tmp_path / "output"
 
@@ -98,7 +98,7 @@ def test_a_file_that_is_gone_is_the_users_error(output, kept):
 
 @pytest.fixture
 def manifest(output, kept, tmp_path):
-    """A manifest of all of them in blocks of 20, and the output that it lies in."""
+    """The manifest of all its images in blocks of 20, and the output that holds it."""
     work = OutputFolder(str(tmp_path / "work"), {})
     return write_manifest(work, "manifest", embedded_items(str(output), kept[1], {}), 20), work
 
@@ -107,7 +107,7 @@ def test_a_blocks_rows_are_read_in_their_order(output, manifest):
     blocks, work = manifest
     (file,) = output.glob("annotations/dt=2026-01-01/*.parquet")
     table = pq.read_table(file, partitioning=None)
-    pq.write_table(table, file, row_group_size=7)  # a block's rows lie in several groups
+    pq.write_table(table, file, row_group_size=7)  # a block's rows are in several row groups
     by_id = {row["image_id"]: row for row in table.to_pylist()}
     listed = blocks.read(work, 1)
     rows = read_embedded(work.fs, listed)

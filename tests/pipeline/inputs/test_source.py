@@ -1,4 +1,4 @@
-"""What there is to annotate, out of folders, globs and files; what goes for every kind of source."""
+"""Listing of folders, globs and single files, and what holds for every kind of source."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What there is to annotate, out of .tar shards."""
+"""Listing of .tar shards."""
 
 import io
 import os
@@ -90,7 +90,7 @@ def test_a_shard_that_is_broken_is_named_after_those_before_it(tmp_path, tar):
 
 
 def tar_header(name: bytes, size: int, kind: bytes = b"0") -> bytes:
-    """A member's header in GNU's format, whose size may be any, and a block of its data."""
+    """Return a member's header in GNU format, with any size, and a block of its data."""
     head = name.ljust(100, b"\0") + b"0000644\0" + bytes(16) + (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
     rest = kind + bytes(100) + b"ustar  \0" + bytes(247)
     checksum = sum(head + bytes(12) + b" " * 8 + rest)
@@ -136,7 +136,7 @@ def test_a_tar_whose_header_claims_more_than_there_can_be_is_no_tar(tmp_path, ta
     tar(tmp_path / "x.tar", {"a.jpg": b"x"})
     data = bytearray((tmp_path / "x.tar").read_bytes())
     data[124:136] = b"\x80" + (2**80).to_bytes(11, "big")  # the size, in base 256
-    data[156:157] = b"x"  # of a header that is read whole
+    data[156:157] = b"x"  # a header that tarfile reads as a whole
     data[148:156] = b" " * 8
     data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
     (tmp_path / "x.tar").write_bytes(data)

@@ -1,4 +1,4 @@
-"""What there is to annotate, out of tables of URIs, and out of Parquet with image bytes."""
+"""Listing of tables of URIs, and of Parquet with image bytes."""
 
 import io
 import json
