@@ -19,7 +19,7 @@ from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import without_secrets
 from pipeline.table.image_ids import unreadable
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import RunRecord, past_runs
+from pipeline.table.run_record import past_runs
 from ugrie.text import one_line
 
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
