@@ -148,8 +148,8 @@ def plan(folder: Path) -> None:
 
 def earlier_run(output: Path, rows: int) -> None:
     """Write a committed run that annotated the first `rows` URIs. Its table has only the columns that planning reads, and the URIs."""
+    from pipeline.inputs.item import Item
     from pipeline.inputs.manifest import image_id
-    from pipeline.inputs.source import Item
     from ugrie.model import checkpoint
 
     files = [f"annotations/dt=2026-11-24/part-earlier-00000000-{number:05d}.parquet" for number in range(-(-rows // GROUP))]

@@ -1,4 +1,4 @@
-"""Bytes of an untrusted file to the uint8 crop that the model reads, within limits; each failure named."""
+"""Decoding: bytes of an untrusted file to the uint8 crop that the model reads, within limits, each failure with its status."""
 
 import faulthandler
 import sys
@@ -13,18 +13,18 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.errors import ImageError
 from ugrie.vision import preprocess
 
-if TYPE_CHECKING:  # the process that decodes apart is to start fast
+if TYPE_CHECKING:  # the sandbox's process imports this module and must start fast
     from pipeline.config import AnnotateConfig
 
 OUT_OF_MEMORY = "decoding it needs more memory than there is, or than decode_memory"
-# What photographs come in. Not Pillow's whole list: some of its formats run other programs (EPS) or hold no pixels (WMF).
-# MPO is not named: Pillow opens it as the JPEG that it begins with.
+# The formats of photographs. Not all of Pillow's: some run other programs (EPS) or hold no pixels (WMF).
+# MPO needs no entry: Pillow opens it as the JPEG that it begins with.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding one image may take: pixels, seconds, and the bytes of memory of a process that decodes apart."""
+    """Limits of decoding one image: pixels, seconds, and the bytes of memory of the sandbox's process."""
 
     crop_size: int
     max_pixels: int
@@ -33,13 +33,13 @@ class Limits:
 
     @classmethod
     def of(cls, config: "AnnotateConfig", crop_size: int) -> "Limits":
-        """As a run's settings have it."""
+        """Return the limits of a run's settings."""
         return cls(crop_size, config.max_pixels, config.decode_timeout, config.decode_memory)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """uint8 crop [size, size, 3], and the width and height of the whole image in pixels, as stored."""
+    """A decoded image: uint8 crop [size, size, 3], and the width and height of the whole image in pixels, as stored."""
 
     crop: np.ndarray
     width: int
@@ -48,16 +48,16 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes in this process. A decode that hangs ends the whole process after its time.
+    """Decodes in this process. A decode that takes longer than its limit ends the whole process.
 
-    No thread of Python's could: a native decoder need not give the interpreter back. Whoever runs the process begins the
-    block again, then with `pipeline.images.sandbox.Sandbox`, which charges the image alone.
+    A thread could not interrupt it: a native decoder need not release the interpreter lock. The block is then retried in another
+    process with `pipeline.images.sandbox.Sandbox`, where only the image fails.
     """
 
     limits: Limits
 
     def __call__(self, data: bytes) -> Decoded:
-        """Decodes and crops an image. Raises ImageError."""
+        """Decode and crop an image. Raises ImageError."""
         faulthandler.dump_traceback_later(self.limits.seconds, exit=True, file=sys.__stderr__ or sys.stderr)
         try:
             return decode(data, self.limits.crop_size, self.limits.max_pixels)
@@ -66,10 +66,10 @@ class Decoder:
 
 
 def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
-    """Decodes and crops an image. Raises ImageError: not_an_image, too_large or corrupt."""
-    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses twice this, also of an image within another
+    """Decode and crop an image. Raises ImageError: not_an_image, too_large or corrupt."""
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses more than twice this, also for an image within another
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of oddities in metadata, and of sizes we check ourselves
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of sizes that are checked below
         try:
             image = Image.open(BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
@@ -78,7 +78,7 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
             raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
         except MemoryError:
             raise ImageError("too_large", OUT_OF_MEMORY) from None
-        except Exception as error:  # parsers of headers raise anything; the file is the cause
+        except Exception as error:  # header parsers raise anything; the file is the cause
             raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
         with image:
             width, height = image.size
@@ -90,5 +90,5 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
                 raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
             except MemoryError:
                 raise ImageError("too_large", OUT_OF_MEMORY) from None
-            except Exception as error:  # as above, for the pixels
+            except Exception as error:  # as above, from decoding the pixels
                 raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None

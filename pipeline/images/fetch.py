@@ -1,260 +1,122 @@
-"""Image bytes through fsspec: many at once, within limits, asked for again where storage fails for now, each failure named."""
+"""Image bytes of many manifest rows: read concurrently through fsspec, returned in order, each with its own outcome."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-import fsspec
-from botocore import exceptions as boto
-from fsspec.implementations.http import HTTPFileSystem
-from fsspec.implementations.local import LocalFileSystem
+import pyarrow as pa
 
 from pipeline.config import AnnotateConfig
-from pipeline.errors import ImageError, StorageError, UserError
+from pipeline.errors import ImageError, StorageError
 from pipeline.images import parquet_reader
-from pipeline.images.coalesce import AHEAD, Row, is_table, length, pieces, span
-from pipeline.images.parquet_reader import Ahead, Column
-from pipeline.inputs.source import allowed_protocols
-from pipeline.storage import client, filesystem, retry
-from pipeline.storage.filesystem import Options, connect
-from pipeline.storage.retry import Policy, ShortError
-from pipeline.storage.ssrf import RefusedAddressError, WebClient, addresses_of
-from pipeline.storage.uris import WEB, protocol, refusal, scrubbed, storage_of
-from ugrie.text import one_line
-
-CHANGED = "not the object that was listed any more; the next listing will have it"
-TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)
-SHORT = (ShortError, aiohttp.ClientPayloadError, boto.IncompleteReadError, boto.ResponseStreamingError, boto.FlexibleChecksumError)
-WEB_ATTEMPTS = 4  # of a table's links many are dead, and none is worth a minute
+from pipeline.images.coalesce import AHEAD, Row, coalesce, is_table, span, span_bytes
+from pipeline.images.parquet_reader import ColumnReader
+from pipeline.images.prefetch import PrefetchingFile
+from pipeline.images.row_reader import RowReader
 
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Fetches the images of manifest rows. `input` and `column` are the source's, `protocols` those a URI may have.
+    """Fetches the images of manifest rows, `concurrency` at once. `column` is that of a Parquet table's image bytes.
 
-    `timeout` are the seconds that an image may take with all its attempts, of which a stalled one is given up after a
-    sixth and any after half. Before the second attempt it waits `first_wait` seconds at most; see `retry.Policy`. Storages
-    without asyncio, such as local disks, can't be interrupted: there a single read may take longer. Where one request reads
-    several members of a .tar, it has half of that time, and should it fail, each of them on its own has the other half. A
-    Parquet table's images wait for the parts of the file that they lie in, each of which has the whole time.
+    Each image gets the reader's `timeout`. A request for several members of a .tar gets half of it; if it fails, each member is read
+    on its own within the other half. Images of a Parquet table wait for the ranges of the file they are in, each of which gets all of it.
     """
 
-    input: str
+    reader: RowReader
     column: str
-    options: Options = field(repr=False)
-    protocols: frozenset[str]
-    max_bytes: int
-    timeout: float
     concurrency: int
-    first_wait: float = 0.2
 
     @classmethod
     def of(cls, config: AnnotateConfig) -> "Fetcher":
-        """As a run's settings have it."""
-        return cls(
-            input=config.input,
-            column=config.column,
-            options=config.storage_options,
-            protocols=allowed_protocols(config.input, config.allow_protocols),
-            max_bytes=config.max_bytes,
-            timeout=config.fetch_timeout,
-            concurrency=config.fetch_concurrency,
-        )
+        """Return the fetcher for a run's settings."""
+        return cls(RowReader.of(config), config.column, config.fetch_concurrency)
 
     def fetch(self, rows: list[Row]) -> Iterator[tuple[Row, bytes | ImageError]]:
-        """Each row with its bytes, or with what went wrong, in order.
+        """Return each row with its bytes or its failure, in order.
 
-        In memory are at most 2 x `concurrency` images of their own, AHEAD + 2 SPAN bytes of .tar spans, and what
-        `parquet.Column` says of a table. Raises StorageError, which is no image's, where the storage refuses the credentials.
+        In memory are at most 2 x `concurrency` images that are read on their own, AHEAD + 2 SPAN bytes of .tar members that are read
+        together, and what a `ColumnReader` holds. Raises StorageError, which is no image's failure, where the storage refuses the
+        credentials.
         """
         pool = ThreadPoolExecutor(self.concurrency)
-        waiting: deque[tuple[list[Row], Future[Any]]] = deque()
+        pending: deque[tuple[list[Row], Future[Any]]] = deque()
         try:
-            for piece in pieces(rows, self.max_bytes):
-                waiting.append((piece, pool.submit(self._begin, piece)))
-                while len(waiting) >= 2 * self.concurrency or sum(length(piece) for piece, _ in waiting) >= AHEAD:
-                    yield from self._outcomes(*waiting.popleft(), pool)
-            while waiting:
-                yield from self._outcomes(*waiting.popleft(), pool)
+            for batch in coalesce(rows, self.reader.max_bytes):
+                pending.append((batch, pool.submit(self._read, batch)))
+                while len(pending) >= 2 * self.concurrency or sum(span_bytes(batch) for batch, _ in pending) >= AHEAD:
+                    yield from self._outcomes(*pending.popleft(), pool)
+            while pending:
+                yield from self._outcomes(*pending.popleft(), pool)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _begin(self, piece: list[Row]) -> bytes | Column:
-        """The bytes of an image, or of several and what lies between, or a table that is open. Raises ImageError."""
-        if is_table(piece[0]):
-            return self._open(piece[0])
-        if len(piece) > 1:
-            return self._read(*self._connect(piece[0]), span(piece), self.timeout / 2)
-        return self.one(piece[0], self.timeout)
+    def _read(self, batch: list[Row]) -> bytes | ColumnReader:
+        """Read an image, or several with the bytes between them, or open a Parquet table. Raises ImageError."""
+        if is_table(batch[0]):
+            return self._open_table(batch[0])
+        if len(batch) > 1:
+            return self.reader.read(*self.reader.connect(batch[0]), span(batch), self.reader.timeout / 2)
+        return self.reader.read_image(batch[0], self.reader.timeout)
 
-    def _outcomes(self, piece: list[Row], begun: Future[Any], pool: Executor) -> Iterator[tuple[Row, bytes | ImageError]]:
-        found = _outcome(begun)
-        if isinstance(found, Column):
-            yield from zip(piece, self._values(found, piece, pool), strict=True)
-        elif is_table(piece[0]) or len(piece) == 1:
-            for row in piece:
-                yield row, found
-        elif isinstance(found, ImageError):  # perhaps not of all
-            alone = [(row, pool.submit(self.one, row, self.timeout / 2)) for row in piece]
-            for row, future in alone:
-                yield row, _outcome(future)
+    def _outcomes(self, batch: list[Row], future: Future[Any], pool: Executor) -> Iterator[tuple[Row, bytes | ImageError]]:
+        result = _result(future)
+        if isinstance(result, ColumnReader):
+            yield from zip(batch, self._table_values(result, batch, pool), strict=True)
+        elif is_table(batch[0]) or len(batch) == 1:
+            for row in batch:
+                yield row, result
+        elif isinstance(result, ImageError):  # it may not be the failure of each member
+            retries = [(row, pool.submit(self.reader.read_image, row, self.reader.timeout / 2)) for row in batch]
+            for row, retry in retries:
+                yield row, _result(retry)
         else:
-            start = piece[0]["position"]
-            for row in piece:
-                yield row, found[row["position"] - start : row["position"] - start + row["size"]]
+            start = batch[0]["position"]
+            for row in batch:
+                yield row, result[row["position"] - start : row["position"] - start + row["size"]]
 
-    def one(self, row: Row, seconds: float) -> bytes:
-        """The bytes of one image that is no table's, within so many seconds. Raises ImageError."""
-        self.check_size(row["size"])
-        if not row["uri"]:
-            raise ImageError("missing", "the table's row has no URI")
-        if row["size"] == 0:
-            raise ImageError("not_an_image", "the file is empty")
-        if row["size"] is None and (reason := refusal(row["uri"], self.protocols)) is not None:  # what was listed is the store's own word
-            raise ImageError("forbidden", reason)
-        return self._read(*self._connect(row), row, seconds)
-
-    def _connect(self, row: Row) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Where a row's bytes are. The storage options are the source's: any other storage is asked without them."""
-        link = row.get("link") or row["uri"]
-        try:
-            if row["container"] is not None:
-                return connect(self.input, self._own_options)[0], row["container"]
-            names, place = self._own_storage
-            ours = protocol(link) in names and storage_of(link) == place
-            return connect(link, self._own_options if ours else self._options_of(link, {}))
-        except (UserError, ValueError, TypeError) as error:  # a URI that its storage can't make sense of
-            raise ImageError("unreadable", self._told(error)) from None
-
-    @cached_property
-    def _own_storage(self) -> tuple[set[str], str]:
-        return filesystem.names(self.input), storage_of(self.input)
-
-    @cached_property
-    def _own_options(self) -> Options:
-        return self._options_of(self.input, self.options)
-
-    @cached_property
-    def _web(self) -> WebClient:
-        trusted = addresses_of(self.input) if protocol(self.input) in WEB else ()
-        return WebClient(trusted, self.concurrency, self.timeout / 6)
-
-    def _options_of(self, uri: str, options: Options) -> Options:
-        if protocol(uri) in WEB:
-            return options | {"get_client": self._web}
-        return filesystem.for_fetching(uri, options, self.concurrency, self.timeout / 6)
-
-    def _open(self, row: Row) -> Column:
-        """The table that a row lies in. Raises ImageError."""
-        fs, path = self._connect(row)
+    def _open_table(self, row: Row) -> ColumnReader:
+        """Open the Parquet table of a row, or continue with the reader that this process used last. Raises ImageError."""
+        fs, path = self.reader.connect(row)
         key = (type(fs), fs.storage_options, path, row["version"], self.column)
-        if (column := parquet_reader.kept(key)) is not None:
-            return column
-        etag = filesystem.etag(fs, row["version"])
+        if (last := parquet_reader.last_reader.take(key)) is not None:
+            return last
+        tail, size = self.reader.read_tail(fs, path, row["version"], parquet_reader.TAIL)
         try:
-            tail, size = client.ask(
-                fs, path, self._policy(fs, self.timeout), lambda left: client.tail(fs, path, left, parquet_reader.TAIL, etag)
-            )
-            if filesystem.is_changed(fs, path, row["version"]):
-                raise ImageError("changed", CHANGED)
-            return Column(Ahead(size, tail, self._parts_of(row)), self.column, key)
+            return ColumnReader(PrefetchingFile(size, tail, self._ranges(row)), self.column, key)
         except StorageError:
             raise
-        except Exception as error:  # as in _read: whatever the store or the file does, it is these images' failure
-            raise self._failure(error) from None
+        except Exception as error:  # Arrow's, of a file that is broken: it fails these images
+            raise self.reader.failure(error) from None
 
-    def _parts_of(self, row: Row) -> Callable[[int, int], bytes]:
-        """What reads parts of the file that a row lies in."""
-        fs, path = self._connect(row)
-        return lambda start, end: self._read(fs, path, row | {"position": start, "size": end - start}, self.timeout)
+    def _ranges(self, row: Row) -> Callable[[int, int], bytes]:
+        """Return a function that reads bytes [start, end) of a row's container. Raises ImageError, as that function does."""
+        fs, path = self.reader.connect(row)
+        return lambda start, end: self.reader.read(fs, path, row | {"position": start, "size": end - start}, self.reader.timeout)
 
-    def _values(self, column: Column, piece: list[Row], pool: Executor) -> Iterator[bytes | ImageError]:
-        for value in column.values([row["position"] for row in piece], pool, self._parts_of(piece[0])):
-            if isinstance(value, Exception):
-                yield self._failure(value)
-            elif value is None:
-                yield ImageError("missing", "the table's row has no bytes")
-            elif value.size == 0:
-                yield ImageError("not_an_image", "the table's row has no bytes")
-            else:
-                yield self._too_large(value.size) or value.to_pybytes()
-        parquet_reader.keep(column)
+    def _table_values(self, column: ColumnReader, batch: list[Row], pool: Executor) -> Iterator[bytes | ImageError]:
+        for value in column.values([row["position"] for row in batch], pool, self._ranges(batch[0])):
+            yield self._table_value(value)
+        parquet_reader.last_reader.keep(column)
 
-    def check_size(self, size: int | None) -> None:
-        if size is not None and (error := self._too_large(size)) is not None:
-            raise error
-
-    def _too_large(self, size: int) -> ImageError | None:
-        return ImageError("too_large", f"{size} bytes, more than max_bytes = {self.max_bytes}") if size > self.max_bytes else None
-
-    def _read(self, fs: fsspec.AbstractFileSystem, path: str, row: Row, seconds: float) -> bytes:
-        """A row's bytes, which may be a part of a file that several images lie in. Raises ImageError."""
-        size, whole = row["size"], row["container"] is None
-        start = 0 if whole else row["position"]
-        # Of a file of its own one byte more is asked for: it tells one that has grown, or without a listing one that is too large.
-        end = start + (self.max_bytes if size is None else size) + whole
-        etag = filesystem.etag(fs, row["version"])
-        asked = 0
-
-        def attempt(seconds: float) -> bytes:
-            nonlocal asked
-            asked += 1
-            data = client.get(fs, path, seconds, start, end, etag)
-            if size is not None and len(data) < size and not filesystem.is_changed(fs, path, row["version"]):
-                raise ShortError(f"{len(data)} bytes came of {size}")
-            return data
-
+    def _table_value(self, value: pa.Buffer | Exception | None) -> bytes | ImageError:
+        if isinstance(value, Exception):
+            return self.reader.failure(value)
+        if value is None:
+            return ImageError("missing", "the table's row has no bytes")
+        if value.size == 0:
+            return ImageError("not_an_image", "the table's row has no bytes")
         try:
-            if isinstance(fs, LocalFileSystem) and not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
-                raise ImageError("not_an_image", "a device or a pipe, no file")
-            data = client.ask(fs, path, self._policy(fs, seconds), attempt)
-            if size is None:
-                self.check_size(len(data))
-            elif len(data) != size or filesystem.is_changed(fs, path, row["version"]):
-                raise ImageError("changed", CHANGED)
-            return data
-        except StorageError:
-            raise
-        except Exception as error:  # storage clients raise kinds of their own; whichever it is, it is this image's failure
-            raise self._failure(error, asked) from None
-
-    def _policy(self, fs: fsspec.AbstractFileSystem, seconds: float) -> Policy:
-        return Policy(seconds, self.first_wait, attempts=WEB_ATTEMPTS if isinstance(fs, HTTPFileSystem) else None)
-
-    def _failure(self, error: Exception, asked: int = 1) -> ImageError:
-        """What an image's row says of an error, the last of so many."""
-        times = f", asked {asked} times" if asked > 1 else ""
-        if isinstance(error, ImageError):
+            self.reader.check_size(value.size)
+        except ImageError as error:
             return error
-        if (refused := retry.cause(error, RefusedAddressError)) is not None:
-            return ImageError("forbidden", str(refused))
-        status = retry.http_status(error)
-        if isinstance(error, FileNotFoundError) or status == 410:
-            return ImageError("missing", "there is no such object")
-        if isinstance(error, PermissionError) or status in (401, 403):
-            return ImageError("forbidden", f"access denied: {self._told(error)}")
-        if status in (412, 416):
-            return ImageError("changed", CHANGED)
-        if isinstance(error, TIMEOUTS):
-            return ImageError("timeout", f"not read within {self.timeout:g} s{times}")
-        if isinstance(error, SHORT):
-            short = self._told(error) if isinstance(error, ShortError) else "the answer was cut off"
-            return ImageError("truncated", f"{short}{times}")
-        if isinstance(error, IsADirectoryError):
-            return ImageError("not_an_image", "a folder")
-        return ImageError("unreadable", f"{type(error).__name__}: {self._told(error)}{times}")
-
-    def _told(self, error: Exception) -> str:
-        """What a storage client says, as it may stand in a row."""
-        return one_line(scrubbed(str(error), self.options))
+        return value.to_pybytes()
 
 
-def _outcome(future: Future[Any]) -> Any:
+def _result(future: Future[Any]) -> Any:
+    """Wait for a result, or the ImageError raised instead."""
     try:
         return future.result()
     except ImageError as error:

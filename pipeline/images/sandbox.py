@@ -1,7 +1,9 @@
-"""Decodes in a process of its own, which a file may crash, hang or fill without harm: it costs that file's row.
+"""Sandbox: decoding in a separate process. A file that crashes it, hangs it or fills its memory fails alone.
 
-The normal path decodes in the worker, for nothing. Only a block that has killed its worker is decoded again here. The process
-sees no credentials, may write no file, and hands back plain bytes, never objects, since what runs in it is not to be trusted.
+Images are normally decoded in the worker, at no extra cost; only a block that has killed its worker is decoded here. The process
+sees no credentials, can't write files, and returns plain bytes, never objects, because code that runs in it is not trusted.
+
+    python -m pipeline.images.sandbox FILE_DESCRIPTOR LIMITS      # how it starts that process; LIMITS is JSON
 """
 
 import json
@@ -23,12 +25,12 @@ from pipeline.images.decode import Decoded, Limits, decode
 
 READY, DECODED, FAILED = b"r", b"d", b"f"
 SIZE = struct.Struct("<ii")
-GRACE_SECONDS = 10.0  # beyond a decode's time, in which its process must have ended itself
+GRACE_SECONDS = 10.0  # after a decode's limit, within which its process must have ended itself
 START_SECONDS = 120.0
 
 
 class Sandbox:
-    """A decoder as `pipeline.images.decode.Decoder` is one; use it as a context. Its process is started when first needed."""
+    """A context manager with the interface of `pipeline.images.decode.Decoder`. Its process is started when first needed."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
@@ -39,55 +41,59 @@ class Sandbox:
         return self
 
     def __call__(self, data: bytes) -> Decoded:
-        """Decodes and crops an image. Raises ImageError, also of a decoder that crashed (decoder_crashed) or took too long (timeout)."""
+        """Decode and crop an image. Raises ImageError, also for a decoder that crashed (decoder_crashed) or took too long (timeout)."""
         process = self.process if self.process is not None else self._start()
-        late = False
+        timed_out = False
         try:
             self.connection.send_bytes(data)
-            if late := not self.connection.poll(self.limits.seconds + GRACE_SECONDS):
+            if timed_out := not self.connection.poll(self.limits.seconds + GRACE_SECONDS):
                 process.kill()
-            answer = self.connection.recv_bytes()
+            reply = self.connection.recv_bytes()
         except (EOFError, OSError):
-            raise self._ended(late) from None
-        kind, rest = answer[:1], answer[1:]
+            raise self._failure(timed_out) from None
+        kind, body = reply[:1], reply[1:]
         if kind == FAILED:
-            raise ImageError(*json.loads(rest))
+            raise ImageError(*json.loads(body))
         size = self.limits.crop_size
-        return Decoded(np.frombuffer(rest, np.uint8, offset=SIZE.size).reshape(size, size, 3), *SIZE.unpack_from(rest))
+        return Decoded(np.frombuffer(body, np.uint8, offset=SIZE.size).reshape(size, size, 3), *SIZE.unpack_from(body))
 
     def _start(self) -> subprocess.Popen:
-        ours, theirs = socket.socketpair()
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "LANG", "HOME", "TMPDIR")}
-        environment = kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pipeline.images.sandbox", str(theirs.fileno()), json.dumps(vars(self.limits))]
-        with theirs:
+        parent, child = socket.socketpair()
+        inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "LANG", "HOME", "TMPDIR")}
+        environment = inherited | {
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", __name__, str(child.fileno()), json.dumps(vars(self.limits))]
+        with child:
             self.process = subprocess.Popen(
-                command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                command, env=environment, pass_fds=[child.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
-        self.connection = Connection(ours.detach())
+        self.connection = Connection(parent.detach())
         try:
             ready = self.connection.poll(START_SECONDS) and self.connection.recv_bytes() == READY
         except (EOFError, OSError):
             ready = False
         if not ready:
             self.close()
-            raise RuntimeError("the process in which images are decoded apart does not start; its own messages say why")
+            raise RuntimeError("the sandbox's process does not start: see its messages on stderr")
         return self.process
 
-    def _ended(self, late: bool) -> ImageError:
-        """What an image's process died of. The next image gets another."""
+    def _failure(self, timed_out: bool) -> ImageError:
+        """Return the failure of the image at which the process ended. The next image starts another."""
         code = self.close()
-        if late or code == -signal.SIGALRM:
+        if timed_out or code == -signal.SIGALRM:
             return ImageError("timeout", f"not decoded within decode_timeout = {self.limits.seconds:g} s")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return ImageError("decoder_crashed", f"decoding it ended a process of its own with {how}")
 
     def close(self) -> int:
-        """Ends the process, if there is one. Returns its exit code."""
+        """End the process, if there is one, and return its exit code, or 0."""
         process, self.process = self.process, None
         if process is None:
             return 0
-        self.connection.close()  # at which it ends by itself
+        self.connection.close()  # the process then ends by itself
         try:
             return process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -99,7 +105,7 @@ class Sandbox:
 
 
 def serve(connection: Connection, limits: Limits) -> None:
-    """Decodes what comes until nothing does. A decode that takes too long ends the process, by a signal that native code can't miss."""
+    """Decode images until the connection closes. A decode that takes too long ends the process, by SIGALRM, also within native code."""
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -112,11 +118,11 @@ def serve(connection: Connection, limits: Limits) -> None:
         signal.setitimer(signal.ITIMER_REAL, limits.seconds)
         try:
             decoded = decode(data, limits.crop_size, limits.max_pixels)
-            answer = DECODED + SIZE.pack(decoded.width, decoded.height) + decoded.crop.tobytes()
+            reply = DECODED + SIZE.pack(decoded.width, decoded.height) + decoded.crop.tobytes()
         except ImageError as error:
-            answer = FAILED + json.dumps([error.status, str(error)]).encode()
+            reply = FAILED + json.dumps([error.status, str(error)]).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        connection.send_bytes(answer)
+        connection.send_bytes(reply)
 
 
 if __name__ == "__main__":

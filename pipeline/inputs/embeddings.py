@@ -1,7 +1,7 @@
-"""Images of which an earlier run kept the embeddings: what there is to annotate where no image is to be read.
+"""Input source: embeddings stored by earlier runs, which are annotated again without reading an image.
 
-An output's committed runs count, if they kept the embeddings of the same image tower. Of an image that several of them annotated,
-the newest row is taken. Images that could not be annotated then have no embedding, and are not among them.
+Reads the committed runs of an output that stored embeddings of the same image tower. Where several runs annotated an image, its newest
+row is used. Images that failed in those runs have no embedding and are left out.
 """
 
 import re
@@ -13,52 +13,52 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StorageError, UserError
-from pipeline.inputs.source import Item
+from pipeline.inputs.item import Item
 from pipeline.storage.files import open_file
 from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import without_secrets
 from pipeline.table.image_ids import unreadable
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import RunRecord, past_runs
+from pipeline.table.run_record import past_runs
 from ugrie.text import one_line
 
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
-LISTED = ["image_id", "uri", "bytes", "status"]
+LISTED = ["image_id", "uri", "bytes", "status"]  # columns read to list the images
 IMAGE = ["image_id", "uri", "content_hash", "width", "height", "bytes", "embedding"]
 
 
 def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
-    """The images of an output, or of one of its partitions (`OUTPUT/annotations/dt=YYYY-MM-DD`), that have an embedding of the tower.
+    """List the images with embeddings of a tower in an output, or in one of its partitions (`OUTPUT/annotations/dt=YYYY-MM-DD`).
 
-    The tower is known by its digest. An item's `container` is the file of the table that holds the embedding, and its `position` the row.
-    Raises UserError where there are none.
+    `tower` is the image tower's digest. An item's `container` is the table's file that holds the embedding, its `position` the row there.
+    An image of several runs is listed several times, the newest row first. Raises UserError where there are no such embeddings.
     """
-    shown = without_secrets(uri)
-    named = PARTITION.fullmatch(uri)
-    output = OutputFolder(named["root"] if named else uri, options)
-    runs = [run for run in past_runs(output) if named is None or run.date.isoformat() == named["date"]]
+    public_uri = without_secrets(uri)
+    partition = PARTITION.fullmatch(uri)
+    output = OutputFolder(partition["root"] if partition else uri, options)
+    runs = [run for run in past_runs(output) if partition is None or run.date.isoformat() == partition["date"]]
     if not runs:
-        raise UserError(f"{shown} holds no committed run: name the --output of an earlier run, or a partition of it")
-    fitting = [run for run in runs if run.config.get("keep_embeddings") and run.tower == tower]
-    found = False
-    for run in fitting:
-        for file in run.files:
-            for item in _items(output, file):
-                found = True
-                yield item
-    if not found:
-        raise UserError(f"{shown} holds no embeddings of this model's image tower: {_why(runs, tower)}")
-
-
-def _why(runs: list[RunRecord], tower: str) -> str:
-    kept = [run for run in runs if run.config.get("keep_embeddings")]
-    if not kept:
-        return f"none of its {len(runs)} runs was asked to --keep-embeddings"
-    others = ", ".join(sorted({run.model for run in kept if run.tower != tower}))
-    return f"those that it keeps are another tower's ({others})" if others else "no image of its runs could be annotated"
+        raise UserError(f"{public_uri} holds no committed run: name the --output of an earlier run, or a partition of it")
+    with_embeddings = [run for run in runs if run.config.get("keep_embeddings")]
+    empty = True
+    for run in with_embeddings:
+        if run.tower == tower:
+            for file in run.files:
+                for item in _items(output, file):
+                    empty = False
+                    yield item
+    if empty:
+        if not with_embeddings:
+            reason = f"none of its {len(runs)} runs used --keep-embeddings"
+        elif others := ", ".join(sorted({run.model for run in with_embeddings if run.tower != tower})):
+            reason = f"its embeddings are of another tower ({others})"
+        else:
+            reason = "no image of its runs could be annotated"
+        raise UserError(f"{public_uri} holds no embeddings of this model's image tower: {reason}")
 
 
 def _items(output: OutputFolder, file: str) -> Iterator[Item]:
+    """List the images of one file of the table that were annotated."""
     path = output.absolute(file)
     try:
         with output.open(file) as opened:
@@ -74,42 +74,43 @@ def _items(output: OutputFolder, file: str) -> Iterator[Item]:
 
 
 def read_embedded(fs: fsspec.AbstractFileSystem, rows: pa.Table) -> pa.Table:
-    """What the table says of a block's images (rows of the manifest, of `embedded_items`): the columns `IMAGE`, in the same order.
+    """Read the columns IMAGE of a block's images; `rows` are the block's manifest rows, made of `embedded_items`. Keeps their order.
 
-    Raises StorageError where a file is not the one that was listed any more.
+    Raises StorageError where a file of the table is gone or has changed since it was listed.
     """
-    found: list[pa.Table] = []
+    tables: list[pa.Table] = []
     containers, positions = rows["container"].to_pylist(), rows["position"].to_numpy()
     starts = [0, *(i for i in range(1, len(rows)) if containers[i] != containers[i - 1])]
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         try:
             with open_file(fs, containers[start]) as file:
-                found += _at(pq.ParquetFile(file, pre_buffer=True), positions[start:end])
+                tables += _rows_at(pq.ParquetFile(file, pre_buffer=True), positions[start:end])
         except (OSError, KeyError, IndexError, pa.ArrowException) as error:
-            raise StorageError(f"{containers[start]} can't be read ({_told(error)}): restore it; the same --run-id goes on") from None
-    table = pa.concat_tables(found)
+            message = f"{containers[start]} can't be read ({_message(error)}): restore it, then resume with the same --run-id"
+            raise StorageError(message) from None
+    table = pa.concat_tables(tables)
     if not table["image_id"].equals(rows["image_id"]):
-        raise StorageError(f"{containers[0]} does not hold the rows any more that were listed: restore it; the same --run-id goes on")
+        raise StorageError(f"{containers[0]} has changed since it was listed: restore it, then resume with the same --run-id")
     return table
 
 
-def _at(parquet: pq.ParquetFile, positions: np.ndarray) -> Iterator[pa.Table]:
-    """The rows at these positions, which rise; of each group of rows that has some, read once."""
+def _rows_at(parquet: pq.ParquetFile, positions: np.ndarray) -> Iterator[pa.Table]:
+    """Read the rows at ascending positions. A row group that holds some of them is read once."""
     sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
     ends = np.cumsum(sizes)
     groups = np.searchsorted(ends, positions, side="right")
     for group in np.unique(groups):
         within = positions[groups == group] - (ends[group] - sizes[group])
         rows = parquet.read_row_group(int(group), IMAGE, use_threads=False)
-        together = within[-1] - within[0] + 1 == len(within)  # as most are: a slice is no copy
-        yield rows.slice(within[0], len(within)) if together else rows.take(pa.array(within))
+        contiguous = within[-1] - within[0] + 1 == len(within)  # the common case: a slice copies nothing
+        yield rows.slice(within[0], len(within)) if contiguous else rows.take(pa.array(within))
 
 
 def embeddings_of(rows: pa.Table) -> np.ndarray:
-    """The column of embeddings, float16 [rows, embedding_dim]."""
+    """Return the column of embeddings as float16 [rows, embedding_dim]."""
     column = rows["embedding"].combine_chunks()
     return column.flatten().to_numpy().reshape(len(rows), -1)
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return one_line(str(error)) or type(error).__name__

@@ -51,10 +51,9 @@ def image(data: bytes) -> None:
 
 def source(given: tuple[str, str]) -> None:
     """An input, and the column of a table."""
-    import fsspec
-
     from pipeline.inputs.manifest import write_manifest
     from pipeline.inputs.source import items
+    from pipeline.table.output_folder import OutputFolder
 
     name, column = given
     found = list(islice(items(os.path.join(os.getcwd(), name), column, {}), MAX_ITEMS))
@@ -65,11 +64,11 @@ def source(given: tuple[str, str]) -> None:
         if item.container is not None and item.position is not None:
             assert item.position >= 0, item
             assert item.position + (item.size or 0) <= os.path.getsize(item.container) or item.size is None, item
-    memory = fsspec.filesystem("memory")
+    output = OutputFolder("memory://output", {})
     try:
-        assert 0 < write_manifest(memory, "/manifest", found).rows <= len(found)
+        assert 0 < write_manifest(output, "manifest", found).rows <= len(found)
     finally:
-        memory.store.clear()
+        output.fs.store.clear()
 
 
 def scheme(path: str) -> None:

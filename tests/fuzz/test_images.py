@@ -1,4 +1,4 @@
-"""Bytes of images at `pipeline.decode.decode`: small images of every format, broken in many ways, and any bytes at all."""
+"""Fuzzing of `pipeline.images.decode.decode`: small images of every format, broken in many ways, and arbitrary bytes."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fuzz.inputs import mutated
 from tests.plugins.corpus import encoded, picture
 
-# What encoders can be told, so that the seeds go through more of the decoders.
+# Encoder options, chosen so that the seeds cover more of the decoders.
 WRITTEN = [
     ("JPEG", "RGB", {"quality": 70}),
     ("JPEG", "L", {"progressive": True}),
@@ -52,7 +52,7 @@ WRITTEN = [
 
 
 def mended(data: bytes) -> bytes:
-    """A PNG's chunks with checksums that are right, so that what they say is read; anything else as it is."""
+    """Return a PNG with the checksums of its chunks corrected, so that the chunks are read; other data unchanged."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
     out, at = bytearray(data), 8
@@ -91,7 +91,7 @@ def test_every_seed_is_an_image(doors):
 
 
 def test_files_that_break_decoders_are_an_image_or_an_image_error(doors, shared_data):
-    """All of them, while the decoder's own tests take some."""
+    """All hostile files; the decoder's own tests take one in 16."""
     outcomes = Counter()
     for path in sorted(path for path in Path(shared_data / "hostile").rglob("*") if path.is_file()):
         try:

@@ -1,4 +1,4 @@
-"""Files at `pipeline.inputs.source.items`: tables and shards that are broken in many ways, and folders of files with odd names."""
+"""Fuzzing of `pipeline.inputs.source.items`: tables and shards that are broken in many ways, and folders with odd file names."""
 
 import io
 import json
@@ -82,7 +82,7 @@ def shards():
 
 
 def mended(data):
-    """A .tar's headers with checksums that are right, so that what they say is read."""
+    """Return the .tar with the checksums of its headers corrected, so that the headers are read."""
     out = bytearray(data)
     for at in range(0, len(out) - 511, 512):
         if out[at + 257 : at + 262] == b"ustar":
@@ -112,7 +112,7 @@ TEXTS = {
 
 
 def explored(explore, kind, strategy, examples):
-    """Files of a kind, with a column."""
+    """Fuzz files of a kind together with the name of a column."""
     outcomes = explore("source", st.tuples(strategy, COLUMNS), lambda given: ((f"x.{kind}", given[1]), {f"x.{kind}": given[0]}), examples)
     assert outcomes.keys() <= {"valid", "UserError"}
 
@@ -133,7 +133,7 @@ def test_a_tar_is_read_or_a_user_error(explore):
 def test_a_folder_of_odd_names_is_read_or_a_user_error(explore):
     files = st.dictionaries(st.tuples(NAMES, ENDINGS).map(b"".join), st.binary(max_size=5), max_size=5)
     inputs = st.sampled_from(["", ".", "*", "**", "?[", "[a-", "*.jpg", "gone"]) | st.text(max_size=10)
-    inputs = inputs.filter(lambda name: not name.startswith("/") and ".." not in name)  # outside is a whole machine
+    inputs = inputs.filter(lambda name: not name.startswith("/") and ".." not in name)  # outside the folder is the whole machine
 
     def trial(given):
         content, name, inside = given

@@ -53,12 +53,12 @@ def refused(job, capsys, monkeypatch, tmp_path):
         ("--input in --output out --schemes ekman66", "ugrie-tiny was not trained for 'ekman66'.*; it knows .*"),
         ("--input in --output out --schemes ,", "schemes = none: a template needs at least one scheme.*"),
         ("--input in --output out --model ugrie-tny", r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\).*"),
-        ("--input in --output out", "nothing is to be found at in: check the path, and that it is not empty"),
+        ("--input in --output out", "nothing found at in: check the path, and that it is not empty"),
         ("--input in --output out --log-format xml", r"--log-format 'xml': should be 'text' or 'json' \(.*\)"),
         ("--input in --output out --on-success no-such-command", "on_success: the command no-such-command is not found .*"),
         ("--input in --output out --on-failure http://chat.org/x", "on_failure is a URL of http://: give an https:// URL .*"),
         ("--input s4://in --output out", r"'s4://' of s4://in is no known kind of storage \(did you mean 's3://'\?\)"),
-        ("--input . --output out", "nothing is to be found at .: check the path, and that it is not empty"),
+        ("--input . --output out", "nothing found at .: check the path, and that it is not empty"),
     ],
 )
 def test_a_setting_that_is_wrong_is_one_line_that_names_it(refused, tokens, line):
@@ -123,7 +123,7 @@ def test_the_command_itself_exits_with_two_and_one_line(tmp_path):
     command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", str(tmp_path / "gone"), "--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"annotate: nothing is to be found at {tmp_path / 'gone'}: check the path, and that it is not empty\n"
+    assert done.stderr == f"annotate: nothing found at {tmp_path / 'gone'}: check the path, and that it is not empty\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,7 @@ def test_every_problem_is_said_at_once(job, capsys, tmp_path):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
     assert re.match(r"plan: there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\)", lines[0])
-    assert re.match(r"plan: nothing is to be found at .*gone", lines[1])
+    assert re.match(r"plan: nothing found at .*gone", lines[1])
     assert re.match(r"plan: .*runs/x\.json is no run record", lines[2])
     assert re.match(r"plan: on_success is a URL of ftp://: give an https:// URL", lines[3])
 

@@ -1,14 +1,16 @@
 """Helpers to fetch images: a fetcher with small limits, and its result for each image."""
 
 from pipeline.images.fetch import Fetcher
+from pipeline.images.row_reader import RowReader
 from pipeline.inputs.manifest import image_id
 from pipeline.inputs.source import allowed_protocols, items
 
 
 def fetcher(source, **settings):
-    allowed = settings.pop("allow", ())
-    defaults = {"column": "uri", "options": {}, "max_bytes": 1000, "timeout": 10.0, "concurrency": 3, "first_wait": 0.001}
-    return Fetcher(input=str(source), protocols=allowed_protocols(str(source), allowed), **defaults | settings)
+    column, concurrency = settings.pop("column", "uri"), settings.pop("concurrency", 3)
+    protocols = allowed_protocols(str(source), settings.pop("allow", ()))
+    defaults = {"options": {}, "max_bytes": 1000, "timeout": 10.0, "first_wait": 0.001}
+    return Fetcher(RowReader(str(source), protocols=protocols, connections=concurrency, **defaults | settings), column, concurrency)
 
 
 def rows(*found):

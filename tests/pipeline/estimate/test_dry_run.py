@@ -175,7 +175,7 @@ def test_settings_that_are_right_pass_and_each_wrong_one_is_told_alone(annotated
     check(annotated)
     for wrong, message in (
         ({"model": "ugrie-tny"}, "there is no model"),
-        ({"input": str(tmp_path / "gone")}, "nothing is to be found"),
+        ({"input": str(tmp_path / "gone")}, "nothing found"),
         ({"output": "s4://bucket"}, "no known kind of storage"),
     ):
         with pytest.raises(ExceptionGroup) as problems:

@@ -1,11 +1,11 @@
-"""Which rows are read together."""
+"""Coalescing of rows into batches that are read together."""
 
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.images.coalesce import GAP, SPAN, is_table, length, pieces, span
+from pipeline.images.coalesce import GAP, SPAN, coalesce, is_table, span, span_bytes
 
 MAX_BYTES = 10**6
 SIZES = st.one_of(st.integers(1, 50_000), st.sampled_from([0, MAX_BYTES, MAX_BYTES + 1]))
@@ -16,7 +16,7 @@ def row(position=None, size=None, container="x.tar", version="1"):
 
 
 def rows_of(members):
-    """A shard's rows, of (bytes between, size)."""
+    """Return a shard's rows for pairs of (gap before, size)."""
     at, found = 0, []
     for gap, size in members:
         found.append(row(at + gap, size))
@@ -27,36 +27,36 @@ def rows_of(members):
 @given(st.lists(st.tuples(st.integers(0, 2 * GAP), SIZES), max_size=60))
 def test_neighbours_are_read_together_as_far_as_a_span_goes(members):
     rows = rows_of(members)
-    found = list(pieces(rows, MAX_BYTES))
-    assert [each for piece in found for each in piece] == rows
-    for piece in found:
-        if len(piece) > 1:
-            last = piece[-1]
-            assert length(piece) == span(piece)["size"] == last["position"] + last["size"] - piece[0]["position"] <= SPAN
-            assert all(0 < each["size"] <= MAX_BYTES for each in piece)
-    for piece, (after, *_) in pairwise(found):  # none could have been longer
-        last = piece[-1]
+    found = list(coalesce(rows, MAX_BYTES))
+    assert [each for batch in found for each in batch] == rows
+    for batch in found:
+        if len(batch) > 1:
+            last = batch[-1]
+            assert span_bytes(batch) == span(batch)["size"] == last["position"] + last["size"] - batch[0]["position"] <= SPAN
+            assert all(0 < each["size"] <= MAX_BYTES for each in batch)
+    for batch, (after, *_) in pairwise(found):  # no batch could have been longer
+        last = batch[-1]
         apart = after["position"] - last["position"] - last["size"] > GAP
-        unasked = not all(0 < each["size"] <= MAX_BYTES for each in (last, after))
-        assert apart or unasked or after["position"] + after["size"] - piece[0]["position"] > SPAN
+        unread = not all(0 < each["size"] <= MAX_BYTES for each in (last, after))
+        assert apart or unread or after["position"] + after["size"] - batch[0]["position"] > SPAN
 
 
 def test_only_members_of_one_version_of_one_shard_in_their_order_are_read_together():
     first, second = row(512, 100), row(1024, 100)
-    assert len(list(pieces([first, second], MAX_BYTES))) == 1
+    assert len(list(coalesce([first, second], MAX_BYTES))) == 1
     for other in (second | {"container": "y.tar"}, second | {"version": "2"}, second | {"position": 600}, row(None, 100, None)):
-        assert list(pieces([first, other], MAX_BYTES)) == [[first], [other]]
-    assert list(pieces([second, first], MAX_BYTES)) == [[second], [first]]
+        assert list(coalesce([first, other], MAX_BYTES)) == [[first], [other]]
+    assert list(coalesce([second, first], MAX_BYTES)) == [[second], [first]]
 
 
-def test_the_rows_of_a_table_are_one_piece_and_files_of_their_own_are_alone():
+def test_the_rows_of_a_table_are_one_batch_and_files_of_their_own_are_alone():
     table = [row(i, container="a.PARQUET") for i in (7, 3, 9)]
     files = [row(container=None), row(container=None)]
-    found = list(pieces([*table, *files, row(0, container="b.parquet")], MAX_BYTES))
+    found = list(coalesce([*table, *files, row(0, container="b.parquet")], MAX_BYTES))
     assert found == [table, *([file] for file in files), [row(0, container="b.parquet")]]
-    assert [is_table(piece[0]) for piece in found] == [True, False, False, True]
-    assert [length(piece) for piece in found] == [0] * 4
+    assert [is_table(batch[0]) for batch in found] == [True, False, False, True]
+    assert [span_bytes(batch) for batch in found] == [0] * 4
 
 
-def test_no_rows_are_no_pieces():
-    assert list(pieces([], MAX_BYTES)) == []
+def test_no_rows_are_no_coalesce():
+    assert list(coalesce([], MAX_BYTES)) == []

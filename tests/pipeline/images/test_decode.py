@@ -1,4 +1,4 @@
-"""Bytes of untrusted files to crops."""
+"""Decoding of untrusted files to crops."""
 
 import io
 import os
@@ -116,7 +116,7 @@ for path in sys.stdin.read().split("\\n"):
 
 @pytest.mark.timeout(120)
 def test_files_that_break_decoders_end_as_a_crop_or_as_an_image_error(shared_data):
-    """In a process of its own, so that a decoder that crashes is a failure of this test and not the end of all."""
+    """In a separate process, so that a decoder that crashes fails this test and does not end the test run."""
     files = sorted(path for path in (shared_data / "hostile").rglob("*") if path.is_file())[::16]
     assert len(files) > 100
     paths = "\n".join(map(str, files))

@@ -1,4 +1,4 @@
-"""Image bytes through fsspec: in order, within limits, each failure named."""
+"""Fetching of images: in order, within limits, each failure with its status."""
 
 import threading
 
@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline.inputs.source import Item, items
+from pipeline.inputs.item import Item
+from pipeline.inputs.source import items
 from tests.plugins.fetching import fetch_all, fetched, fetcher, rows
 
 

@@ -1,4 +1,4 @@
-"""Image bytes out of storage that misbehaves, and of files that change beneath a run."""
+"""Fetching from a storage that fails, and of files that change during a run."""
 
 import os
 import re
@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.servers.proxy import BODIES, READING
 from pipeline.errors import StorageError
-from pipeline.inputs.source import Item, items
+from pipeline.inputs.item import Item
+from pipeline.inputs.source import items
 from tests.plugins.fetching import fetched, fetcher, through
 
 
@@ -81,7 +82,7 @@ def test_credentials_that_ran_out_end_the_run_and_are_no_rows(many, s3, failing)
         fetched(through(where, server), *found)
     message = r"the credentials for s3://images/many/\d\d.jpg are expired or wrong \(ExpiredToken\): renew them; .* resumes the run"
     assert re.fullmatch(message, str(stopped.value))
-    assert len([path for _, path in proxy.requests if "/many/" in path]) <= 40  # those under way; the rest are not begun
+    assert len([path for _, path in proxy.requests if "/many/" in path]) <= 40  # those in flight; the rest are not requested
     assert max(count for (_, path), count in proxy.requests.items() if "/many/" in path) == 4
 
 

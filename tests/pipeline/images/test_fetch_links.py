@@ -1,4 +1,4 @@
-"""Image bytes by the links of a table: what they may reach, and whom passwords and signatures are shown."""
+"""Fetching by the links of a table: which hosts they may reach, and which hosts get passwords and signatures."""
 
 import threading
 import time
@@ -12,34 +12,34 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from pipeline.inputs import source
-from pipeline.inputs.source import Item
+from pipeline.inputs.item import Item
+from pipeline.inputs.uri_table import uri_items
 from tests.plugins.fetching import fetched, fetcher, rows
 
 
 class Web(BaseHTTPRequestHandler):
-    """What a table's links lead to; the path says what it does."""
+    """A web server whose behaviour is named by the path."""
 
     protocol_version = "HTTP/1.1"
     seen: ClassVar[list[tuple[str, Message]]] = []
 
     def do_GET(self):
         self.seen.append((self.path, self.headers))
-        what, _, argument = self.path.partition("?")[0].strip("/").partition("/")
-        if what == "redirect":
+        behaviour, _, argument = self.path.partition("?")[0].strip("/").partition("/")
+        if behaviour == "redirect":
             self.send_response(302)
             self.send_header("Location", "http://" + unquote(argument))
             self.send_header("Content-Length", "0")
             self.end_headers()
-        elif what == "status" or (what == "flaky" and sum(path == self.path for path, _ in self.seen) < 3):
-            self.send_error(int(argument) if what == "status" else 503)
-        elif what == "endless":
+        elif behaviour == "status" or (behaviour == "flaky" and sum(path == self.path for path, _ in self.seen) < 3):
+            self.send_error(int(argument) if behaviour == "status" else 503)
+        elif behaviour == "endless":
             self.send_response(200)
             self.end_headers()
             with suppress(OSError):
                 while True:
                     self.wfile.write(b"x" * 65536)
-        elif what == "trickle":
+        elif behaviour == "trickle":
             self.send_response(200)
             self.end_headers()
             with suppress(OSError):
@@ -47,7 +47,7 @@ class Web(BaseHTTPRequestHandler):
                     self.wfile.write(b"x")
                     time.sleep(0.05)
         else:
-            body = what.encode() * 10
+            body = behaviour.encode() * 10
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -100,7 +100,7 @@ def test_a_link_may_not_lead_to_this_machine(web, where):
 
 
 def test_a_redirect_may_not_lead_to_this_machine_or_to_metadata_either(web):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as other:  # it listens, though nobody answers
+    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as other:  # it accepts connections and never answers
         targets = (f"127.0.0.1:{other.server_address[1]}/x", "169.254.169.254/latest/meta-data", "[fd00:ec2::254]/x", "[::ffff:7f00:1]:9/x")
         outcomes = linked(f"{web}/list.csv", *(f"{web}/redirect/{target}" for target in targets), f"{web}/redirect/{web[7:]}/b.jpg")
     assert {status for status, _ in outcomes[:-1]} == {"forbidden"}
@@ -113,7 +113,7 @@ def test_the_users_password_goes_to_the_users_server_only(web):
     with ThreadingHTTPServer(("127.0.0.1", 0), Web) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         elsewhere = fetcher(f"{web}/list.csv", options=options, first_wait=0.01)
-        elsewhere._web.__dict__["trusted"] += (("127.0.0.1", other.server_address[1]),)  # else it is not reached at all
+        elsewhere.reader._web.__dict__["trusted"] += (("127.0.0.1", other.server_address[1]),)  # or else no request reaches it
         there = f"http://127.0.0.1:{other.server_address[1]}/b.jpg"
         assert fetched(elsewhere, Item(f"{web}/a.jpg"), Item(there)) == [b"a.jpg" * 10, b"b.jpg" * 10]
         other.shutdown()
@@ -122,7 +122,7 @@ def test_the_users_password_goes_to_the_users_server_only(web):
 
 
 def test_a_signed_link_is_fetched_by_its_signature_and_shown_without(web):
-    (item,) = source._uris(pa.array([f"{web}/status/500?size=2&X-Amz-Signature=hunter2"]), "list.csv", fsspec.filesystem("file"))
+    (item,) = uri_items(pa.array([f"{web}/status/500?size=2&X-Amz-Signature=hunter2"]), "list.csv", fsspec.filesystem("file"))
     assert item.uri == f"{web}/status/500?size=2"
     ((row, error),) = fetcher(f"{web}/list.csv", first_wait=0.01, timeout=1.0).fetch(rows(item))
     assert row["uri"] == item.uri

@@ -1,4 +1,4 @@
-"""Image bytes out of .tar shards and Parquet tables in an object store: by few requests, each row with its own outcome."""
+"""Fetching from .tar shards and Parquet tables in an object store: few requests, and an outcome for each row."""
 
 import os
 import re
@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.servers.proxy import READING
 from pipeline.errors import StorageError
-from pipeline.images import coalesce, parquet_reader
+from pipeline.images import coalesce, parquet_reader, prefetch
 from pipeline.images.fetch import Fetcher
+from pipeline.images.parquet_reader import LastReader
 from pipeline.inputs.source import items
 from tests.plugins.corpus import write_tar
 from tests.plugins.fetching import fetched, fetcher, rows, through
@@ -21,19 +22,19 @@ CHANGED = ("changed", "not the object that was listed any more; the next listing
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept():
-    parquet_reader._kept.clear()
+def _no_last_reader(monkeypatch):
+    monkeypatch.setattr(parquet_reader, "last_reader", LastReader())
 
 
 @pytest.fixture(scope="module")
 def contents():
-    """200 small images, as far as fetching can tell."""
+    """Bytes that stand for 200 small images."""
     return [os.urandom(500 + 20 * i) for i in range(200)]
 
 
 @pytest.fixture(scope="module")
 def shard(s3, contents, tmp_path_factory):
-    """A .tar of them in S3, with labels between."""
+    """The URI of a .tar of them in S3, with labels between."""
     path = tmp_path_factory.mktemp("shard") / "x.tar"
     write_tar(path, {f"{i:03}{end}": data for i, image in enumerate(contents) for end, data in ((".jpg", image), (".json", b"{}"))})
     return s3.put("shards/x.tar", path.read_bytes())
@@ -41,7 +42,7 @@ def shard(s3, contents, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(s3, contents, tmp_path_factory):
-    """A Parquet of them in S3, in row groups of 80, as Hugging Face datasets have it."""
+    """The URI of a Parquet table of them in S3, in row groups of 80, laid out like a Hugging Face dataset."""
     path = tmp_path_factory.mktemp("table") / "x.parquet"
     column = pa.array([{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(contents)])
     pq.write_table(pa.table({"label": [b"not asked for" * 100] * 200, "image": column}), path, row_group_size=80)
@@ -80,9 +81,9 @@ def test_the_spans_ahead_are_bounded(tmp_path, monkeypatch):
     begun = []
 
     class Watched(Fetcher):
-        def _begin(self, piece):
-            begun.append(piece)
-            return super()._begin(piece)
+        def _read(self, batch):
+            begun.append(batch)
+            return super()._read(batch)
 
     stream = Watched(**vars(fetcher(tmp_path / "x.tar", concurrency=16))).fetch(rows(*items(str(tmp_path / "x.tar"), "uri", {})))
     next(stream)
@@ -102,6 +103,7 @@ def test_a_span_that_fails_once_is_asked_for_again(shard, contents, s3, failing,
 def test_all_members_and_rows_come_through_faults(shard, table, contents, s3, failing, monkeypatch):
     monkeypatch.setattr(coalesce, "SPAN", 10_000)
     monkeypatch.setattr(parquet_reader, "SPAN", 10_000)
+    monkeypatch.setattr(prefetch, "SPAN", 10_000)
     for where, column in ((shard, "uri"), (table, "image")):
         found = list(items(where, column, s3.options))
         with failing(fraction=0.2, most=2, kinds=READING) as (proxy, server):
@@ -142,7 +144,7 @@ def test_a_member_beyond_the_end_of_the_shard_hurts_no_neighbour(s3, failing, tm
     assert d == CHANGED
 
 
-def test_shards_and_tables_that_were_written_anew_fail_their_rows(s3, tmp_path):
+def test_shards_and_tables_that_were_written_anew_fail_their_rows(s3, tmp_path, monkeypatch):
     for version, fill in enumerate((b"1", b"2")):
         write_tar(tmp_path / f"{version}.tar", {f"{i}.jpg": fill * 50_000 for i in range(4)})
         pq.write_table(pa.table({"image": [fill * 50_000] * 4}), tmp_path / f"{version}.parquet", row_group_size=2, **PLAIN)
@@ -153,7 +155,7 @@ def test_shards_and_tables_that_were_written_anew_fail_their_rows(s3, tmp_path):
         assert fetched(fetch, *found[:2]) == [b"1" * 50_000] * 2
         s3.put(f"anew/x.{kind}", (tmp_path / f"1.{kind}").read_bytes())
         assert fetched(fetch, *found[2:]) == [CHANGED] * 2
-        parquet_reader._kept.clear()
+        monkeypatch.setattr(parquet_reader, "last_reader", LastReader())
         assert fetched(fetch, *found) == [CHANGED] * 4
         s3.fs.rm(uri)
         assert fetched(fetch, *found) == [("missing", "there is no such object")] * 4
@@ -176,7 +178,8 @@ def test_a_tables_row_groups_are_a_request_each_and_are_read_once_by_one_process
 
 def test_a_tables_rows_are_there_before_all_is_read(s3, failing, tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_reader, "SPAN", 50_000)
-    monkeypatch.setattr(parquet_reader, "AHEAD", 100_000)
+    monkeypatch.setattr(prefetch, "SPAN", 50_000)
+    monkeypatch.setattr(prefetch, "AHEAD", 100_000)
     values = [os.urandom(5000) for _ in range(200)]
     pq.write_table(pa.table({"image": values}), tmp_path / "x.parquet", row_group_size=10)
     uri = s3.put("tables/long.parquet", (tmp_path / "x.parquet").read_bytes())

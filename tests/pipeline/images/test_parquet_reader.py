@@ -1,4 +1,4 @@
-"""Image bytes in a Parquet column: any rows, each part of the file asked for once, what is broken kept to its row group."""
+"""Reading of image bytes in a Parquet column: any rows, each byte requested once, errors confined to their row group."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StorageError
-from pipeline.images import parquet_reader
-from pipeline.images.parquet_reader import Ahead, Column
+from pipeline.images import parquet_reader, prefetch
+from pipeline.images.parquet_reader import ColumnReader, LastReader
+from pipeline.images.prefetch import PrefetchingFile
 
 RANDOM = random.Random(5)
 
 
 class File:
-    """A Parquet file in memory, and what was asked for of it."""
+    """A Parquet file in memory that records the ranges requested."""
 
     def __init__(self, values, struct=False, **settings):
         column = pa.array(values, pa.binary())
@@ -37,10 +38,10 @@ class File:
 
     def open(self):
         tail = bytes(self.data[-parquet_reader.TAIL :])
-        return Column(Ahead(len(self.data), tail, self.get), "image")
+        return ColumnReader(PrefetchingFile(len(self.data), tail, self.get), "image")
 
     def chunk(self, group):
-        """Where the image column's bytes in a row group lie."""
+        """Return where the image column's bytes in a row group start and end."""
         metadata = pq.ParquetFile(BytesIO(self.data)).metadata.row_group(group)
         (column,) = (
             metadata.column(i) for i in range(metadata.num_columns) if metadata.column(i).path_in_schema in ("image", "image.bytes")
@@ -57,8 +58,9 @@ def pool():
 
 @pytest.fixture(autouse=True)
 def _small_spans(monkeypatch):
-    monkeypatch.setattr(parquet_reader, "SPAN", 1000)
-    monkeypatch.setattr(parquet_reader, "AHEAD", 3000)
+    for module in (parquet_reader, prefetch):
+        monkeypatch.setattr(module, "SPAN", 1000)
+    monkeypatch.setattr(prefetch, "AHEAD", 3000)
     monkeypatch.setattr(parquet_reader, "TAIL", 3000)
 
 
@@ -114,8 +116,8 @@ def test_as_much_is_read_ahead_as_the_rows_are_likely_to_need(pool):
     assert read(column, list(range(50)), pool, file) == values[:50]
     start, end = file.chunk(0)
     read_bytes = sum(b - a for a, b in file.asked)
-    assert (end - start) / 4 <= read_bytes <= (end - start) / 4 + parquet_reader.BUFFER + 2 * parquet_reader.SPAN
-    assert max(b - a for a, b in file.asked) == parquet_reader.SPAN
+    assert (end - start) / 4 <= read_bytes <= (end - start) / 4 + parquet_reader.BUFFER + 2 * prefetch.SPAN
+    assert max(b - a for a, b in file.asked) == prefetch.SPAN
 
 
 def test_no_more_is_held_ahead_than_there_may_be(pool):
@@ -126,7 +128,7 @@ def test_no_more_is_held_ahead_than_there_may_be(pool):
     stream = column.values(list(range(200)), pool, file.get)
     next(stream)
     begun = sum(b - a for a, b in file.asked)
-    assert begun <= parquet_reader.BUFFER + parquet_reader.AHEAD + 2 * parquet_reader.SPAN
+    assert begun <= parquet_reader.BUFFER + prefetch.AHEAD + 2 * prefetch.SPAN
     assert len(list(stream)) == 199
 
 
@@ -189,11 +191,12 @@ def test_requests_that_a_block_left_undone_are_made_by_the_next(pool):
 
 def test_the_column_that_was_read_last_is_kept_for_who_asks_for_it():
     one, two = (
-        Column(Ahead(len(file.data), bytes(file.data), file.get), "image", ("key", i))
+        ColumnReader(PrefetchingFile(len(file.data), bytes(file.data), file.get), "image", ("key", i))
         for i, file in enumerate([File([b"1"]), File([b"2"])])
     )
-    parquet_reader.keep(one)
-    parquet_reader.keep(two)
-    assert parquet_reader.kept(("key", 0)) is None
-    assert parquet_reader.kept(("key", 1)) is two
-    assert parquet_reader.kept(("key", 1)) is None
+    last = LastReader()
+    last.keep(one)
+    last.keep(two)
+    assert last.take(("key", 0)) is None
+    assert last.take(("key", 1)) is two
+    assert last.take(("key", 1)) is None

@@ -1,4 +1,4 @@
-"""Decoding apart: files that crash, hang or fill a decoder cost themselves alone."""
+"""Sandbox: a file that crashes or hangs its decoder, or fills its memory, fails alone."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ def sandbox():
 
 @pytest.fixture
 def poisoned(poison):
-    """A sandbox whose decoder meets poison as a broken decoder meets a file it can't bear."""
+    """A sandbox whose decoder reacts to poison files as a faulty decoder would to a file that breaks it."""
     with poison.on_path(), Sandbox(LIMITS) as sandbox:
         yield sandbox
 
@@ -35,9 +35,9 @@ def failure(decoder, data):
 
 def test_an_image_is_decoded_as_in_the_worker(sandbox, images):
     for seed in range(3):
-        apart, here = sandbox(images.jpeg(seed, 90, 60)), Decoder(LIMITS)(images.jpeg(seed, 90, 60))
-        assert np.array_equal(apart.crop, here.crop)
-        assert (apart.width, apart.height) == (here.width, here.height) == (90, 60)
+        decoded, expected = sandbox(images.jpeg(seed, 90, 60)), Decoder(LIMITS)(images.jpeg(seed, 90, 60))
+        assert np.array_equal(decoded.crop, expected.crop)
+        assert (decoded.width, decoded.height) == (expected.width, expected.height) == (90, 60)
 
 
 def test_a_failure_is_named_as_in_the_worker(sandbox, images):
@@ -58,8 +58,8 @@ def test_a_failure_is_named_as_in_the_worker(sandbox, images):
 )
 def test_what_kills_a_decoder_is_named_and_the_next_image_is_decoded(poisoned, poison, images, kind, status, message):
     assert poisoned(images.jpeg(1)).width == 96
-    found, said = failure(poisoned, poison.image(kind))
-    assert (found, message in said) == (status, True), said
+    found, error = failure(poisoned, poison.image(kind))
+    assert (found, message in error) == (status, True), error
     assert poisoned(images.jpeg(2)).width == 96
 
 

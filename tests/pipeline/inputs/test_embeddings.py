@@ -1,4 +1,4 @@
-"""What an earlier output holds by embeddings."""
+"""Input from the embeddings that earlier runs stored."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
-from pipeline.inputs import embeddings as embedded
+from pipeline.inputs import embeddings
 from pipeline.inputs.embeddings import embedded_items, embeddings_of, read_embedded
 from pipeline.inputs.manifest import write_manifest
 from pipeline.run.plan import prepare
@@ -19,7 +19,7 @@ from pipeline.table.output_folder import OutputFolder
 
 @pytest.fixture(scope="module")
 def kept(corpus, operators, tmp_path_factory):
-    """An output of two nights: all 40 files with embeddings; then a folder again, without."""
+    """An output of two runs: all 40 files with embeddings, then one folder again without."""
     output = tmp_path_factory.mktemp("kept")
     for run_id, settings in {
         "first": {"input": str(corpus.folder), "date": "2026-01-01", "keep_embeddings": True},
@@ -32,7 +32,7 @@ def kept(corpus, operators, tmp_path_factory):
 
 @pytest.fixture
 def output(kept, tmp_path):
-    """The same, to be altered."""
+    """A copy that a test may change."""
     shutil.copytree(kept[0], tmp_path / "output")
     return tmp_path / "output"
 
@@ -66,7 +66,7 @@ def test_one_partition_of_an_output_may_be_named(kept):
     [
         (
             "/annotations/dt=2026-01-02",
-            "holds no embeddings of this model's image tower: none of its 1 runs was asked to --keep-embeddings",
+            "holds no embeddings of this model's image tower: none of its 1 runs used --keep-embeddings",
         ),
         ("/annotations/dt=2026-01-03", r"dt=2026-01-03 holds no committed run: name the --output of an earlier run"),
         ("/annotations", "holds no committed run"),
@@ -79,7 +79,7 @@ def test_where_there_are_none_it_says_why(kept, where, message):
 
 
 def test_another_towers_embeddings_are_not_taken(kept):
-    with pytest.raises(UserError, match=r"those that it keeps are another tower's \(ugrie-tiny@[0-9a-f]{12}\)"):
+    with pytest.raises(UserError, match=r"its embeddings are of another tower \(ugrie-tiny@[0-9a-f]{12}\)"):
         list(embedded_items(str(kept[0]), "0123456789ab", {}))
 
 
@@ -98,7 +98,7 @@ def test_a_file_that_is_gone_is_the_users_error(output, kept):
 
 @pytest.fixture
 def manifest(output, kept, tmp_path):
-    """A manifest of all of them in blocks of 20, and the output that it lies in."""
+    """The manifest of all its images in blocks of 20, and the output that holds it."""
     work = OutputFolder(str(tmp_path / "work"), {})
     return write_manifest(work, "manifest", embedded_items(str(output), kept[1], {}), 20), work
 
@@ -107,16 +107,16 @@ def test_a_blocks_rows_are_read_in_their_order(output, manifest):
     blocks, work = manifest
     (file,) = output.glob("annotations/dt=2026-01-01/*.parquet")
     table = pq.read_table(file, partitioning=None)
-    pq.write_table(table, file, row_group_size=7)  # a block's rows lie in several groups
+    pq.write_table(table, file, row_group_size=7)  # a block's rows are in several row groups
     by_id = {row["image_id"]: row for row in table.to_pylist()}
     listed = blocks.read(work, 1)
     rows = read_embedded(work.fs, listed)
     assert rows["image_id"].equals(listed["image_id"])
     for row in rows.to_pylist():
-        assert row == {name: by_id[row["image_id"]][name] for name in embedded.IMAGE}
-    embeddings = embeddings_of(rows)
-    assert (embeddings.shape, embeddings.dtype) == ((14, table.schema.field("embedding").type.list_size), np.float16)
-    assert embeddings[3].tolist() == rows["embedding"][3].as_py()
+        assert row == {name: by_id[row["image_id"]][name] for name in embeddings.IMAGE}
+    found = embeddings_of(rows)
+    assert (found.shape, found.dtype) == ((14, table.schema.field("embedding").type.list_size), np.float16)
+    assert found[3].tolist() == rows["embedding"][3].as_py()
 
 
 def test_images_have_the_ids_that_they_had(manifest, output, kept):
@@ -134,5 +134,5 @@ def test_a_file_that_was_changed_meanwhile_ends_the_run(output, manifest, lost):
         file.unlink()
     else:
         pq.write_table(table.slice(0, 5) if lost == "its rows" else table.take(list(reversed(range(40)))), file)
-    with pytest.raises(StorageError, match=r"restore it; the same --run-id goes on"):
+    with pytest.raises(StorageError, match=r"restore it, then resume with the same --run-id"):
         read_embedded(work.fs, blocks.read(work, 0))

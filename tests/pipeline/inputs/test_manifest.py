@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.inputs import manifest
-from pipeline.inputs.manifest import Seen, image_id, write_manifest
-from pipeline.inputs.source import Item, _uris
+from pipeline.inputs.item import Item
+from pipeline.inputs.manifest import image_id, write_manifest
+from pipeline.inputs.uri_table import uri_items
 from pipeline.table.output_folder import OutputFolder
 
 
@@ -45,7 +46,7 @@ def test_an_id_is_an_int64():
 
 def test_a_link_that_is_signed_anew_keeps_its_id_and_is_in_once_with_what_fetches_it(tmp_path, output):
     links = [f"https://host/a.jpg?size={size}&X-Amz-Signature={night}" for size in (1, 2) for night in ("mon", "tue")]
-    found = list(_uris(pa.array(links), "list.csv", output.fs))
+    found = list(uri_items(pa.array(links), "list.csv", output.fs))
     ids = [image_id(item) for item in found]
     assert ids[0] == ids[1] != ids[2] == ids[3]
     rows = read_all(write_manifest(output, "m", found), output).to_pylist()
@@ -156,16 +157,6 @@ def test_however_often_and_wherever_images_are_repeated_each_new_one_is_in_once(
     rows = read_all(written, output).to_pylist() if written.rows else []
     assert [row["uri"] for row in rows] == [item.uri for item in dict.fromkeys(named) if images.index(item) not in known]
     assert (written.listed, written.listed - written.known) == (len(set(named)), len(rows))
-
-
-def test_what_is_remembered_of_an_image_is_sixteen_bytes():
-    seen = Seen()
-    for batch in range(40):
-        items = [Item(f"s3://bucket/{batch}/{i}.jpg") for i in range(1000)]
-        assert seen.add(manifest._ids(items), items).all()
-        assert not seen.add(manifest._ids(items[:10]), items[:10]).any()
-    assert sum(ids.nbytes + uris.nbytes for ids, uris in seen.runs) == 16 * 40_000
-    assert len(seen.runs) < 8
 
 
 def test_the_manifest_can_lie_elsewhere():

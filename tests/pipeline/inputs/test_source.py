@@ -1,4 +1,4 @@
-"""What there is to annotate, out of folders, globs and files; what goes for every kind of source."""
+"""Listing of folders, globs and single files, and what holds for every kind of source."""
 
 import os
 import re
@@ -12,7 +12,9 @@ import pytest
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.inputs import source
+from pipeline.inputs.item import Item
 from pipeline.run.plan import prepare
+from pipeline.storage.listing import File
 from tests.plugins.listing import items, names, write
 
 
@@ -63,10 +65,10 @@ def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path):
 
 
 def test_images_come_while_the_listing_goes_on(tmp_path, monkeypatch):
-    endless = (source.File(f"{tmp_path}/{i}.jpg", 1, "v") for i in count())
+    endless = (File(f"{tmp_path}/{i}.jpg", 1, "v") for i in count())
     monkeypatch.setattr(source, "files_below", lambda fs, folder: endless)
     found = source.items(str(tmp_path), "uri", {})
-    assert [next(found) for _ in range(3)] == [source.Item(f"file://{tmp_path}/{i}.jpg", 1, "v") for i in range(3)]
+    assert [next(found) for _ in range(3)] == [Item(f"file://{tmp_path}/{i}.jpg", 1, "v") for i in range(3)]
 
 
 def test_a_folder_that_can_not_be_listed_ends_it_and_is_not_left_out(tmp_path, monkeypatch):
@@ -106,7 +108,7 @@ def test_other_storage_is_listed_alike():
 @pytest.mark.parametrize("name", ["nothing/here", "empty", "no*match/*.jpg"])
 def test_a_path_at_which_there_is_nothing_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"nothing is to be found at .*{re.escape(name)}: check the path") as error:
+    with pytest.raises(UserError, match=f"nothing found at .*{re.escape(name)}: check the path") as error:
         items(tmp_path / name)
     assert "\n" not in str(error.value)
 

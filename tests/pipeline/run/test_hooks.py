@@ -134,7 +134,7 @@ def test_an_address_gets_a_post_with_a_text_that_chats_show(address):
     ("error", "status", "exit_code", "message"),
     [
         (RunError("run mine stopped: 9 of 9 images failed"), "failed", 1, "run mine stopped: 9 of 9 images failed"),
-        (UserError("nothing is to be found at in"), "refused", 2, "nothing is to be found at in"),
+        (UserError("nothing found at in"), "refused", 2, "nothing found at in"),
         (KeyError("x"), "failed", 1, "KeyError: 'x'"),
     ],
 )

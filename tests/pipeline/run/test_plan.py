@@ -75,7 +75,7 @@ def test_only_the_first_images_are_planned_where_a_limit_is_set(config):
         ({"schemes": "goemotions27"}, "ugrie-tiny was not trained for 'goemotions27'; it knows"),
         ({"schemes": ""}, "schemes = none: a template needs at least one scheme"),
         ({"schemes": "valence,valence"}, "schemes = valence, valence: two schemes of the template have the name 'valence'"),
-        ({"input": "nowhere/at/all"}, "nothing is to be found at nowhere/at/all"),
+        ({"input": "nowhere/at/all"}, "nothing found at nowhere/at/all"),
         ({"input": "s4://bucket"}, "did you mean 's3://'"),
         ({"output": "s4://bucket"}, "did you mean 's3://'"),
     ],
@@ -265,7 +265,7 @@ def test_where_nothing_is_new_there_is_nothing_to_do(config, commit):
 def test_an_input_that_is_wrong_is_found_before_earlier_runs_are_read(config, commit, tmp_path):
     commit("first", [1], "a model")
     (tmp_path / "out" / "runs" / "first.json").write_text("half a rec")
-    with pytest.raises(UserError, match="nothing is to be found at nowhere"):
+    with pytest.raises(UserError, match="nothing found at nowhere"):
         prepare(config(input="nowhere"))
     with pytest.raises(UserError, match=r"runs/first\.json is no run record"):
         prepare(config())

@@ -105,6 +105,6 @@ def test_a_run_that_goes_on_must_be_asked_for_the_same(output, newer):
 
 def test_a_model_of_another_tower_is_refused_before_anything_begins(output):
     other = checkpoint.find("ugrie-l14")
-    with pytest.raises(UserError, match=r"holds no embeddings of this model's image tower: those that it keeps are another tower's"):
+    with pytest.raises(UserError, match=r"holds no embeddings of this model's image tower: its embeddings are of another tower"):
         prepare(again(output, other))
     assert not (output / "_work" / "again").exists()

@@ -1,4 +1,4 @@
-"""What there is to annotate, out of tables of URIs, and out of Parquet with image bytes."""
+"""Listing of tables of URIs, and of Parquet with image bytes."""
 
 import io
 import json
@@ -13,6 +13,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.inputs import source
+from pipeline.inputs.item import Item
+from pipeline.inputs.uri_table import uri_items
 from tests.plugins.listing import items, names, write
 
 
@@ -38,7 +40,7 @@ def parquet(folder: Path, values: list[str]) -> Path:
 def test_a_tables_uris_may_be_whole_or_absolute_or_relative_to_it(tmp_path, table):
     path = table(tmp_path, ["s3://bucket/a.jpg", "/data/b.jpg", "c/d.jpg", "", "a b,c.jpg"])
     uris = ["s3://bucket/a.jpg", "file:///data/b.jpg", f"file://{tmp_path}/c/d.jpg", "", f"file://{tmp_path}/a b,c.jpg"]
-    assert items(path) == [source.Item(uri) for uri in uris]
+    assert items(path) == [Item(uri) for uri in uris]
 
 
 def test_a_relative_path_in_a_table_elsewhere_is_elsewhere_too():
@@ -107,7 +109,7 @@ def test_a_tables_links_are_shown_without_their_secrets_and_kept_with_them(tmp_p
     plain, signed, again = items(csv(tmp_path, ["https://host/b.jpg?size=2", link, " HTTPS://host/c.jpg "]))
     assert (plain.uri, plain.link) == ("https://host/b.jpg?size=2", None)
     assert (signed.uri, signed.link) == ("https://host/a.jpg?size=2", link)
-    assert again == source.Item("https://host/c.jpg")
+    assert again == Item("https://host/c.jpg")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_tables_links_are_shown_without_their_secrets_and_kept_with_them(tmp_p
     ],
 )
 def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
-    (item,) = source._uris(pa.array([value]), "https://host/lists/list.csv?sig=hunter2/", fsspec.filesystem("https"))
+    (item,) = uri_items(pa.array([value]), "https://host/lists/list.csv?sig=hunter2/", fsspec.filesystem("https"))
     assert item.uri == uri
     assert "hunter2" not in item.uri
 
@@ -131,7 +133,7 @@ def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
 )
 def test_a_path_in_a_table_elsewhere_stays_in_its_storage(value):
     fs = fsspec.filesystem("s3", anon=True)
-    (item,) = source._uris(pa.array([value]), "bucket/lists/list.csv", fs)
+    (item,) = uri_items(pa.array([value]), "bucket/lists/list.csv", fs)
     assert item.uri.startswith("s3://")
 
 

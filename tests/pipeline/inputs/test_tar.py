@@ -1,4 +1,4 @@
-"""What there is to annotate, out of .tar shards."""
+"""Listing of .tar shards."""
 
 import io
 import os
@@ -42,7 +42,7 @@ def test_several_shards_are_read_at_once_and_not_too_far_ahead(tmp_path, tar, mo
         with lock:
             at_once["now"] -= 1
 
-    monkeypatch.setattr(source, "open_file", opened)
+    monkeypatch.setattr("pipeline.inputs.tar.open_file", opened)
     assert names(tmp_path) == [f"{k}.jpg" for i in range(30) for k in range(i % 4 + 1)]
     assert 2 < at_once["most"] <= 8
     assert at_once["ahead"] <= 64 * 2**20
@@ -85,12 +85,12 @@ def test_a_shard_that_is_broken_is_named_after_those_before_it(tmp_path, tar):
     (tmp_path / "07.tar").write_bytes(b"no tar")
     found = source.items(str(tmp_path), "uri", {})
     assert [next(found).uri.rpartition("/")[0][-7:-1] for _ in range(7)] == [f"{i:02}.tar" for i in range(7)]
-    with pytest.raises(UserError, match=r"07\.tar is no readable \.tar"):
+    with pytest.raises(UserError, match=r"07\.tar is not a readable \.tar"):
         next(found)
 
 
 def tar_header(name: bytes, size: int, kind: bytes = b"0") -> bytes:
-    """A member's header in GNU's format, whose size may be any, and a block of its data."""
+    """Return a member's header in GNU format, with any size, and a block of its data."""
     head = name.ljust(100, b"\0") + b"0000644\0" + bytes(16) + (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
     rest = kind + bytes(100) + b"ustar  \0" + bytes(247)
     checksum = sum(head + bytes(12) + b" " * 8 + rest)
@@ -109,7 +109,7 @@ def tar_header(name: bytes, size: int, kind: bytes = b"0") -> bytes:
 )
 def test_a_shard_that_is_not_as_it_should_be_is_named(tmp_path, data):
     (tmp_path / "x.tar").write_bytes(data)
-    with pytest.raises(UserError, match=r"x\.tar is no readable \.tar") as error:
+    with pytest.raises(UserError, match=r"x\.tar is not a readable \.tar") as error:
         items(tmp_path / "x.tar")
     assert "\n" not in str(error.value)
 
@@ -119,7 +119,7 @@ def test_a_tar_that_is_cut_off_is_no_tar(tmp_path, tar):
     data = (tmp_path / "x.tar").read_bytes()
     for length in (100, 3000, 512 + 5120 + 200, 512 + 5120 + 700):
         (tmp_path / "x.tar").write_bytes(data[:length])
-        with pytest.raises(UserError, match=r"x.tar is no readable .tar"):
+        with pytest.raises(UserError, match=r"x.tar is not a readable .tar"):
             items(tmp_path / "x.tar")
 
 
@@ -136,11 +136,11 @@ def test_a_tar_whose_header_claims_more_than_there_can_be_is_no_tar(tmp_path, ta
     tar(tmp_path / "x.tar", {"a.jpg": b"x"})
     data = bytearray((tmp_path / "x.tar").read_bytes())
     data[124:136] = b"\x80" + (2**80).to_bytes(11, "big")  # the size, in base 256
-    data[156:157] = b"x"  # of a header that is read whole
+    data[156:157] = b"x"  # a header that tarfile reads as a whole
     data[148:156] = b" " * 8
     data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
     (tmp_path / "x.tar").write_bytes(data)
-    with pytest.raises(UserError, match=r"x\.tar is no readable \.tar"):
+    with pytest.raises(UserError, match=r"x\.tar is not a readable \.tar"):
         items(tmp_path / "x.tar")
 
 

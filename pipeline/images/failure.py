@@ -1,0 +1,46 @@
+"""Errors of storage clients and files, as the status and message of an image's row."""
+
+import aiohttp
+from botocore import exceptions as boto
+
+from pipeline.errors import ImageError
+from pipeline.storage import retry
+from pipeline.storage.filesystem import Options
+from pipeline.storage.retry import ShortError
+from pipeline.storage.ssrf import RefusedAddressError
+from pipeline.storage.uris import scrubbed
+from ugrie.text import one_line
+
+CHANGED = "not the object that was listed any more; the next listing will have it"
+TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)
+SHORT = (ShortError, aiohttp.ClientPayloadError, boto.IncompleteReadError, boto.ResponseStreamingError, boto.FlexibleChecksumError)
+
+
+def image_error(error: Exception, options: Options, timeout: float, attempts: int = 1) -> ImageError:
+    """Return the ImageError for an error, the last of so many attempts within `timeout` seconds. The secrets of `options` are removed."""
+    if isinstance(error, ImageError):
+        return error
+    message = public_message(error, options)
+    asked = f", asked {attempts} times" if attempts > 1 else ""
+    if (refused := retry.cause(error, RefusedAddressError)) is not None:
+        return ImageError("forbidden", str(refused))
+    http_status = retry.http_status(error)
+    if isinstance(error, FileNotFoundError) or http_status == 410:
+        return ImageError("missing", "there is no such object")
+    if isinstance(error, PermissionError) or http_status in (401, 403):
+        return ImageError("forbidden", f"access denied: {message}")
+    if http_status in (412, 416):
+        return ImageError("changed", CHANGED)
+    if isinstance(error, TIMEOUTS):
+        return ImageError("timeout", f"not read within {timeout:g} s{asked}")
+    if isinstance(error, SHORT):
+        short = message if isinstance(error, ShortError) else "the answer was cut off"
+        return ImageError("truncated", f"{short}{asked}")
+    if isinstance(error, IsADirectoryError):
+        return ImageError("not_an_image", "a folder")
+    return ImageError("unreadable", f"{type(error).__name__}: {message}{asked}")
+
+
+def public_message(error: Exception, options: Options) -> str:
+    """Return a storage client's message as one line without secrets."""
+    return one_line(scrubbed(str(error), options))
