@@ -39,7 +39,7 @@ def example(monkeypatch, capsys, finished):
 
 @pytest.fixture
 def rows_ok(finished):
-    files = [finished.output / file for file in finished.record["files"]]
+    files = [finished.output / file for file in finished.record.files]
     return [row for file in files for row in pq.read_table(file).to_pylist() if row["status"] == "ok"]
 
 
@@ -98,7 +98,7 @@ def test_a_frame_of_pandas(example, finished):
 
 def test_a_frame_has_the_newest_row_of_each_image_whatever_its_schemes(example, finished, tmp_path):
     shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
-    later = pq.read_table(tmp_path / finished.record["files"][0]).filter(pc.field("status") == "ok").slice(0, 3).drop_columns("arousal")
+    later = pq.read_table(tmp_path / finished.record.files[0]).filter(pc.field("status") == "ok").slice(0, 3).drop_columns("arousal")
     when = pc.add(later["annotated_at"], pa.scalar(timedelta(days=1)))
     pq.write_table(later.set_column(later.column_names.index("annotated_at"), "annotated_at", when), tmp_path / "later.parquet")
     (tmp_path / "runs" / "a.json").write_text(json.dumps({"files": ["later.parquet"]}))
@@ -132,9 +132,9 @@ def test_images_that_look_alike(example, operators, images, tmp_path):
 def test_tables_are_defined_with_their_columns(finished, name):
     text = (EXAMPLES / f"{name}.sql").read_text()
     defined = re.findall(r"^  (\w+) [A-Z]", text, re.MULTILINE)
-    assert defined == [*pq.read_schema(finished.output / finished.record["files"][0]).names, "dt"]
+    assert defined == [*pq.read_schema(finished.output / finished.record.files[0]).names, "dt"]
     kinds = {"BIGINT": "int64", "INT": "int32", "INTEGER": "int32", "STRING": "string", "VARCHAR": "string"}
-    schema = pq.read_schema(finished.output / finished.record["files"][0])
+    schema = pq.read_schema(finished.output / finished.record.files[0])
     plain = dict(re.findall(r"^  (\w+) (BIGINT|INTEGER|INT|STRING|VARCHAR),$", text, re.MULTILINE))
     assert len(plain) > 8
     assert {column: kinds[kind] for column, kind in plain.items()} == {column: str(schema.field(column).type) for column in plain}

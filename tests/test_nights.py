@@ -1,6 +1,7 @@
 """Tests docs/examples/three_nights.py: each run annotates its own images and no others, and the third night's report marks drift."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def done(nights, local_ray, tmp_path_factory):
     for number, night in enumerate(nights.NIGHTS, 1):
         wanted = corpus.grow(number, night)
         config = AnnotateConfig(input=str(corpus.folder), output=str(folder / "output"), date=night.date, run_id=f"night-{number}")
-        counts.append((wanted, nights.counts_of(annotate(config))))
+        counts.append((wanted, nights.counts_of(json.loads(annotate(config).to_json()))))
     return folder / "output", counts
 
 
