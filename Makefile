@@ -33,8 +33,9 @@ lint: .venv/dev  ## check format, lint, imports between rooms, and types
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 
-docs: .venv/dev  ## write docs/reference.md anew, from the settings that there are
+docs: .venv/dev  ## write docs/reference.md from the settings, and docs/architecture.svg from the imports
 	@$(BIN)/python docs/reference.py docs/reference.md
+	@$(BIN)/python docs/architecture.py docs/architecture.svg
 
 bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/results/, some three hours (PHOTOS=DIR: JPEG photos)
 	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder of JPEG photos"; exit 2; }

@@ -52,6 +52,7 @@ PARTS = {
         "pipeline/images/coalesce.py",
         "pipeline/images/fetch.py",
         "pipeline/images/parquet_reader.py",
+        "pipeline/images/prefetch.py",
         "pipeline/images/row_reader.py",
         "pipeline/storage/client.py",
         "pipeline/storage/filesystem.py",

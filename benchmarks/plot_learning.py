@@ -1,4 +1,4 @@
-"""Plots the newest results of benchmarks/kshot.py and benchmarks/unified.py, for the README.
+"""Plots the newest results of benchmarks/kshot.py and benchmarks/unified.py, for docs/models.md.
 
 python benchmarks/plot_learning.py docs/learning.svg
 """

@@ -1,4 +1,4 @@
-"""What the documentation says of the tests, of the commands that there are, and of its own pages."""
+"""The documentation names tests, commands, flags and pages that exist."""
 
 import importlib.util
 import re
@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"python (?!-)(\S+\.py)([^`\n|]*)")
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-RAYS = {"--object-store-memory", "--working-dir"}  # flags of Ray's own commands
+RAY_FLAGS = {"--object-store-memory", "--working-dir"}
 
 
 @cache
 def flags(script: Path) -> set[str]:
-    """The flags of a job, a benchmark or an example."""
+    """Return the flags of a job, a benchmark or an example."""
     if script.parent.name != "jobs":
         return set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", script.read_text()))
     spec = importlib.util.spec_from_file_location(f"docs_{script.stem}", script)
@@ -30,7 +30,7 @@ def flags(script: Path) -> set[str]:
 
 
 def commands(text: str) -> list[tuple[Path, list[str]]]:
-    """Each script that is run in a text, and the flags that it is given."""
+    """Return each script that a text runs, with the flags it is given."""
     found = COMMAND.findall(re.sub(r"\\\n\s*", "", text))
     return [(ROOT / name, re.findall(r"(?<=\s)--[\w-]+", QUOTED.sub("", arguments))) for name, arguments in found]
 
@@ -47,14 +47,12 @@ def test_every_test_that_a_promise_names_is_there():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_within_the_documentation_leads_somewhere(page):
     for target, _, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(#([\w-]+))?\)", page.read_text()):
-        there = (page.parent / target).resolve() if target else page
-        assert there.exists(), target
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
-            assert anchor.lstrip("#") in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
-                target,
-                anchor,
-            )
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, (target, anchor)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +65,7 @@ def test_every_command_has_the_flags_that_it_is_shown_with(page):
 
 
 def test_commands_are_found_in_what_pages_hold():
-    """So that the test above has something to find."""
+    """Otherwise the test above would check nothing."""
     text = "ray job submit -- python jobs/plan.py --sample 4 --model 'x --y' \\\n  --json\n`python jobs/clean.py --dry-run`, `--older-than`"
     assert commands(text) == [(ROOT / "jobs/plan.py", ["--sample", "--model", "--json"]), (ROOT / "jobs/clean.py", ["--dry-run"])]
     assert {"--sample", "--input", "--config", "--json"} <= flags(ROOT / "jobs/plan.py")
@@ -77,9 +75,9 @@ def test_commands_are_found_in_what_pages_hold():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_and_target_that_a_page_names_is_there(page):
-    """Flags in code marks, alone or with a value."""
-    there = set().union(*(flags(path) for folder in ("jobs", "benchmarks", "docs/examples") for path in ROOT.glob(f"{folder}/*.py")))
-    assert set(re.findall(r"`(--[\w-]+)", page.read_text())) - there - RAYS == set()
+    """Checks flags in code marks, alone or with a value."""
+    known = set().union(*(flags(path) for folder in ("jobs", "benchmarks", "docs/examples") for path in ROOT.glob(f"{folder}/*.py")))
+    assert set(re.findall(r"`(--[\w-]+)", page.read_text())) - known - RAY_FLAGS == set()
     targets = re.findall(r"^([a-z][\w -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = set(re.findall(r"(?:`|^)make ([\w-]+)", page.read_text(), re.MULTILINE))
     assert named - {name for line in targets for name in line.split()} == set()

@@ -1,4 +1,4 @@
-"""Every example of the documentation runs against a run's output, and the tables' definitions have the table's columns."""
+"""Every example in the documentation runs on a run's output, and the SQL table definitions have the table's columns."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 @pytest.fixture
 def example(monkeypatch, capsys, finished):
-    """Runs an example with the output of a run. Returns the module, and what it printed."""
+    """Run an example on the output of a run. Return the module and its printed text."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(EXAMPLES)])
 
     def run(name, *flags, output=finished.output):
@@ -46,26 +46,26 @@ def rows_ok(finished):
 def test_the_mood_of_topics(example, rows_ok, tmp_path):
     posts = [{"uri": row["uri"], "topic": "all", "day": "2026-01-02"} for row in rows_ok]
     pl.DataFrame(posts).write_parquet(tmp_path / "posts.parquet")
-    _, said = example("mood_of_topics", "--posts", tmp_path / "posts.parquet")
+    _, printed = example("mood_of_topics", "--posts", tmp_path / "posts.parquet")
     positive = np.mean([row["polarity2"]["label"] == "positive" for row in rows_ok])
-    assert f" {len(rows_ok)} " in said
-    assert f" {round(positive, 3)} " in said
+    assert f" {len(rows_ok)} " in printed
+    assert f" {round(positive, 3)} " in printed
     assert "posts are made up" in example("mood_of_topics")[1]
 
 
 def test_what_changed(example, rows_ok, tmp_path):
     weeks = [(row["uri"], "2026-01-01" if row["polarity2"]["label"] == "negative" else "2026-01-12") for row in rows_ok]
     pl.DataFrame(weeks, schema=["uri", "day"], orient="row").write_csv(tmp_path / "posts.csv")
-    _, said = example("what_changed", "--posts", tmp_path / "posts.csv")
-    assert re.search(r"positive .* 0\.0 .* 1\.0 .* 1\.0 .* true", said)
+    _, printed = example("what_changed", "--posts", tmp_path / "posts.csv")
+    assert re.search(r"positive .* 0\.0 .* 1\.0 .* 1\.0 .* true", printed)
     assert "posts are made up" in example("what_changed")[1]
 
 
 def test_a_recommenders_features(example, finished, rows_ok, tmp_path):
     first = min(row["uri"] for row in rows_ok)
     pl.DataFrame({"user": ["ada"], "uri": [first], "weight": [1.0]}).write_parquet(tmp_path / "seen.parquet")
-    module, said = example("recommender", "--interactions", tmp_path / "seen.parquet")
-    assert f"ada's images would be\n  1.000  {first}\n" in said
+    module, printed = example("recommender", "--interactions", tmp_path / "seen.parquet")
+    assert f"ada's images would be\n  1.000  {first}\n" in printed
     images = module.vectors(module.committed(finished.output))
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
     assert module.reranked(np.array([0.5, 0.4]), np.array([1.0, 9.0]), wanted=9.0, weight=0.1).tolist() == [1, 0]
@@ -73,16 +73,16 @@ def test_a_recommenders_features(example, finished, rows_ok, tmp_path):
 
 
 def test_tensors(example, finished, rows_ok):
-    module, said = example("tensors")
-    assert "'probs': ((32, 2), torch.float32)" in said
+    module, printed = example("tensors")
+    assert "'probs': ((32, 2), torch.float32)" in printed
     found = {int(item["image_id"]): item["probs"].tolist() for item in module.Annotations(finished.output, "valence")}
     assert found == {row["image_id"]: row["valence"]["probs"] for row in rows_ok}
 
 
 def test_a_frame_of_pandas(example, finished):
-    module, said = example("pandas_table")
-    assert re.search(r"\nok +34\n", said)
-    assert re.search(r"\npositive +0\.\d+ +\d\.\d+ +\d\.\d+\n", said)
+    module, printed = example("pandas_table")
+    assert re.search(r"\nok +34\n", printed)
+    assert re.search(r"\npositive +0\.\d+ +\d\.\d+ +\d\.\d+\n", printed)
     table, schemes = module.committed(str(finished.output))
     images, rows = module.frame(table, schemes), table.to_pylist()
     assert images["polarity3"].cat.categories.tolist() == ["negative", "neutral", "positive"]
@@ -111,7 +111,7 @@ def test_a_frame_has_the_newest_row_of_each_image_whatever_its_schemes(example, 
 
 
 def test_images_that_look_alike(example, operators, images, tmp_path):
-    """Of five pictures and a smaller copy of one."""
+    """Uses five pictures and a smaller copy of one."""
     (tmp_path / "in").mkdir()
     for seed in range(5):
         (tmp_path / "in" / f"{seed}.jpg").write_bytes(images.jpeg(seed))
@@ -119,9 +119,9 @@ def test_images_that_look_alike(example, operators, images, tmp_path):
     operators.rows(prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path), keep_embeddings=True)))
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "r.json").write_text(json.dumps({"files": ["annotations/part-0.parquet"]}))
-    _, said = example("similar", "--uri", f"file://{tmp_path}/in/3.jpg", "--count", "2", output=tmp_path)
-    assert re.search(rf"the nearest\n  0\.9\d+  valence \d\.\d  file://{tmp_path}/in/again\.png\n", said)
-    assert len(re.findall(r"^  ", said.partition("more pleasant")[0], re.MULTILINE)) == 2
+    _, printed = example("similar", "--uri", f"file://{tmp_path}/in/3.jpg", "--count", "2", output=tmp_path)
+    assert re.search(rf"the nearest\n  0\.9\d+  valence \d\.\d  file://{tmp_path}/in/again\.png\n", printed)
+    assert len(re.findall(r"^  ", printed.partition("more pleasant")[0], re.MULTILINE)) == 2
     with pytest.raises(SystemExit, match="has no annotated image file:///gone"):
         example("similar", "--uri", "file:///gone", output=tmp_path)
     with pytest.raises(SystemExit, match="has no embeddings: annotate with --keep-embeddings"):
@@ -146,7 +146,7 @@ def test_the_page_of_examples_names_them_all():
 
 
 def test_the_queries_of_the_pages_are_valid(finished, monkeypatch):
-    """Against the run's output."""
+    """Runs them on the run's output."""
     base = duckdb.connect()
     for page in ("README.md", "docs/tables.md", "docs/annotating.md"):
         for block in re.findall(r"```sql\n(.*?)```", (EXAMPLES.parents[1] / page).read_text(), re.DOTALL):

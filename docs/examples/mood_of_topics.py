@@ -1,8 +1,8 @@
-"""The mood of each topic by day: images joined with the posts they were in, shares and means with 95 % intervals.
+"""Print the mood of each topic by day: join images with the posts they were in, with 95 % intervals for shares and means.
 
     python docs/examples/mood_of_topics.py OUTPUT --posts posts.parquet
 
-Posts are a table with the columns uri, topic, day. Without one, posts are made up.
+Posts are a table with the columns uri, topic, day. Without --posts, posts are made up.
 """
 
 import argparse
@@ -15,7 +15,7 @@ SELECT uri, ['travel', 'food', 'news'][(1 + hash(uri) % 3)::BIGINT] AS topic, DA
 FROM annotations
 """
 
-# Wilson's interval for a share, the normal one for a mean. An image counts once for each post that shows it.
+# Wilson's interval for a share, the normal interval for a mean. An image counts once for each post that shows it.
 MOOD = """
 WITH seen AS (
     SELECT topic, day, polarity2.label = 'positive' AS positive, valence.value AS valence
@@ -37,7 +37,7 @@ FROM counted ORDER BY topic, day
 
 
 def committed(output: str) -> duckdb.DuckDBPyConnection:
-    """A database in which the view `annotations` holds the rows of committed runs, the newest of each image."""
+    """Return a database whose view `annotations` holds the rows of committed runs, the newest of each image."""
     base = duckdb.connect()
     files = base.execute(f"SELECT list('{output}/' || file) FROM (SELECT unnest(files) AS file FROM '{output}/runs/*.json')").fetchone()[0]
     newest = "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY annotated_at DESC) = 1"

@@ -1,8 +1,8 @@
-"""The table as a pandas DataFrame: a row an image, flat columns of small types, labels as categories; probabilities as arrays.
+"""Read the table as a pandas DataFrame: a row for each image, flat columns of small types, labels as categories; probabilities as arrays.
 
     python docs/examples/pandas_table.py OUTPUT
 
-OUTPUT may lie in an object store.
+OUTPUT may be in an object store.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# Which hold nulls: an image that never came has no size.
+# Types that hold nulls: an image that was not read has no size.
 NULLABLE = {
     pa.int32(): pd.Int32Dtype(),
     pa.int64(): pd.Int64Dtype(),
@@ -24,7 +24,7 @@ NULLABLE = {
 
 
 def committed(output: str) -> tuple[pa.Table, dict[str, dict]]:
-    """The rows of committed runs, the newest of each image; and what the files say of each scheme: its kind, labels, range."""
+    """Return the rows of committed runs, the newest of each image; and each scheme's kind, labels and range, from the files' metadata."""
     fs, root = fsspec.url_to_fs(output)
     records = [json.loads(fs.cat_file(path)) for path in sorted(fs.glob(f"{root}/runs/*.json"))]
     files = [f"{root}/{file}" for record in records for file in record["files"]]
@@ -36,12 +36,12 @@ def committed(output: str) -> tuple[pa.Table, dict[str, dict]]:
 
 
 def frame(rows: pa.Table, schemes: dict[str, dict]) -> pd.DataFrame:
-    """A categorical scheme is its label (a category, in the scheme's order) and `…_score`; an ordinal one is its value."""
+    """Return flat columns: a categorical scheme's label (a category, in the scheme's order) and `…_score`, an ordinal scheme's value."""
     plain = [name for name in rows.column_names if name not in schemes and name != "embedding"]
     images = rows.select(plain).to_pandas(types_mapper=NULLABLE.get)
     images = images.astype({"image_id": "int64", "status": "category", "model": "category", "run_id": "category"})
     for name, about in schemes.items():
-        flat = rows[name].combine_chunks().flatten()  # which, unlike field(), leaves null what lies in a null
+        flat = rows[name].combine_chunks().flatten()  # unlike field(), flatten() keeps children of a null null
         parts = {field.name: part.to_pandas(types_mapper=NULLABLE.get) for field, part in zip(rows[name].type, flat, strict=True)}
         if about["kind"] == "categorical":
             images[name] = pd.Categorical(parts["label"], about["labels"])
@@ -52,7 +52,7 @@ def frame(rows: pa.Table, schemes: dict[str, dict]) -> pd.DataFrame:
 
 
 def probabilities(rows: pa.Table, scheme: str, labels: int) -> np.ndarray:
-    """float32 [rows, labels], in the order of the scheme's labels; NaN where a row has none."""
+    """Return float32 [rows, labels], in the order of the scheme's labels; NaN for a row without probabilities."""
     found = np.full((len(rows), labels), np.nan, np.float32)
     lists = rows[scheme].combine_chunks().flatten()[-1]
     found[lists.is_valid().to_numpy(zero_copy_only=False)] = lists.flatten().to_numpy().reshape(-1, labels)

@@ -1,8 +1,8 @@
-"""Features for a recommender: an emotion vector for each image and each user, the nearest images, and a list re-ranked by mood.
+"""Compute features for a recommender: an emotion vector for each image and each user, nearest images, and a list re-ranked by mood.
 
     python docs/examples/recommender.py OUTPUT --interactions interactions.parquet
 
-Interactions are a table with the columns user, uri, weight. Without one, they are made up.
+Interactions are a table with the columns user, uri, weight. Without --interactions, they are made up.
 """
 
 import argparse
@@ -14,22 +14,24 @@ import polars as pl
 
 
 def committed(output: Path) -> pl.DataFrame:
-    """The annotated rows of committed runs, the newest of each image."""
+    """Return the annotated rows of committed runs, the newest of each image."""
     files = [output / file for record in sorted((output / "runs").glob("*.json")) for file in json.loads(record.read_text())["files"]]
     rows = pl.concat([pl.read_parquet(file) for file in files], how="diagonal")
     return rows.filter(pl.col("status") == "ok").sort("annotated_at").unique("image_id", keep="last").sort("uri")
 
 
 def vectors(rows: pl.DataFrame) -> np.ndarray:
-    """float32 [images, labels]: every scheme's probabilities beside each other. The square root makes their products a likeness of
-    distributions (Bhattacharyya's), in which an image of a scheme has length 1."""
+    """Return float32 [images, labels]: the square roots of all schemes' probabilities, side by side.
+
+    The product of two vectors is then the mean similarity of their distributions (Bhattacharyya coefficient); each vector has length 1.
+    """
     schemes = [name for name, kind in rows.schema.items() if isinstance(kind, pl.Struct)]
     columns = [np.sqrt(np.array(rows[name].struct.field("probs").to_list(), np.float32)) for name in schemes]
     return np.concatenate(columns, axis=1) / np.sqrt(len(schemes))
 
 
 def of_users(rows: pl.DataFrame, images: np.ndarray, interactions: pl.DataFrame) -> tuple[list[str], np.ndarray]:
-    """Each user's vector: the weighted mean of the images they had to do with, of length 1."""
+    """Return the users, and each user's vector: the weighted mean of the images they interacted with, scaled to length 1."""
     places = rows.select("uri").with_row_index("place")
     seen = interactions.join(places, on="uri").sort("user")
     users, found = [], []
@@ -41,12 +43,12 @@ def of_users(rows: pl.DataFrame, images: np.ndarray, interactions: pl.DataFrame)
 
 
 def nearest(images: np.ndarray, vector: np.ndarray, count: int) -> np.ndarray:
-    """The places of the images that are most alike, the nearest first."""
+    """Return the indices of the most similar images, the nearest first."""
     return np.argsort(-(images @ vector), kind="stable")[:count]
 
 
 def reranked(scores: np.ndarray, valence: np.ndarray, wanted: float, weight: float) -> np.ndarray:
-    """Places by a recommender's own scores, less what an image's valence is away from the mood that is wanted."""
+    """Return indices ordered by a recommender's own scores, each reduced by the distance of the image's valence from the wanted mood."""
     return np.argsort(-(scores - weight * np.abs(valence - wanted)), kind="stable")
 
 

@@ -1,8 +1,8 @@
-"""Images that look alike, by their embeddings, and those among them that feel better: neighbours for "more like this, but brighter".
+"""Find images that look alike, by their embeddings, and more pleasant ones among them: "more like this, but brighter".
 
     python docs/examples/similar.py OUTPUT --uri file:///…/chelsea.jpg
 
-OUTPUT must have been annotated with --keep-embeddings. Without --uri the least pleasant image is taken.
+OUTPUT must have been annotated with --keep-embeddings. Without --uri the least pleasant image is used.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from recommender import committed, nearest
 
 
 def looks(rows: pl.DataFrame) -> np.ndarray:
-    """float32 [images, dimensions]: the image tower's embeddings, of length 1, so that their products are cosines."""
+    """Return float32 [images, dimensions]: the image tower's embeddings, scaled to length 1, so that their products are cosines."""
     vectors = rows["embedding"].to_numpy().astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -23,7 +23,7 @@ def looks(rows: pl.DataFrame) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--uri", help="the image whose neighbours are wanted, as the table has it")
+    parser.add_argument("--uri", help="the image whose neighbours to find, by its uri in the table")
     parser.add_argument("--count", type=int, default=5)
     args = parser.parse_args()
     rows = committed(args.output)

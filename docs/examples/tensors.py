@@ -1,4 +1,4 @@
-"""The table as tensors: batches of probabilities for training on, read a row group at a time, without pandas in between.
+"""Read the table as tensors: batches of probabilities to train on, read a row group at a time, without pandas.
 
 python docs/examples/tensors.py OUTPUT --scheme polarity2
 """
@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 
 class Annotations(IterableDataset):
-    """{image_id int64, probs float32 [labels]} of each annotated row of committed runs: an image that was annotated again comes again.
-    Workers share the files among them."""
+    """Yields {image_id int64, probs float32 [labels]} for each annotated row of committed runs.
+
+    An image that was annotated again comes again. DataLoader workers divide the files among themselves.
+    """
 
     def __init__(self, output: Path, scheme: str):
         records = [json.loads(path.read_text()) for path in sorted((output / "runs").glob("*.json"))]

@@ -1,11 +1,11 @@
-"""Three nights of a growing corpus: each annotates what is new, and the third night's report marks what went around.
+"""Simulate three nights of a growing corpus: each run annotates what is new, and the third night's report marks drift.
 
     python docs/examples/three_nights.py nights
 
-Writes photos into FOLDER/images night by night, and runs jobs/annotate.py after each. The photos are cut at random from those that
-jobs/sample.py makes. The first night begins the corpus. By the second, more were posted, some of them again under another
-name, some were replaced by another photo under the same name, and some broken files were mended. On the third night a single photo goes
-around, in many cuts. Needs UGRIE's `demo` extra.
+Writes photos into FOLDER/images night by night, and runs jobs/annotate.py after each. The photos are random crops of those that
+jobs/sample.py makes. The first night starts the corpus. By the second, more were posted, some of them again under another name, some were
+replaced by another photo under the same name, and some broken files were repaired. On the third night a single photo is popular, in many
+crops. Needs UGRIE's `demo` extra.
 """
 
 import argparse
@@ -20,31 +20,31 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-AROUND = "flower"  # the photo of the third night
+POPULAR = "flower"  # the photo of the third night
 
 
 @dataclass(frozen=True)
 class Night:
-    """What is written before a night, and what its run should then say: how many images are listed, new, failed, and reposts."""
+    """The files that are written before a night. The run's counts should agree with them."""
 
     date: str
     new: int  # photos
     reposts: int  # copies of photos of the nights before, or of this one
-    replaced: int  # earlier photos that are others now
-    mended: int  # earlier broken files
-    broken: int  # new files that are no images
-    around: bool = False
+    replaced: int  # earlier photos, replaced by others
+    mended: int  # earlier broken files, replaced by photos
+    broken: int  # new files that are not images
+    has_popular: bool = False
 
 
 NIGHTS = (
     Night("2026-11-21", new=160, reposts=8, replaced=0, mended=0, broken=6),
     Night("2026-11-22", new=80, reposts=24, replaced=10, mended=3, broken=4),
-    Night("2026-11-23", new=120, reposts=12, replaced=5, mended=2, broken=2, around=True),
+    Night("2026-11-23", new=120, reposts=12, replaced=5, mended=2, broken=2, has_popular=True),
 )
 
 
 class Corpus:
-    """The folder of images, which grows."""
+    """The growing folder of images."""
 
     def __init__(self, folder: Path, photos: list[Path], scale: float = 1.0):
         self.folder, self.photos, self.scale = folder, photos, scale
@@ -54,14 +54,14 @@ class Corpus:
         folder.mkdir(parents=True, exist_ok=True)
 
     def grow(self, number: int, night: Night) -> dict[str, int]:
-        """Writes what came before a night. Returns the counts that its run should have."""
+        """Write the files of a night. Return the counts that its run should have."""
         count = {name: round(self.scale * getattr(night, name)) for name in ("new", "reposts", "replaced", "mended", "broken")}
         for name in self.draw.choice(self.names, count["replaced"], replace=False) if self.names else ():
             (self.folder / name).write_bytes(self._cut(self.photos))
         mended = [self.broken.pop(0) for _ in range(count["mended"])]
         for name in mended:
             (self.folder / name).write_bytes(self._cut(self.photos))
-        sources = [photo for photo in self.photos if photo.stem == AROUND] if night.around else self.photos
+        sources = [photo for photo in self.photos if photo.stem == POPULAR] if night.has_popular else self.photos
         fresh = [f"{number}-{i:04}.jpg" for i in range(count["new"])]
         for name in fresh:
             (self.folder / name).write_bytes(self._cut(sources))
@@ -85,8 +85,8 @@ class Corpus:
         return buffer.getvalue()
 
 
-def said(record: dict) -> dict[str, int]:
-    """The same counts as a run's record has them."""
+def counts_of(record: dict) -> dict[str, int]:
+    """Return the same counts from a run's record."""
     counts = record["counts"]
     failed = counts["rows"] - counts["status"].get("ok", 0)
     return {**{name: counts[name] for name in ("listed", "known", "rows")}, "failed": failed, "reposts": sum(counts["reposts"].values())}
@@ -103,7 +103,7 @@ def main() -> None:
         command = [sys.executable, ROOT / "jobs" / "annotate.py", "--input", folder / "images", "--output", folder / "output"]
         subprocess.run([*command, "--date", night.date, "--run-id", f"night-{number}"], check=True)
         record = json.loads((folder / "output" / "runs" / f"night-{number}.json").read_text())
-        print(f"\nnight {number} should have {wanted}\n         and has     {said(record)}\n")
+        print(f"\nnight {number} should have {wanted}\n         and has     {counts_of(record)}\n")
 
 
 if __name__ == "__main__":

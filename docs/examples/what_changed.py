@@ -1,8 +1,8 @@
-"""What changed this week: by how much each label's share moved since the week before, and whether chance alone explains it.
+"""Print what changed this week: the change of each label's share since the week before, and whether it is beyond chance.
 
     python docs/examples/what_changed.py OUTPUT --posts posts.parquet --scheme polarity2
 
-Posts are a table with the columns uri and day; the newest day ends this week. Without one, posts are made up.
+Posts are a table with the columns uri and day; the newest day ends this week. Without --posts, posts are made up.
 """
 
 import argparse
@@ -15,7 +15,7 @@ CREATE TABLE posts AS
 SELECT uri, DATE '2026-11-01' + (hash(uri, 1) % 14)::INTEGER AS day FROM annotations
 """
 
-# The difference of two shares with its 95 % interval (Newcombe's would be better below some ten images a label).
+# The difference of two shares with its 95 % interval (with fewer than about ten images for a label, Newcombe's would be better).
 CHANGE = """
 WITH seen AS (
     SELECT {scheme}.label AS label, day > (SELECT max(day) FROM posts) - 7 AS this_week

@@ -1,8 +1,8 @@
-"""A DAG for Airflow 3 that submits a night's run to a Ray cluster that stands, and then removes what dead runs left.
+"""A DAG for Airflow 3 that submits each night's run to a running Ray cluster, and then removes what dead runs left.
 
-Its workers need `ray[default]` of the cluster's version, this repository in UGRIE_HOME, and in their environment RAY_API_SERVER_ADDRESS
-(http://head:8265), RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH. A retry has the run's name of the first attempt, so it goes on where that
-stopped; so does a run of the DAG that is cleared. Two attempts at once would do no harm: one of them commits.
+Airflow's workers need `ray[default]` of the cluster's version, this repository in UGRIE_HOME, and in their environment
+RAY_API_SERVER_ADDRESS (http://head:8265), RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH. A retry, or a cleared DAG run, has the run id of
+the first attempt, so it resumes that run. Two attempts at once do no harm: one of them commits.
 """
 
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ with DAG(
     "ugrie",
     schedule="0 1 * * *",
     start_date=datetime(2026, 1, 1),
-    catchup=False,  # a night annotates whatever is new: one makes up for all that were missed
+    catchup=False,  # a run annotates whatever is new: one makes up for all missed nights
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=10), "cwd": "{{ var.value.get('ugrie_home', '/opt/ugrie') }}"},
 ) as dag:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# One night on a cluster of its own: started, used, and taken down whatever happened. Its flags are those of jobs/annotate.py:
+# Run one night on a cluster of its own: start it, use it, and take it down whatever happens. Takes the flags of jobs/annotate.py:
 #
 #   docs/examples/schedules/night.sh --input s3://bucket/images/ --output s3://bucket/emotions --cpus 90 --gpus 5
 #
-# It tries three times; --resume makes each go on where the one before it stopped. The exit code is 0 once the run is committed, else 1.
+# It tries three times; --resume makes each try continue where the last one stopped. The exit code is 0 once the run is committed, else 1.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-export RAY_AUTH_MODE=token # its token is ~/.ray/auth_token, which cluster.yaml takes along
+export RAY_AUTH_MODE=token # the token is ~/.ray/auth_token, which cluster.yaml copies to the machines
 
 stop() {
   kill "${tunnel:-}" 2>/dev/null || true
@@ -15,7 +15,7 @@ stop() {
 trap stop EXIT
 
 ray up --yes cluster.yaml
-ray dashboard cluster.yaml & # a tunnel to the head, where the dashboard listens on the loopback alone
+ray dashboard cluster.yaml & # a tunnel to the head, whose dashboard listens on the loopback only
 tunnel=$!
 for attempt in 1 2 3; do
   sleep "${PAUSE:-60}"
