@@ -133,7 +133,7 @@ def test_a_constant_prediction_correlates_with_nothing():
 
 
 @pytest.mark.parametrize("scheme", [POLARITY, SENTIMENT, EKMAN, MIKELS, VALENCE], ids=lambda scheme: scheme.name)
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, count=st.integers(2, 30))
 def test_any_selection_of_images_measures_as_if_it_were_all(scheme, seed, count):
     """The fast counting behind the intervals agrees with scikit-learn's functions on every resample."""
