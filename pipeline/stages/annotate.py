@@ -36,9 +36,9 @@ class AnnotatorSettings:
 
 
 class Annotator:
-    """Turns `Tables.loaded` into `Tables.annotated`. The model is loaded once, when the actor starts.
+    """Operator from `Tables.loaded` to `Tables.annotated`. The model is loaded once, when the actor starts.
 
-    It takes two blocks at once: while one uses the device, the other's tables are read and built.
+    The actor takes two blocks at once: while one uses the device, the other's tables are read and built.
     """
 
     def __init__(self, settings: AnnotatorSettings):

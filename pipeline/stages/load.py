@@ -33,7 +33,7 @@ Fetched = tuple[dict[str, Any], bytes | ImageError]  # an image's row, with its 
 
 @dataclass(frozen=True)
 class Loader:
-    """Turns a block's number into `Tables.loaded`, one row for each image of the block, in the manifest's order."""
+    """Operator from a block's number to `Tables.loaded`: one row for each image of the block, in the manifest's order."""
 
     output: OutputFolder
     manifest: Manifest

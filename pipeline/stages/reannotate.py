@@ -18,9 +18,10 @@ TEMPLATES = {"cpu": 256, "cuda": 4096}  # filled at once, one for each image; on
 
 
 class Reannotator:
-    """Turns a block's number into `Tables.annotated`. The model is loaded once, without the weights of an image tower that is not bundled.
+    """Operator from a block's number to `Tables.annotated`.
 
-    It takes two blocks at once: while one uses the device, the other is read and its tables are built.
+    The model is loaded once, without the weights of an image tower that is not bundled. The actor takes two blocks at once: while one
+    uses the device, the other is read and its tables are built.
     """
 
     def __init__(self, settings: AnnotatorSettings, source: OutputFolder, output: OutputFolder, manifest: Manifest):

@@ -45,7 +45,7 @@ def done_blocks(output: OutputFolder, folder: str) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class BlockWriter:
-    """Writes `Tables.annotated` to `folder` within the output; returns `WRITTEN`, a row for each block."""
+    """Operator that writes `Tables.annotated` to `folder` within the output. It returns `WRITTEN`, a row for each block."""
 
     output: OutputFolder
     folder: str
