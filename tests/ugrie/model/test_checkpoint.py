@@ -170,6 +170,6 @@ def test_a_scheme_it_was_not_trained_for_is_answered_with_those_it_was(model):
 
 
 def test_a_job_checks_its_model_without_torch():
-    check = "from ugrie import checkpoint; checkpoint.read_config(checkpoint.find('ugrie-tiny'))"
+    check = "from ugrie.model import checkpoint; checkpoint.read_config(checkpoint.find('ugrie-tiny'))"
     code = f"import sys; {check}; sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
