@@ -153,7 +153,7 @@ class Scheme(BaseModel):
         """The position of a label given by its name or a synonym, whatever the case. Raises SchemeError."""
         folded = word.casefold()
         if folded not in self.words:
-            raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(folded, self.words)}: {', '.join(self.label_names)}")
+            raise SchemeError(f"'{word}' is not a label of {self.name}{did_you_mean(folded, self.words)}: {', '.join(self.label_names)}")
         return self.words[folded]
 
     @property

@@ -203,7 +203,7 @@ def test_labels_may_be_of_any_language(name):
 
 @pytest.mark.parametrize("word", ["jooy", "Jooy", "JOOY"])
 def test_a_word_that_is_no_label_is_answered_with_the_nearest_whatever_its_case(word):
-    with pytest.raises(SchemeError, match=rf"'{word}' is no label of ekman6 \(did you mean 'joy'\?\): anger, disgust,"):
+    with pytest.raises(SchemeError, match=rf"'{word}' is not a label of ekman6 \(did you mean 'joy'\?\): anger, disgust,"):
         load_scheme("ekman6").label_index(word)
 
 

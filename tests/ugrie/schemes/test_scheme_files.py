@@ -218,15 +218,15 @@ def test_a_wrong_ordinal_scheme_is_named_with_its_field(refused, old, new, messa
     [
         ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy"]', "wheel: each label stands on it once, 'sunny' does not"),
         ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "sunny", "bright"]', "each label stands on it once, 'sunny' does more often"),
-        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "suny"]', "wheel: 'suny' is no label of weather (did you mean 'sunny'?)"),
+        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "suny"]', "wheel: 'suny' is not a label of weather (did you mean 'sunny'?)"),
         (
             'source = "a test"\nunmapped',
             'sorce = "a test"\nunmapped',
             "ekman6.sorce: Extra inputs are not permitted (did you mean 'source'?)",
         ),
         ('source = "a test"\nunmapped', "unmapped", "crosswalks.ekman6.source: Field required"),
-        ("joy =", "joyy =", "crosswalks.ekman6: 'joyy' is no label of ekman6 (did you mean 'joy'?): anger, disgust"),
-        ('joy = ["sunny"]', 'joy = ["suny"]', "crosswalks.ekman6: 'suny' is no label of weather (did you mean 'sunny'?)"),
+        ("joy =", "joyy =", "crosswalks.ekman6: 'joyy' is not a label of ekman6 (did you mean 'joy'?): anger, disgust"),
+        ('joy = ["sunny"]', 'joy = ["suny"]', "crosswalks.ekman6: 'suny' is not a label of weather (did you mean 'sunny'?)"),
         ('joy = ["sunny"]', 'joy = ["sunny", "rainy"]', "crosswalks.ekman6: 'rainy' is both mapped and unmapped"),
         ('unmapped = ["rainy"]', "", "crosswalks.ekman6: 'rainy' is missing; map it to a label of ekman6, or list it as unmapped"),
         ("[crosswalks.ekman6.labels]\njoy", "joy", "crosswalks.ekman6.labels: Field required"),

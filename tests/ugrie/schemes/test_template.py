@@ -134,8 +134,8 @@ def test_any_text_is_read_or_refused_as_a_template_error(text):
         ("Overall, the mood is", "'the mood is' is no clause of this template"),
         ("Overall, the mood ispositive.", "'the mood ispositive' is no clause"),
         ("Overall, the mood is positive, the mood is negative.", "the sentence states polarity2 twice"),
-        ("Overall, the basic emotion is jooy.", "'jooy' is no label of ekman6 (did you mean 'joy'?): anger, disgust"),
-        ("Overall, the mood is positively odd.", "'positively odd' is no label of polarity2"),
+        ("Overall, the basic emotion is jooy.", "'jooy' is not a label of ekman6 (did you mean 'joy'?): anger, disgust"),
+        ("Overall, the mood is positively odd.", "'positively odd' is not a label of polarity2"),
     ],
 )
 def test_a_sentence_of_another_kind_is_refused_with_the_clause_or_word(sentence, message):
@@ -149,7 +149,7 @@ def test_a_label_that_is_not_given_is_missed_by_name():
 
 
 def test_a_label_of_no_scheme_is_not_written():
-    with pytest.raises(TemplateError, match=r"'positiv' is no label of polarity2 \(did you mean 'positive'\?\)"):
+    with pytest.raises(TemplateError, match=r"'positiv' is not a label of polarity2 \(did you mean 'positive'\?\)"):
         Template.of("polarity2").render({"polarity2": "positiv"})
 
 

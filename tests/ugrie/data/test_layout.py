@@ -8,7 +8,7 @@ import pytest
 
 from ugrie.data.format import Column, DataSet
 from ugrie.data.labelled import DataError, read
-from ugrie.data.layouts import bundled_layouts, load_layout, with_layout
+from ugrie.data.layout import bundled_layouts, load_layout, with_layout
 from ugrie.schemes.scheme import load_scheme
 
 DOCS = Path(__file__).parents[3] / "docs" / "datasets.md"
@@ -175,7 +175,7 @@ def test_near_duplicates_of_oasis_stay_together(copy):
 def test_only_the_schemes_of_the_recipe_are_read(copy):
     root = copy("emotion6")
     assert set(read(DataSet(path="emotion6", layout="emotion6"), root, [load_scheme("arousal")]).targets) == {"arousal"}
-    message = "emotion6: the layout 'emotion6' knows ekman6, valence, arousal, polarity2, ekman7, and none of these is the recipe's"
+    message = "emotion6: the layout 'emotion6' has ekman6, valence, arousal, polarity2, ekman7; the recipe trains none of these"
     with pytest.raises(DataError, match=message):
         read(DataSet(path="emotion6", layout="emotion6"), root, [load_scheme("mikels8")])
 
@@ -218,5 +218,5 @@ def test_a_data_set_without_a_layout_is_as_it_says():
 
 
 def test_an_unknown_layout_is_named_with_its_neighbour():
-    with pytest.raises(DataError, match=r"there is no layout 'emo-set' \(did you mean 'emoset'\?\); known are abstract, "):
+    with pytest.raises(DataError, match=r"there is no layout 'emo-set' \(did you mean 'emoset'\?\); the layouts are abstract, "):
         with_layout(DataSet(path="photos", layout="emo-set"))
