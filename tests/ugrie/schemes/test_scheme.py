@@ -121,7 +121,7 @@ def test_opposites_on_plutchiks_wheel_are_farthest_apart():
 
 
 def test_a_scheme_without_a_wheel_has_no_steps():
-    with pytest.raises(SchemeError, match="ekman6 is not laid out on a wheel"):
+    with pytest.raises(SchemeError, match="ekman6 has no wheel"):
         _ = load_scheme("ekman6").wheel_distance
 
 

@@ -127,12 +127,12 @@ def test_any_text_is_read_or_refused_as_a_template_error(text):
 @pytest.mark.parametrize(
     ("sentence", "message"),
     [
-        ("In all, the mood is positive.", "a sentence begins with 'Overall,', this one with 'In all'"),
-        ("", "a sentence begins with 'Overall,', this one with ''"),
-        ("Overall, the moood is positive.", "'the moood is positive' is no clause of this template (did you mean 'the mood is'?)"),
-        ("Overall, the control is high.", "'the control is high' is no clause of this template"),
-        ("Overall, the mood is", "'the mood is' is no clause of this template"),
-        ("Overall, the mood ispositive.", "'the mood ispositive' is no clause"),
+        ("In all, the mood is positive.", "a sentence begins with 'Overall,', but this one with 'In all'"),
+        ("", "a sentence begins with 'Overall,', but this one with ''"),
+        ("Overall, the moood is positive.", "'the moood is positive' is not a clause of this template (did you mean 'the mood is'?)"),
+        ("Overall, the control is high.", "'the control is high' is not a clause of this template"),
+        ("Overall, the mood is", "'the mood is' is not a clause of this template"),
+        ("Overall, the mood ispositive.", "'the mood ispositive' is not a clause"),
         ("Overall, the mood is positive, the mood is negative.", "the sentence states polarity2 twice"),
         ("Overall, the basic emotion is jooy.", "'jooy' is not a label of ekman6 (did you mean 'joy'?): anger, disgust"),
         ("Overall, the mood is positively odd.", "'positively odd' is not a label of polarity2"),
