@@ -1,4 +1,4 @@
-"""What is wrong with a user's input is one printable line, whatever the input was."""
+"""An error about a user's input is one printable line, whatever the input."""
 
 import pickle
 

@@ -18,7 +18,7 @@ def load(data_set, root, schemes, embed):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Writes photos/labels.csv, empty files for its images, and gives the folder above."""
+    """Write photos/labels.csv and empty files for its images; return the folder above."""
 
     def write(text):
         (tmp_path / "photos" / "images").mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def photos(tmp_path):
 
 
 def lengths(files) -> np.ndarray:
-    """An embedding that tells files apart: the length of their name."""
+    """Embed files recognisably: by the length of their names."""
     return np.array([[len(file.name), 1] for file in files], np.float32)
 
 
@@ -110,7 +110,7 @@ def test_what_a_table_lacks_or_does_not_mean_is_named(photos, changes, message):
 
 
 def nothing(files):
-    pytest.fail("no image is to be embedded")
+    pytest.fail("an image was embedded")
 
 
 def test_images_without_a_label_are_kept_for_what_they_look_like(photos, caplog):

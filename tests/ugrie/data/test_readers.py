@@ -12,7 +12,7 @@ from ugrie.data.table import DataError
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes files below a folder by their path, text or nothing, and gives the folder."""
+    """Write files (path: text) below a folder; return the folder."""
 
     def write(files):
         for name, text in files.items():
@@ -59,8 +59,8 @@ def test_names_may_stand_in_place_of_the_headers(write):
 
 def test_a_table_for_each_split_may_be_json(write):
     form = Format(labels={"train": "train.json", "test": "test.json"}, header=False, columns=("mood", "image"), images="")
-    told = {"train.json": json.dumps([["good", "a/1.jpg"], ["bad", "a/2.jpg"]]), "test.json": json.dumps([["good", "a/3.jpg"]])}
-    path = write(told | images("a/1.jpg", "a/2.jpg", "a/3.jpg", folder=""))
+    tables = {"train.json": json.dumps([["good", "a/1.jpg"], ["bad", "a/2.jpg"]]), "test.json": json.dumps([["good", "a/3.jpg"]])}
+    path = write(tables | images("a/1.jpg", "a/2.jpg", "a/3.jpg", folder=""))
     table = read_table(path, form)
     assert rows(table, "split", "image") == [("train", "a/1.jpg"), ("train", "a/2.jpg"), ("test", "a/3.jpg")]
     test = read_table(path, form.model_copy(update={"splits": ("test",)}))

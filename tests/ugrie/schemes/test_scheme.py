@@ -1,4 +1,4 @@
-"""Schemes are data: those that come with UGRIE are sound, with their wheels and crosswalks."""
+"""Bundled schemes: their labels, wheels and crosswalks are as published."""
 
 import re
 
@@ -129,7 +129,7 @@ def test_a_scheme_without_a_wheel_has_no_steps():
 
 
 def mapping(scheme, target):
-    """{label: {the target's label: share}} of the labels that are mapped."""
+    """Return {label: {target's label: share}} for the labels that are mapped."""
     matrix = load_scheme(scheme).crosswalk(load_scheme(target))
     names, others = load_scheme(scheme).label_names, load_scheme(target).label_names
     return {names[i]: {others[j]: float(matrix[i, j]) for j in np.flatnonzero(matrix[i])} for i in np.flatnonzero(matrix.any(1))}

@@ -1,4 +1,4 @@
-"""A scheme of a user's own is a file, checked with messages that name it and the field."""
+"""Users' own scheme files: errors name the file and the field."""
 
 import re
 import tomllib
@@ -56,7 +56,7 @@ joy = ["sunny"]
 
 @pytest.fixture
 def scheme_file(tmp_path):
-    """Writes weather.toml and gives its path."""
+    """Write weather.toml and return its path."""
 
     def write(text):
         path = tmp_path / "weather.toml"
@@ -68,7 +68,7 @@ def scheme_file(tmp_path):
 
 @pytest.fixture
 def refused(scheme_file):
-    """Puts `new` for `old` in a scheme's text and checks that loading it names the file and says `message`."""
+    """Replace `old` by `new` in a scheme's text and check that the error names the file and contains `message`."""
 
     def check(text, old, new, message):
         assert old in text
@@ -244,5 +244,5 @@ def test_a_wrong_wheel_or_crosswalk_is_named(refused, old, new, message):
 
 def test_a_crosswalk_to_a_scheme_that_is_not_there_is_answered_with_the_nearest(scheme_file):
     path = scheme_file(MAPPED.replace("ekman6", "ekmann6"))
-    with pytest.raises(SchemeError, match=r"crosswalks\.ekmann6: no scheme is named 'ekmann6' \(did you mean 'ekman6'\?\); name a bundled scheme"):
+    with pytest.raises(SchemeError, match=r"crosswalks\.ekmann6: no scheme is named 'ekmann6' \(did you mean 'ekman6'\?\); name a bundled"):
         load_scheme(path)

@@ -1,4 +1,4 @@
-"""The sentence: what is rendered is read back, however it is spaced and cased, and errors name the word."""
+"""Templates: a rendered sentence is parsed back, in any case and spacing, and errors name the word."""
 
 import contextlib
 import re
@@ -23,7 +23,7 @@ def filled(draw, schemes=BUNDLED) -> tuple[Template, dict[str, str]]:
 
 @st.composite
 def own_schemes(draw) -> list[Scheme]:
-    """Schemes of any letters, whose clauses and labels don't begin with each other's clauses."""
+    """Draw schemes of any letters, in which no clause or label starts with another's clause."""
     count = draw(st.integers(1, 3))
     out = []
     for i in range(count):
