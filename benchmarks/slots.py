@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from encoder import vit
 from measure import machine, medians, save
+from sentences import sentence_ids
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
@@ -28,7 +29,7 @@ from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrained
 from ugrie.model.model import UGRIE
 from ugrie.model.slots import SlotFiller
 from ugrie.model.tokenizer import SPECIAL, phrase_tokenizer
-from ugrie.model.trie import Slot, compile_template, sentence_ids
+from ugrie.model.trie import Slot, compile_template
 from ugrie.schemes.scheme import Scheme
 from ugrie.schemes.template import CLOSING, Template
 

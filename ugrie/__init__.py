@@ -17,7 +17,7 @@ __all__ = ["UGRIE", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the model when it is first asked for: workers that only decode images need no torch."""
+    """Import the model at first use: workers that only decode images need no torch."""
     if name == "UGRIE":
         from ugrie.model.model import UGRIE
 

@@ -1,10 +1,10 @@
-"""What all errors have in common that tell a user what is wrong with what they gave."""
+"""The base class of errors about a user's input."""
 
 from ugrie.text import one_line
 
 
 class GivenError(ValueError):
-    """Something that was given is wrong. The message names it and the remedy, as `one_line`."""
+    """An error in the user's input. The message, formatted by `one_line`, names what is wrong and the remedy."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))

@@ -1,6 +1,6 @@
-"""open_clip and transformers, imported in the one order that works everywhere: torchvision's operators first.
+"""open_clip and transformers, imported in the only order that works everywhere: after torchvision's operators (`ugrie.compat`).
 
-Modules of UGRIE that need either at run time take it from here.
+Import either from here, not directly.
 """
 
 import ugrie.compat  # noqa: F401  isort: skip

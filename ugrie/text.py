@@ -3,13 +3,13 @@
 import difflib
 from collections.abc import Iterable
 
-LONGEST = 1000  # characters
+LONGEST = 1000  # characters of a message
 
 
 def one_line(message: str, longest: int = LONGEST) -> str:
-    """A message as one line of at most so many characters, all printable, whatever names and values of a user's it repeats.
+    """Return a message as one line of at most `longest` printable characters, whatever user input it quotes.
 
-    What can't be printed is escaped as in Python. Of a message that is too long the middle is left out: it ends with the remedy.
+    Unprintable characters are escaped as in Python. A longer message loses its middle, because its end is the remedy.
     """
     text = " ".join(message.split())
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -17,6 +17,6 @@ def one_line(message: str, longest: int = LONGEST) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' (did you mean …?)', or nothing where no known word is close."""
+    """Return ' (did you mean …?)' with the closest known word, or '' if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""

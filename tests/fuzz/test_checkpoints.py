@@ -1,4 +1,4 @@
-"""config.json of checkpoints at `ugrie.model.checkpoint.find` and `read_config`."""
+"""Fuzz `ugrie.model.checkpoint.find` with names, and `read_config` with config.json files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Scheme files at `ugrie.schemes.scheme.load_scheme`, and sentences of any schemes at `ugrie.schemes.template.Template`."""
+"""Fuzz `ugrie.schemes.scheme.load_scheme` with scheme files, and `ugrie.schemes.template.Template` with schemes and sentences."""
 
 import tomllib
 
@@ -30,7 +30,7 @@ BUNDLED = [tomllib.loads(path.read_text()) | {"name": "weather"} for path in sor
 FILES = [toml(OWN), toml(ORDINAL), *(path.read_bytes() for path in sorted(FOLDER.glob("*.toml"))[:5])]
 ODD = [b"\xff\xfe", b"x = " + b"[" * 5000, b"x = " + b"{a=" * 5000, b"x = 1" + b"0" * 5000, b"a." * 5000 + b"a = 1"]
 
-# Words of few letters, which begin each other and fold into each other, and now and then what is no word.
+# Words of few letters, which are prefixes of each other or equal when case-folded; ODD_WORDS are mostly not valid.
 WORDS = st.sampled_from(["a", "A", "b", "b", "ß", "ss", "ı", "İ", "é\u0345"])
 ODD_WORDS = st.text(st.sampled_from("a .,;-_'/\u00a0\u200b\x1c\x85\n"), min_size=1, max_size=4)
 PHRASES = st.lists(WORDS, min_size=1, max_size=2).map(" ".join)
@@ -38,7 +38,7 @@ PHRASES = st.lists(WORDS, min_size=1, max_size=2).map(" ".join)
 
 @st.composite
 def own_schemes(draw):
-    """A few schemes, some of which are none, and a sentence that is made of their clauses and labels."""
+    """Draw a few schemes, some of them invalid, and a sentence made of their clauses and labels."""
     phrases = ODD_WORDS | PHRASES if draw(st.integers(0, 5)) == 0 else PHRASES
     schemes = []
     for name in draw(st.sampled_from(["a", "ab", "ab", "abc", "aa"])):
@@ -46,12 +46,12 @@ def own_schemes(draw):
         synonyms = [others.pop()] if draw(st.booleans()) else []
         labels = [{"name": first, "synonyms": synonyms}, *({"name": other} for other in others)]
         common = {"name": name, "title": "t", "kind": "categorical", "source": "a test"}
-        # A clause that another clause and the beginning of its label make up.
-        begun = [f"{scheme['clause']} {label['name'].split(' ')[0]}" for scheme in schemes for label in scheme["labels"]]
-        clause = draw(st.sampled_from(begun) if begun and draw(st.booleans()) else phrases)
+        # A clause made of another clause and the first word of its label.
+        prefixes = [f"{scheme['clause']} {label['name'].split(' ')[0]}" for scheme in schemes for label in scheme["labels"]]
+        clause = draw(st.sampled_from(prefixes) if prefixes and draw(st.booleans()) else phrases)
         schemes.append(common | {"clause": clause, "labels": labels})
-    said = [f"{scheme['clause']} {label['name']}" for scheme in schemes for label in scheme["labels"]]
-    clauses = draw(st.lists(st.sampled_from(said) | phrases, max_size=4))
+    stated = [f"{scheme['clause']} {label['name']}" for scheme in schemes for label in scheme["labels"]]
+    clauses = draw(st.lists(st.sampled_from(stated) | phrases, max_size=4))
     return schemes, draw(st.sampled_from([", ", " , ", ","])).join(["Overall", *clauses]) + draw(st.sampled_from([".", "", " ", ".."]))
 
 

@@ -114,7 +114,7 @@ def test_a_wrong_argument_is_one_line_that_names_it(refused, tokens, line):
         ('"mine.npz"', '"mine.nz"', r"there is no data set at data/mine.nz \(did you mean 'mine.npz'\?\)"),
         ('"mine.npz"', '"mine.npz"\nlayout = "oassis"', r"there is no layout 'oassis' \(did you mean 'oasis'\?\).*"),
         ('"mood"', '"moods"', r"data/mine.npz has no column 'moods' \(did you mean 'mood'\?\).*"),
-        ("polarity2 = {", "polarity = {", r"data/mine.npz: 'polarity' is none of the recipe's schemes \(did you mean 'polarity2'\?\)"),
+        ("polarity2 = {", "polarity = {", r"data/mine.npz: 'polarity' is not a scheme of the recipe \(did you mean 'polarity2'\?\)"),
         ("[1, 7]", "[1, 2]", "data/mine.npz, column 'valence': a rating of .* is outside its scale .*"),
         ('"mine.npz"', '"small.npz"', "data/small.npz: embeddings of 8 dimensions; the recipe's tower has 768"),
     ],

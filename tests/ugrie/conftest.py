@@ -1,4 +1,4 @@
-"""What the tests of UGRIE share: schemes whose labels begin each other, tokenizers that split them, and models of a few kB."""
+"""Fixtures of the model's tests: schemes whose labels are prefixes of others, tokenizers that split them, models of a few kB."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ VISION = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_si
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The labelled data beside the checkout, which is not ours to carry."""
+    """The labelled data beside the checkout, which the repository may not contain."""
     if not SHARED.is_dir():
-        pytest.skip("the data sets of ../shared/data are not here")
+        pytest.skip("there are no data sets in ../shared/data")
     return SHARED
 
 
@@ -39,13 +39,13 @@ def shared() -> Path:
 
 
 def categorical(name: str, clause: str, *labels: str, **more: Any) -> Scheme:
-    given = tuple(Label(name=label) for label in labels)
-    return Scheme(**{"name": name, "title": name, "kind": "categorical", "clause": clause, "source": "a test", "labels": given} | more)
+    fields = {"name": name, "title": name, "kind": "categorical", "clause": clause, "source": "a test"}
+    return Scheme(**fields | {"labels": tuple(Label(name=label) for label in labels)} | more)
 
 
 def ordinal(name: str, clause: str, *labels: str) -> Scheme:
-    given = tuple(Label(name=label, value=float(i + 1)) for i, label in enumerate(labels))
-    return categorical(name, clause, kind="ordinal", range=(1.0, float(len(labels))), labels=given)
+    valued = tuple(Label(name=label, value=float(i + 1)) for i, label in enumerate(labels))
+    return categorical(name, clause, kind="ordinal", range=(1.0, float(len(labels))), labels=valued)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def make_scheme() -> Callable[..., Scheme]:
 
 @pytest.fixture(scope="session")
 def nested() -> tuple[Scheme, ...]:
-    """Labels of one to six words; some begin others, some share a beginning or an end, and liking's tree forks at two nodes of a depth."""
+    """Labels of one to six words. Some are prefixes of others, some share a start or an end; liking's trie branches twice at one depth."""
     return (
         categorical("calmness", "the mood is", "calm", "calm and happy", "calm and happy and very still", "tense"),
         ordinal(
@@ -75,7 +75,7 @@ def nested() -> tuple[Scheme, ...]:
 
 
 def words_tokenizer(schemes: Sequence[Scheme], normalizer: normalizers.Normalizer | None = None) -> PreTrainedTokenizerFast:
-    """A token a word, each with the space before it."""
+    """One token per word, each with the space before it."""
     template = Template(tuple(schemes))
     texts = [*template.literals, ".", *(f" {name}" for scheme in schemes for name in scheme.label_names)]
     texts += [f", {scheme.clause}" for scheme in schemes]
@@ -91,7 +91,7 @@ def words_tokenizer(schemes: Sequence[Scheme], normalizer: normalizers.Normalize
 
 
 def bpe_tokenizer(schemes: Sequence[Scheme]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE as BART has it, with so few merges that most words are several tokens."""
+    """Byte-level BPE like BART's, with so few merges that most words are several tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -111,7 +111,7 @@ TOKENIZERS = {"phrases": phrase_tokenizer, "words": words_tokenizer, "bpe": bpe_
 
 @pytest.fixture(scope="session")
 def tokenizers() -> dict[str, Callable[..., PreTrainedTokenizerFast]]:
-    """The makers of tokenizers, by name."""
+    """Functions that make tokenizers, by name."""
     return TOKENIZERS
 
 
@@ -133,7 +133,7 @@ SHAPE = {
 
 
 def random_bart(vocabulary: int, seed: int = 0, **more: Any) -> BartForConditionalGeneration:
-    """A tiny BART none of whose weights is at its tame initial value: distributions are sharp, biases count."""
+    """A tiny BART with no weight at its initial value, so that distributions are sharp and biases matter."""
     torch.manual_seed(seed)
     bart = BartForConditionalGeneration(BartConfig(**SHAPE | {"vocab_size": vocabulary} | more)).eval()
     with torch.no_grad():
@@ -151,7 +151,7 @@ def make_bart() -> Callable[..., BartForConditionalGeneration]:
 
 @dataclass(frozen=True)
 class Language:
-    """A tokenizer of the nested schemes and a BART that speaks it."""
+    """A tokenizer of the nested schemes and a BART with its vocabulary."""
 
     schemes: tuple[Scheme, ...]
     tokenizer: PreTrainedTokenizerFast
@@ -165,7 +165,7 @@ class Language:
         return (self.bart.config.decoder_start_token_id,)
 
     def encoded(self, images: int, seed: int = 0, length: int = 3) -> torch.Tensor:
-        """What the encoder might say of some images."""
+        """Return random encoder output for some images."""
         return torch.randn(images, length, self.bart.config.d_model, generator=torch.Generator().manual_seed(seed))
 
 
@@ -180,12 +180,12 @@ TOWER = TowerConfig(embedding_dim=EMBEDDING_DIM, crop_size=32, mean=(0.48, 0.46,
 
 @pytest.fixture(scope="session")
 def tower() -> TowerConfig:
-    """A tower of one layer, described: its weights are in the checkpoint."""
+    """A tower of one layer with a `vision_cfg`: its weights are in the checkpoint."""
     return TOWER
 
 
 def tiny_model(schemes: Sequence[Scheme], tower: TowerConfig = TOWER, tokenizer: PreTrainedTokenizerFast | None = None) -> UGRIE:
-    """A whole model with random weights, its tower included where that is described."""
+    """A whole model with random weights, with its tower if that has a `vision_cfg`."""
     from ugrie.vision.encoder import Encoder
 
     tokenizer = tokenizer or phrase_tokenizer(schemes)
@@ -217,13 +217,13 @@ def make_model() -> Callable[..., UGRIE]:
 
 @pytest.fixture(scope="session")
 def model(nested: tuple[Scheme, ...]) -> UGRIE:
-    """A tiny model to look at, not to change."""
+    """A tiny model; tests must not change it."""
     return tiny_model(nested)
 
 
 @pytest.fixture(scope="session")
 def saved(model: UGRIE, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny model's checkpoint, to read, not to change."""
+    """The folder of the tiny model's checkpoint; tests must not change it."""
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     model.save_pretrained(folder, "# tiny\n")
     return folder
@@ -244,7 +244,7 @@ def noise(width: int, height: int, seed: int = 0, channels: int = 3) -> np.ndarr
 
 @pytest.fixture(scope="session")
 def pixels() -> Callable[..., np.ndarray]:
-    """Pixels of every value: `pixels(width, height, seed, channels)`."""
+    """Random pixels of every value: `pixels(width, height, seed, channels)`."""
     return noise
 
 
@@ -263,7 +263,7 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def linear_signal(count: int, seed: int = 0) -> Labelled:
-    """Images whose mood is the sign of one direction and whose feeling is where they lie along another."""
+    """Images whose polarity is the sign of one coordinate, and whose valence is another."""
     draw = np.random.default_rng(seed)
     embeddings = draw.normal(size=(count, 12)).astype(np.float32)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -301,13 +301,13 @@ def toy() -> Recipe:
 
 @pytest.fixture(scope="session")
 def toy_tower() -> TowerConfig:
-    """What is known of the tower that made `signal`, whose weights nobody has."""
+    """The description of the tower that made `signal`; its weights don't exist."""
     return TowerConfig(embedding_dim=12, mean=(0.5,) * 3, deviation=(0.5,) * 3, name="none", pretrained="none")
 
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny BART as BARTs are published: weights, byte-level BPE (with a <mask> to come), settings for another task."""
+    """The folder of a tiny BART as published: weights, byte-level BPE (<mask> not added yet), settings for another task."""
     folder = tmp_path_factory.mktemp("pretrained") / "bart-nano"
     tokenizer = bpe_tokenizer([load_scheme(name) for name in ("polarity2", "valence")])
     bart = random_bart(len(tokenizer) + 1, seed=2, init_std=0.3, forced_eos_token_id=2, dropout=0.0)

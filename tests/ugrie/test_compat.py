@@ -1,4 +1,4 @@
-"""torchvision is importable whether or not its compiled operators are."""
+"""torchvision can be imported with and without its compiled operators."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 from ugrie.compat import declare_missing
 
-# A torchvision that, like the real one, registers shape functions for operators that nobody declared.
+# A torchvision that, like the real one, registers shape functions for operators that are not declared.
 NEEDY = """
 import torch
 
@@ -23,7 +23,7 @@ complete = True
 
 
 def imported_with(tmp_path, torchvision: str, code: str) -> subprocess.CompletedProcess:
-    """Runs code in a process of its own that finds this torchvision first."""
+    """Run code in a new process that finds this torchvision first."""
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(torchvision)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])

@@ -1,4 +1,4 @@
-"""What is wrong with a user's input is one printable line, whatever the input was."""
+"""An error about a user's input is one printable line, whatever the input."""
 
 import pickle
 
@@ -38,11 +38,11 @@ def test_spaces_are_one_and_what_can_not_be_printed_is_escaped(text, line):
 
 
 def test_a_long_message_keeps_its_beginning_and_its_end():
-    line = one_line(f"no scheme is named '{'x' * 5000}'; bundled are arousal and valence")
+    line = one_line(f"no scheme is named '{'x' * 5000}'; the bundled schemes are arousal and valence")
     assert len(line) == LONGEST
     assert line.startswith("no scheme is named 'xxx")
     assert " … " in line
-    assert line.endswith("xxx'; bundled are arousal and valence")
+    assert line.endswith("xxx'; the bundled schemes are arousal and valence")
 
 
 @pytest.mark.parametrize("kind", [CheckpointError, DataError, Int8Error, RecipeError, SchemeError, TemplateError])

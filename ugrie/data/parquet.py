@@ -1,8 +1,8 @@
-"""Parquet as a data set: image bytes, file names or embeddings in one column, what is said about them in the others.
+"""Reader of Parquet data sets: image bytes, file names or embeddings in one column, labels and ratings in the others.
 
-Image bytes may stand in a column of their own or in the struct of `bytes` and `path` in which Hugging Face datasets keep
-images; class numbers that such a file gives names to are read by name, and its shards' names (train-00000-of-00004.parquet)
-as the column `split`. Bytes are read a row group at a time, when they are asked for: a set may be larger than memory.
+Image bytes are a binary column, or the struct of `bytes` and `path` that Hugging Face datasets use. From such files, class numbers
+are read as their names, and the split in a shard's name (train-00000-of-00004.parquet) as the column `split`. Bytes are read lazily,
+one row group at a time, so a data set may be larger than memory.
 """
 
 import json
@@ -24,7 +24,7 @@ SHARD = re.compile(r"^(\w+)-\d{5}-of-\d{5}")
 
 
 class ParquetImages(Sequence[Image]):
-    """The bytes of the images in a column of some files, in their order; a row without an image is empty bytes."""
+    """The bytes of the images in one column of several files, in order. A row without an image is empty bytes."""
 
     def __init__(self, files: Sequence[pq.ParquetFile], column: str):
         self.column = column
@@ -54,7 +54,7 @@ class ParquetImages(Sequence[Image]):
 
 
 def read_parquet(path: Path, paths: Sequence[Path], form: Format) -> Table:
-    """The table in some Parquet files of a data set, in the order of their names. Raises DataError."""
+    """Read the Parquet files `paths` of the data set `path` as one table. Raises DataError."""
     try:
         files = [pq.ParquetFile(file) for file in paths]
         schema = files[0].schema_arrow
@@ -76,18 +76,18 @@ def read_parquet(path: Path, paths: Sequence[Path], form: Format) -> Table:
     if "{" not in form.file and form.file not in columns:
         raise DataError(
             f"{path} has no column '{form.file}' of images{did_you_mean(form.file, schema.names)}; it has {', '.join(schema.names)}: "
-            "`file` names the one with image bytes or file names, and embeddings are a column 'embedding'"
+            "name the column of image bytes or file names as `file`; embeddings must be in the column 'embedding'"
         )
     return with_files(path, columns, (path if path.is_dir() else path.parent) / form.images, form.file)
 
 
 def _columns(file: pq.ParquetFile, name: str) -> dict[str, np.ndarray]:
-    """The columns of words and numbers of a file, each [n]. An empty cell is '' or NaN."""
+    """Return the text and number columns of a file, each [n]. A null is '' or NaN."""
     schema = file.schema_arrow
     classes = _class_names(schema)
-    plain = [field.name for field in schema if _is_word(field.type) or _is_number(field.type)]
+    names = [field.name for field in schema if _is_text(field.type) or _is_number(field.type)]
     columns = {}
-    for column, values in zip(plain, file.read(columns=plain).columns, strict=True):
+    for column, values in zip(names, file.read(columns=names).columns, strict=True):
         if column in classes:
             values = pc.take(pa.array(classes[column]), values)
         if _is_number(values.type):
@@ -101,9 +101,9 @@ def _columns(file: pq.ParquetFile, name: str) -> dict[str, np.ndarray]:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """The names that Hugging Face datasets give to the numbers of a class column."""
-    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = told.get("info", {}).get("features", {})
+    """Return the class names that Hugging Face datasets keep in the metadata, by class column; a class number is an index."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
     return {
         name: feature["names"] for name, feature in features.items() if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
@@ -123,7 +123,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _is_word(kind: pa.DataType) -> bool:
+def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
 

@@ -1,6 +1,6 @@
-"""Reads the files of a data set as a table: an .npz of embeddings, Parquet, a table of labels beside a folder of images, or class folders.
+"""Readers of data sets: an .npz of embeddings, Parquet, a table of labels with a folder of images, or folders named by class.
 
-`read_table` picks the reader by what lies at the path. It opens no image, but makes sure that every image file is there.
+`read_table` picks the reader by the files at the path. It checks that every image file exists, and opens none.
 """
 
 import csv
@@ -21,51 +21,50 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 
 
 def read_table(path: Path, form: Format) -> Table:
-    """Reads what lies at a path, with the columns that the format derives and only the splits that it takes. Raises DataError."""
+    """Read the data set at a path, with the format's derived columns and only its splits. Raises DataError."""
     table = _read(path, form)
     columns = dict(table.columns)
     for name, derived in form.derived.items():
         columns[name] = _derive(columns, name, derived, table.source)
     table = replace(table, columns=columns)
     if form.splits:
-        of = table.column("split").astype(str)
+        splits = table.column("split").astype(str)
         for split in form.splits:
-            if split not in of:
-                known = sorted(set(of))
+            if split not in splits:
+                known = sorted(set(splits))
                 raise DataError(f"{table.source} has no split '{split}'{did_you_mean(split, known)}; it has {', '.join(known)}")
-        table = table.take(np.flatnonzero(np.isin(of, form.splits)))
+        table = table.take(np.flatnonzero(np.isin(splits, form.splits)))
     if not len(table):
         raise DataError(f"{table.source} holds no images")
     return table
 
 
 def _read(path: Path, form: Format) -> Table:
-    asked = form.model_fields_set
     if not path.exists():
-        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no data set at {path}{did_you_mean(path.name, beside)}")
+        neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"there is no data set at {path}{did_you_mean(path.name, neighbours)}")
     if path.suffix == ".npz":
         return _npz(path)
     if path.suffix == ".parquet":
         return _parquet(path, [path], form)
     if not path.is_dir():
-        raise DataError(f"{path} is no data set: it is neither a folder nor an .npz nor Parquet")
-    if "folders" in asked:
+        raise DataError(f"{path} is not a data set: give a folder, an .npz file or a .parquet file")
+    if "folders" in form.model_fields_set:
         return _folders(path, form.folders)
-    if "labels" in asked or (path / str(form.labels)).is_file():
+    if "labels" in form.model_fields_set or (path / str(form.labels)).is_file():
         return _tables(path, form)
     if parquet := _visible(path, "**/*.parquet"):
         return _parquet(path, parquet, form)
     if any(_is_image(file) for file in path.glob("*/*") if file.parent.name != form.images):
         return _folders(path, ("class",))
     raise DataError(
-        f"{path} is no data set: it holds neither {form.labels} nor .parquet files nor folders of images named by class; "
-        "`labels` names another table, `folders` says how folders are nested"
+        f"{path} is not a data set: it has no {form.labels}, no .parquet files and no folders of images named by class; "
+        "name another table as `labels`, or other levels of folders as `folders`"
     )
 
 
 def _parquet(path: Path, files: Sequence[Path], form: Format) -> Table:
-    from ugrie.data.parquet import read_parquet  # pyarrow takes its time, and few sets need it
+    from ugrie.data.parquet import read_parquet  # pyarrow is slow to import, and few data sets need it
 
     return read_parquet(path, files, form)
 
@@ -85,7 +84,7 @@ def _npz(path: Path) -> Table:
 
 
 def _tables(path: Path, form: Format) -> Table:
-    """The table of labels, or one for each split."""
+    """Read the table of labels, or one table for each split."""
     files = {"": form.labels} if isinstance(form.labels, str) else form.labels
     parts = []
     for split, name in files.items():
@@ -102,9 +101,9 @@ def _tables(path: Path, form: Format) -> Table:
 
 
 def _columns(file: Path, form: Format) -> dict[str, list[str]]:
-    """The columns of a delimited file, its cells without white space around them, or of a JSON list of rows."""
+    """Return the columns of a delimited file, its cells stripped of white space, or of a JSON list of rows."""
     if not file.is_file():
-        raise DataError(f"there are no labels at {file}")
+        raise DataError(f"there are no labels at {file}: name the table as `labels`")
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             if file.suffix == ".json":
@@ -126,11 +125,11 @@ def _columns(file: Path, form: Format) -> dict[str, list[str]]:
 
 
 def _folders(path: Path, levels: Sequence[str]) -> Table:
-    """Images in folders whose names are the columns `levels`; other files are ignored."""
+    """Read images in nested folders. `levels` names the columns that hold the folders' names. Other files are ignored."""
     files = [file for file in _visible(path, "/".join(["*"] * (len(levels) + 1))) if _is_image(file)]
     if not files:
         where = "/".join([str(path), *(f"<{level}>" for level in levels)])
-        raise DataError(f'there are no images in {where}; `folders` says how they are nested, as in folders = ["split", "class"]')
+        raise DataError(f'there are no images in {where}; state the levels of folders, such as folders = ["split", "class"]')
     parts = [file.relative_to(path).parts for file in files]
     names = np.array([file.relative_to(path).as_posix() for file in files])
     columns = {level: np.array([part[i] for part in parts]) for i, level in enumerate(levels)}
@@ -146,7 +145,7 @@ def _derive(columns: Mapping[str, np.ndarray], name: str, derived: Derived, sour
 
 
 def _visible(path: Path, pattern: str) -> list[Path]:
-    """Files of a folder in the order of their paths, hidden ones left out."""
+    """List the files of a folder that match a pattern, sorted by path, without hidden ones."""
     return sorted(f for f in path.glob(pattern) if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 

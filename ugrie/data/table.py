@@ -1,7 +1,6 @@
-"""What the files of a data set say, before any of it is a label: columns, and the images or their embeddings.
+"""A data set as a table: columns as its files state them, and the images or their embeddings.
 
-`read_table` picks the reader by what lies at the path: an .npz of embeddings, Parquet, a table of labels beside a folder of
-images, or folders named by class. It opens no image, but makes sure that every image file is there.
+`ugrie.data.readers` makes it from files, `ugrie.data.targets` turns its columns into targets.
 """
 
 import re
@@ -16,12 +15,12 @@ from ugrie.errors import GivenError
 from ugrie.text import did_you_mean
 
 Image = Path | bytes
-"""An image as it is stored: a file, or a file's bytes."""
+"""An encoded image: a file, or the bytes of one."""
 
 
 @dataclass(frozen=True)
 class Picked(Sequence[Image]):
-    """Some rows of many images, which are not read before they are asked for."""
+    """Selected rows of a sequence of images. An image is read only when it is accessed."""
 
     images: Sequence[Image]
     rows: np.ndarray
@@ -38,15 +37,15 @@ class Picked(Sequence[Image]):
 
 
 class DataError(GivenError):
-    """A data set can't be read as its recipe says. The message names the file and the column or value."""
+    """A data set that can't be read as its recipe states. The message names the file and the column or value."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """n images with what is said about them.
+    """n images and their columns.
 
-    `source` is the file or folder that errors name; each of `columns` is [n]. `images` are files or bytes, or float32
-    [n, dim] where the data set brings embeddings; `names` [n] tells them apart for people.
+    `source` is the file or folder that errors name. Each of `columns` is [n]. `images` are files or bytes, or float32 [n, dim] if
+    the data set brings embeddings. `names` [n] identify the images in messages.
     """
 
     source: Path
@@ -58,7 +57,7 @@ class Table:
         return len(self.images)
 
     def column(self, name: str) -> np.ndarray:
-        """Raises DataError where there is none of that name."""
+        """Return a column [n]. Raises DataError if it is missing."""
         return column(self.columns, name, self.source)
 
     def take(self, rows: np.ndarray) -> "Table":
@@ -67,16 +66,21 @@ class Table:
 
 
 def as_embeddings(values: np.ndarray, source: Path) -> np.ndarray:
-    """Embeddings as a data set states them, float32 [n, dim]. Raises DataError where they are none."""
+    """Return a data set's embeddings as float32 [n, dim]. Raises DataError if they are not finite floating-point rows."""
     if values.ndim != 2 or values.dtype.kind != "f":
-        raise DataError(f"{source}: `embedding` is {values.dtype} {list(values.shape)}, not numbers of [images, dim]")
+        raise DataError(
+            f"{source}: `embedding` is {values.dtype} {list(values.shape)}: embeddings are floating-point numbers [images, dim]"
+        )
     if not np.isfinite(values).all():
         raise DataError(f"{source}: row {np.flatnonzero(~np.isfinite(values).all(1))[0]} of `embedding` is not finite")
     return values.astype(np.float32)
 
 
 def with_files(source: Path, columns: Mapping[str, np.ndarray], folder: Path, file: str) -> Table:
-    """A table whose images are files of a folder, by a column or by a pattern of columns. Raises DataError if one is missing."""
+    """Return a table whose images are files in a folder, named by the column `file` or by a pattern of columns ("{ID}.jpg").
+
+    Raises DataError if a file is missing.
+    """
     if "{" in file:
         used = [column(columns, name, source) for name in re.findall(r"{([^{}]*)}", file)]
         pieces = re.split(r"{[^{}]*}", file)
@@ -93,12 +97,12 @@ def with_files(source: Path, columns: Mapping[str, np.ndarray], folder: Path, fi
 
 
 def column(columns: Mapping[str, np.ndarray], name: str, source: Path) -> np.ndarray:
-    """A column [n] by its name. Raises DataError."""
+    """Return a column [n] by name. Raises DataError if it is missing."""
     if name not in columns:
         raise DataError(f"{source} has no column '{name}'{did_you_mean(name, columns)}; it has {', '.join(columns)}")
     return columns[name]
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of many names."""
+    """List the first three of many names."""
     return ", ".join(f"'{name}'" for name in names[:3]) + (", …" if len(names) > 3 else "")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ugrie.data.format import Column, Format
-from ugrie.data.labelled import target
 from ugrie.data.readers import read_table
 from ugrie.data.table import DataError, Table
+from ugrie.data.targets import target
 from ugrie.model.checkpoint import Config
 from ugrie.schemes.scheme import Scheme
 from ugrie.text import did_you_mean

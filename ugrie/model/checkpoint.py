@@ -1,7 +1,7 @@
-"""A checkpoint: a folder with config.json, model.safetensors, tokenizer.json and MODEL_CARD.md.
+"""Checkpoint: a folder with config.json, model.safetensors, tokenizer.json and MODEL_CARD.md.
 
-Bundled checkpoints are named; any other is given as its folder. Weights are read as safetensors only: nothing in a
-checkpoint is executed. Needs no torch, so that a job can check its model before it starts anything.
+A bundled checkpoint is known by name, any other by its folder. Weights are read as safetensors only: nothing in a checkpoint is
+executed. Needs no torch, so that a job can check its model before it starts anything.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 class CheckpointError(GivenError):
-    """A checkpoint is unknown, incomplete or not of this kind. The message names it and the remedy."""
+    """An unknown, incomplete or unreadable checkpoint. The message names it and the remedy."""
 
 
 class MapperConfig(BaseModel):
-    """The mapper's shape, see `ugrie.model.mapper.Mapper`."""
+    """The shape of the mapper, see `ugrie.model.mapper.Mapper`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,13 +39,13 @@ class MapperConfig(BaseModel):
 
 
 class Format(BaseModel):
-    """What config.json states whatever its format: the first thing that is read of it."""
+    """The one field that config.json has in every format. It is read first."""
 
     format: int
 
 
 class Config(BaseModel):
-    """config.json: everything but the weights. The schemes are written out, so that a checkpoint carries its own."""
+    """config.json: everything but the weights. It contains the schemes in full, so that a checkpoint doesn't depend on bundled ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,7 +56,7 @@ class Config(BaseModel):
     tower: TowerConfig
     mapper: MapperConfig
     bart: dict[str, Any]
-    decoder_start: tuple[int, ...] | None = None  # what every sentence begins with; by default what `bart` says alone
+    decoder_start: tuple[int, ...] | None = None  # tokens that start every sentence; default: the one of `bart`
 
     @field_validator("schemes")
     @classmethod
@@ -64,7 +64,7 @@ class Config(BaseModel):
         return Template(schemes).schemes
 
     def template(self, names: tuple[str, ...] | None = None) -> Template:
-        """The template of the schemes asked for, in that order; of all by default. Raises SchemeError."""
+        """Return the template of the named schemes, in that order; default: all. Raises SchemeError for one it was not trained for."""
         if names is None:
             return Template(self.schemes)
         known = {scheme.name: scheme for scheme in self.schemes}
@@ -75,27 +75,27 @@ class Config(BaseModel):
 
 
 def bundled_checkpoints() -> tuple[str, ...]:
-    """Names of the checkpoints that come with UGRIE."""
+    """List the names of the checkpoints bundled with UGRIE."""
     return tuple(sorted(path.parent.name for path in FOLDER.glob("*/config.json")))
 
 
 def find(name_or_folder: str) -> Path:
-    """The folder of a bundled checkpoint or a user's own. Raises CheckpointError where there is none."""
+    """Return the folder of a bundled checkpoint or a user's own. Raises CheckpointError if it is missing or incomplete."""
     folder = FOLDER / name_or_folder if name_or_folder in bundled_checkpoints() else Path(name_or_folder)
     if not _is_folder(folder):
         known = bundled_checkpoints()
         raise CheckpointError(
-            f"there is no model '{name_or_folder}'{did_you_mean(name_or_folder, known)}; bundled are {', '.join(known)}, "
-            "and a model of your own is given as its folder"
+            f"there is no model '{name_or_folder}'{did_you_mean(name_or_folder, known)}; the bundled models are {', '.join(known)}; "
+            "give a model of your own as its folder"
         )
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
-        raise CheckpointError(f"{folder} is no UGRIE checkpoint: it lacks {', '.join(missing)}")
+        raise CheckpointError(f"{folder} is not a UGRIE checkpoint: it lacks {', '.join(missing)}")
     return folder
 
 
 def _is_folder(path: Path) -> bool:
-    """As `Path.is_dir`, also of names that no file could have, and where the user may not look."""
+    """`Path.is_dir`, but false for impossible file names and for folders that the user may not read."""
     try:
         return path.is_dir()
     except OSError:
@@ -103,12 +103,12 @@ def _is_folder(path: Path) -> bool:
 
 
 def read_config(folder: Path) -> Config:
-    """A checkpoint's config.json. Raises CheckpointError where it is not one of ours."""
+    """Read a checkpoint's config.json. Raises CheckpointError if it is invalid or of another format."""
     content = (folder / "config.json").read_bytes()
     try:
         stated = Format.model_validate_json(content).format
         if stated != FORMAT:
-            remedy = "train it again" if stated < FORMAT else "upgrade it"
+            remedy = "train it again" if stated < FORMAT else "upgrade UGRIE"
             raise CheckpointError(f"{folder} is a checkpoint of format {stated}; this UGRIE reads format {FORMAT}: {remedy}")
         return Config.model_validate_json(content)
     except ValidationError as error:
@@ -117,7 +117,7 @@ def read_config(folder: Path) -> Config:
 
 
 def digest(folder: Path) -> str:
-    """Twelve hexadecimal digits that tell this checkpoint from any other: the SHA-256 of its files."""
+    """Return the checkpoint's identity: the first twelve hexadecimal digits of the SHA-256 of its files."""
     state = hashlib.sha256()
     for file in FILES:
         state.update(hashlib.sha256((folder / file).read_bytes()).digest())
@@ -125,9 +125,9 @@ def digest(folder: Path) -> str:
 
 
 def tower_digest(folder: Path, config: Config, weights: str | None = None) -> str:
-    """Twelve hexadecimal digits that tell the image tower from any other: checkpoints that share them read each other's embeddings.
+    """Return the image tower's identity, twelve hexadecimal digits. Checkpoints with the same one can share embeddings.
 
-    They are of its description, and of its weights where those lie in the checkpoint or in the file `weights`. Raises CheckpointError.
+    It covers the tower's description, and its weights if they are in the checkpoint or in the file `weights`. Raises CheckpointError.
     """
     state = hashlib.sha256(config.tower.model_dump_json().encode())
     if weights is not None:

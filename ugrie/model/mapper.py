@@ -1,24 +1,24 @@
-"""Maps an image embedding to a short prefix that BART's encoder reads in place of words (ClipCap, Mokady et al. 2021).
+"""Mapper: turns an image embedding into a short prefix that BART's encoder reads in place of words (ClipCap, Mokady et al. 2021).
 
-Between the two lies a regression (`ugrie.training.kernel_ridge`), whose answers the prefix is made of: with a thousand labelled images a
-kernel says more of a new one than layers trained on the embeddings themselves, which learn those images by heart. What remains to
-be learned, by BART, is what the answers for all schemes together say of each label.
+The prefix is computed from the outputs of a kernel regression (`ugrie.training.kernel_ridge`). With a thousand labelled images, a kernel
+predicts new ones better than layers trained on the embeddings themselves, which memorise those images. BART then learns how the
+outputs for all schemes together predict each label.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-LENGTH = 2.0  # of the kernel; components that have nothing in common are at a distance of 1.4
+LENGTH = 2.0  # the kernel's length scale; the distance between orthogonal components is 1.4
 
 
 class Mapper(nn.Module):
-    """[batch, embedding_dim] -> [batch, prefix_length, d_model]: principal components, kernel, answers, one hidden layer.
+    """[batch, embedding_dim] -> [batch, prefix_length, d_model]: principal components, kernel, regression outputs, one hidden layer.
 
-    The embedding is L2-normalised, centred, projected on the principal components of the training data and normalised again:
-    CLIP embeddings fill a narrow cone, so that what sets two images apart is small beside what all have in common, and of the
-    difference from the mean the direction tells more than the length. The kernel is Laplacian, exp(-distance / LENGTH) from each
-    landmark. Up to the answers nothing is trained by gradient descent.
+    The embedding is L2-normalised, centred, projected on the principal components of the training data and normalised again. CLIP
+    embeddings fill a narrow cone: what distinguishes two images is small beside what all have in common, and the direction of the
+    difference from the mean tells more than its length. The kernel is Laplacian, exp(-distance / LENGTH) from each landmark. Nothing
+    before the hidden layer is trained by gradient descent.
     """
 
     mean: Tensor
@@ -48,24 +48,24 @@ class Mapper(nn.Module):
         self.layers = nn.Sequential(nn.Linear(answers, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, prefix_length * d_model))
 
     def fit_projection(self, embeddings: Tensor) -> None:
-        """Takes mean and components from the training data's embeddings, [images, embedding_dim]. They need no labels."""
+        """Set mean and components from the training data's embeddings, [images, embedding_dim]. They need no labels."""
         unit = normalize(embeddings.double(), dim=-1)
         self.mean.copy_(unit.mean(0))
         centred = unit - unit.mean(0)
         self.projection.copy_(torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, : self.projection.shape[1]])
 
     def set_regression(self, landmarks: Tensor, weights: Tensor, bias: Tensor) -> None:
-        """Takes a regression on the components: [m, components], [m, answers] and [answers], m at most the landmarks there is room for."""
+        """Set the regression on the components: [m, components], [m, answers] and [answers], with m at most the number of landmarks."""
         for buffer, values in ((self.landmarks, landmarks), (self.weights, weights), (self.bias, bias)):
             buffer.zero_()
             buffer[: len(values)] = values
 
     def components(self, embeddings: Tensor) -> Tensor:
-        """[batch, embedding_dim] -> [batch, components], of length one."""
+        """[batch, embedding_dim] -> [batch, components], of unit length."""
         return normalize((normalize(embeddings, dim=-1) - self.mean) @ self.projection, dim=-1)
 
     def answers(self, embeddings: Tensor) -> Tensor:
-        """[batch, embedding_dim] -> [batch, answers]: what the regression says of an image it was not made from."""
+        """[batch, embedding_dim] -> [batch, answers]: the regression's outputs for images that it was not fitted on."""
         kernel = torch.exp(-torch.cdist(self.components(embeddings), self.landmarks) / LENGTH)
         return kernel @ self.weights + self.bias
 

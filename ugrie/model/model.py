@@ -2,10 +2,10 @@
 
     model = UGRIE.from_pretrained("ugrie-tiny")
     model.annotate(["beach.jpg"], schemes=["polarity2", "valence"])[0].sentence
-    model.annotate_embeddings(embeddings)  # where the embeddings are there already
+    model.annotate_embeddings(embeddings)  # of embeddings computed before
 
 Shi et al., "One for All: A Unified Generative Framework for Image Emotion Classification", IEEE TCSVT 34(8), 2024. The
-paper publishes no code; what its abstract leaves open is decided here and stated in each module.
+paper publishes no code. Each module states the decisions that its abstract leaves open.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ from ugrie.vision.encoder import Encoder, Precision
 
 
 class UGRIE(nn.Module):
-    """The model in one piece. Build it with `from_pretrained`, or with `new` for training."""
+    """The whole model. Load it with `from_pretrained`; `ugrie.training.train.new_model` builds one to train."""
 
     def __init__(self, config: checkpoint.Config, tokenizer: PreTrainedTokenizerFast, bart: BartForConditionalGeneration):
         super().__init__()
@@ -61,11 +61,11 @@ class UGRIE(nn.Module):
     def from_pretrained(
         cls, name_or_folder: str | Path, device: str = "cpu", tower_weights: str | None = None, precision: Precision = "auto"
     ) -> "UGRIE":
-        """A bundled checkpoint by its name, or any by its folder. Raises CheckpointError.
+        """Load a bundled checkpoint by its name, or any by its folder. Raises CheckpointError.
 
         `precision` is the image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU.
-        `tower_weights` is the file of CLIP weights for checkpoints that do not bundle their tower; without it open_clip
-        fetches them when pixels are first annotated.
+        `tower_weights` is the file of CLIP weights for checkpoints that do not bundle their tower. Without it open_clip
+        downloads them when the first image is annotated.
         """
         folder = checkpoint.find(str(name_or_folder))
         config = checkpoint.read_config(folder)
@@ -74,10 +74,10 @@ class UGRIE(nn.Module):
                 tokenizer_file=str(folder / "tokenizer.json"), clean_up_tokenization_spaces=False, **SPECIAL
             )
         except Exception as error:  # tokenizers raises nothing more specific
-            raise checkpoint.CheckpointError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
+            raise checkpoint.CheckpointError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}") from None
         try:
             bart = BartForConditionalGeneration(BartConfig(**config.bart))
-        except Exception as error:  # transformers raises errors of many kinds for a shape that can't be
+        except Exception as error:  # transformers raises errors of many kinds for an impossible shape
             raise checkpoint.CheckpointError(f"{folder / 'config.json'}: bart: {error}") from None
         model = cls(config, tokenizer, bart)
         if config.tower.vision_cfg is not None:
@@ -94,7 +94,7 @@ class UGRIE(nn.Module):
         return model
 
     def save_pretrained(self, folder: str | Path, card: str) -> None:
-        """Writes the checkpoint's folder; `card` is the text of its MODEL_CARD.md. A tower known by name is not written."""
+        """Write the checkpoint's folder. `card` is the text of its MODEL_CARD.md. The weights of a tower known by name are not written."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(self.config.model_dump_json(indent=1, exclude_none=True) + "\n")
@@ -102,18 +102,18 @@ class UGRIE(nn.Module):
         self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
         encoder, self.encoder = self.encoder, self.encoder if self.config.tower.vision_cfg is not None else None
         try:
-            weights = save(_once(self.state_dict()))
+            weights = save(_untied(self.state_dict()))
         finally:
             self.encoder = encoder
-        (folder / "model.safetensors").write_bytes(weights)  # safetensors' own file is its user's alone
+        (folder / "model.safetensors").write_bytes(weights)  # safetensors' own function makes a file that only its owner may read
 
     @property
     def decoder_start(self) -> tuple[int, ...]:
-        """The specials with which the decoder begins every sentence."""
+        """The special tokens with which the decoder starts every sentence."""
         return self.config.decoder_start or (self.bart.config.decoder_start_token_id,)
 
     def slots(self, template: Template) -> tuple[Slot, ...]:
-        """The template in this checkpoint's tokens. Raises TemplateError where its tokenizer lacks them."""
+        """Return the template's slots in this checkpoint's tokens. Raises TemplateError if its tokenizer lacks any."""
         if template not in self._slots:
             self._slots[template] = compile_template(template, self.tokenizer)
         return self._slots[template]
@@ -125,10 +125,10 @@ class UGRIE(nn.Module):
         batch_size: int = 32,
         decode: Literal["slots", "generate"] = "slots",
     ) -> list[Annotation]:
-        """Annotates images: paths, PIL images or uint8 arrays ([height, width] grey or [height, width, 3] RGB).
+        """Annotate images: paths, PIL images or uint8 arrays ([height, width] grey or [height, width, 3] RGB).
 
-        Schemes default to all the checkpoint was trained for, stated in the order asked. Raises SchemeError for another,
-        and what Pillow raises for a file that is no image. `decode="generate"` is as in `generate`.
+        `schemes` are stated in their order; default: all the checkpoint was trained for. Raises SchemeError for any other scheme,
+        and Pillow's errors for a file that is not an image. With `decode="generate"`, BART writes freely, see `generate`.
         """
         annotations: list[Annotation] = []
         crops = (preprocess.crop(_open(image), self.config.tower.crop_size) for image in images)
@@ -144,9 +144,9 @@ class UGRIE(nn.Module):
         batch_size: int = 1024,
         decode: Literal["slots", "generate"] = "slots",
     ) -> list[Annotation]:
-        """Annotates images by their embeddings from this checkpoint's tower: float [images, embedding_dim], any norm.
+        """Annotate images by their embeddings from this checkpoint's tower: float [images, embedding_dim], of any norm.
 
-        `decode="generate"` lets BART write freely, and reads the labels from what it wrote: as `generate` describes.
+        `schemes` and `decode` are as in `annotate`. Raises ValueError for embeddings of another shape.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.config.tower.embedding_dim:
             raise ValueError(
@@ -163,25 +163,25 @@ class UGRIE(nn.Module):
 
     @torch.inference_mode()
     def generate(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> list[Annotation]:
-        """What BART writes by itself for embeddings [n, embedding_dim], token by token (greedy), with the labels read from it.
+        """Let BART write sentences freely for embeddings [n, embedding_dim], token by token (greedy), and read the labels from them.
 
-        Slow, and without probabilities: for looking at what a model has learnt, and for one that was trained elsewhere. An
-        annotation has the readings of the schemes its sentence states; a sentence that follows no template has none.
+        Slow and without probabilities: for inspecting what a model has learnt, and for models trained elsewhere. An annotation has
+        readings for the schemes that its sentence states, and none if the sentence doesn't follow the template.
         """
         template = self.config.template(None if schemes is None else tuple(schemes))
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
         longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(self.config.template())) + 3
         start = torch.tensor([self.decoder_start], device=prefix.device).expand(len(prefix), -1)
-        written = self.bart.generate(inputs_embeds=prefix, decoder_input_ids=start, max_new_tokens=longest, do_sample=False, num_beams=1)
-        return [read(sentence, template) for sentence in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
+        tokens = self.bart.generate(inputs_embeds=prefix, decoder_input_ids=start, max_new_tokens=longest, do_sample=False, num_beams=1)
+        return [read(sentence, template) for sentence in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Batches of uint8 crops [n, size, size, 3] -> embeddings of each, float32 [n, embedding_dim] on the model's device."""
+        """Yield the embeddings of each batch of uint8 crops [n, size, size, 3]: float32 [n, embedding_dim] on the model's device."""
         yield from self.load_encoder().stream(batches)
 
     def load_encoder(self) -> Encoder:
-        """The image tower. One that is known by name is loaded when it is first asked for; see `Encoder.pretrained` for errors."""
+        """Return the image tower. One known by name is loaded at first use; `Encoder.pretrained` lists the errors."""
         if self.encoder is None:
             encoder = Encoder.pretrained(self.config.tower, self.tower_weights)
             self.encoder = encoder.prepare(str(self.bart.device), self.precision)
@@ -189,7 +189,7 @@ class UGRIE(nn.Module):
 
     @torch.inference_mode()
     def predict(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> Prediction:
-        """Fills the template for embeddings [n, embedding_dim]: calibrated probabilities of every label of every scheme."""
+        """Fill the template for embeddings [n, embedding_dim], with calibrated probabilities of all labels. Raises SchemeError."""
         template = self.config.template(None if schemes is None else tuple(schemes))
         if template not in self._fillers:
             self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
@@ -203,8 +203,11 @@ class UGRIE(nn.Module):
         return Prediction(template, probs, choices)
 
 
-def _once(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tied weights under the first of their names. As safetensors' `save_model`, which notes the others in an order of chance."""
+def _untied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keep tied weights under the first of their names only.
+
+    safetensors' `save_model` does the same, but records the other names in random order, so that files would differ.
+    """
     names: dict[int, str] = {}
     for name in sorted(weights):
         names.setdefault(weights[name].data_ptr(), name)
@@ -213,7 +216,7 @@ def _once(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _open(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
     if isinstance(image, Image.Image):
-        image.load()  # whole: cropping would have a JPEG decoded smaller, and the caller's image be that from then on
+        image.load()  # otherwise cropping would reduce a JPEG, and so change the caller's image
         return image
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)

@@ -1,4 +1,4 @@
-"""What UGRIE says of images: probabilities of every label in every scheme, and the filled sentence."""
+"""Predictions for images: probabilities of every label of every scheme, and the filled sentence."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ugrie.schemes.template import Template, TemplateError
 
 @dataclass(frozen=True)
 class Prediction:
-    """A batch of n images in columns. `probs` float32 [n, labels] and `choices` int64 [n] (the label written), by scheme."""
+    """The predictions for n images, by scheme: `probs` is float32 [n, labels], `choices` int64 [n] the labels in the sentence."""
 
     template: Template
     probs: Mapping[str, np.ndarray]
@@ -23,17 +23,17 @@ class Prediction:
         return len(next(iter(self.choices.values())))
 
     def values(self, scheme: Scheme) -> np.ndarray:
-        """float32 [n]: the expectation over an ordinal scheme's labels, in its range."""
+        """Return the expectation over an ordinal scheme's values, in its range: float32 [n]."""
         return self.probs[scheme.name] @ np.asarray(scheme.values, np.float32)
 
     def sentences(self) -> list[str]:
-        """The filled template of every image."""
+        """Return the filled template of each image."""
         columns = [[scheme.label_names[i] for i in self.choices[scheme.name]] for scheme in self.template.schemes]
         names = [scheme.name for scheme in self.template.schemes]
         return [self.template.render(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
     def annotations(self) -> "Iterator[Annotation]":
-        """The same by image."""
+        """Yield the predictions image by image."""
         for i, sentence in enumerate(self.sentences()):
             readings = {}
             for scheme in self.template.schemes:
@@ -46,9 +46,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Reading:
-    """One scheme's reading of an image. `value` (in the scheme's range) is None for categorical schemes.
+    """An image's result in one scheme. `value`, in the scheme's range, is None for categorical schemes.
 
-    A label read from a sentence that was written freely has no `probs`, and NaN as its score.
+    A label from a freely written sentence has no `probs`, and its score is NaN.
     """
 
     label: str
@@ -63,7 +63,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One image's readings; `annotation["ekman6"].label`."""
+    """An image's results in all schemes: `annotation["ekman6"].label`."""
 
     sentence: str
     readings: Mapping[str, Reading]
@@ -73,7 +73,7 @@ class Annotation:
 
 
 def read(sentence: str, template: Template) -> Annotation:
-    """What a sentence states of a template's schemes; nothing, where it does not follow the template."""
+    """Return the labels that a sentence states for a template's schemes; none if it does not follow the template."""
     readings = {}
     try:
         labels = template.parse(sentence)

@@ -1,13 +1,13 @@
-"""Fills a template's slots: one decoder call a slot, exact probabilities of all its labels.
+"""Slot filling: one decoder call per slot, with exact probabilities of all its labels.
 
-Generation spends a decoder step, with an output row for every word of the vocabulary, on every token of a sentence that
-is known beforehand but for its slots. Here a call feeds what is known up to the decision (the rest of the label chosen
-before, the literal text, and the places where the slot's labels part) under a tree attention mask (the idea is SpecInfer's,
-Miao et al., ASPLOS 2024), and the output head is applied to the rows that a label can use. The choice of a slot is kept as
-a mask over the keys and values read so far, so images of one batch may choose labels of different lengths.
+Generation spends a decoder step on every token, with an output row for every word of the vocabulary, although all but the slots is
+known beforehand. Here, one call feeds all tokens up to the decision: the rest of the label chosen before, the literal text, and the
+prefixes at which the slot's labels branch. A tree attention mask separates them (SpecInfer, Miao et al., ASPLOS 2024), and the output
+head is applied only to the rows that a label can use. A slot's choice becomes a mask over the cached keys and values, so images of one
+batch may choose labels of different lengths.
 
-The decoder's layers are called one by one on transformers' own weights: its forward takes no position ids, and a tree needs
-them (two nodes of one depth have the same position).
+The decoder's layers are called one by one, with transformers' weights, because its forward takes no position ids. A tree needs them:
+two nodes of the same depth have the same position.
 """
 
 from collections.abc import Sequence
@@ -24,23 +24,46 @@ from ugrie.model.trie import Slot
 
 @dataclass(frozen=True)
 class _Plan:
-    """A slot's constants on the device. Lengths: t tail, l literal, r read nodes, L labels, c choices."""
+    """A slot's constants, on the device. Lengths: t tail, l literal, r prefixes read, L labels, c choices."""
 
-    fixed: Tensor  # int64 [l + r], the tokens that are the same for every image
+    fixed: Tensor  # int64 [l + r], tokens that are the same for every image
     offset: Tensor  # int64 [l + r], their positions after the tail
-    mask: Tensor  # bool [t + l + r, t + l + r], attention within the call, were every tail full
-    tails: Tensor  # int64 [L, t'], what is left to read of each label, padded (t' is the next call's t)
+    mask: Tensor  # bool [t + l + r, t + l + r], attention within the call, for tails of full length
+    tails: Tensor  # int64 [L, t'], the tokens of each label still to be read, padded (t' is the next call's t)
     tail_lengths: Tensor  # int64 [L]
     on_path: Tensor  # bool [L, r]
     edges: Tensor  # float32 [L, c]
-    branch_at: list[int]  # where in the call's output each branch stands
-    rows: list[Tensor]  # int64, the vocabulary rows of each branch's children
+    branch_at: list[int]  # position of each branch in the call's output
+    rows: list[Tensor]  # int64, vocabulary rows of each branch's children
+
+    @classmethod
+    def of(cls, slot: Slot, literal: list[int], tail: int, device: torch.device) -> "_Plan":
+        """Make the plan of a slot whose call starts with tails of up to `tail` tokens and then `literal`."""
+        known, n = tail + len(literal), tail + len(literal) + len(slot.read)
+        mask = torch.ones(n, n, dtype=torch.bool).tril()
+        for a, prefix in enumerate(slot.read):
+            for b, other in enumerate(slot.read):
+                mask[known + a, known + b] = prefix[: len(other)] == other
+        position = {prefix: known + a for a, prefix in enumerate(slot.read)} | {(): known - 1}
+        offsets = [*range(len(literal)), *(len(literal) + len(prefix) - 1 for prefix in slot.read)]
+        tails = torch.nn.utils.rnn.pad_sequence([torch.tensor(t, dtype=torch.long) for t in slot.tails], batch_first=True)
+        return cls(
+            fixed=torch.tensor([*literal, *(prefix[-1] for prefix in slot.read)], device=device),
+            offset=torch.tensor(offsets, device=device),
+            mask=mask.to(device),
+            tails=tails.to(device),
+            tail_lengths=torch.tensor([len(t) for t in slot.tails], device=device),
+            on_path=torch.from_numpy(slot.on_path).to(device),
+            edges=torch.from_numpy(slot.edges).to(device),
+            branch_at=[position[node.prefix] for node in slot.branches],
+            rows=[torch.tensor(node.children, device=device) for node in slot.branches],
+        )
 
 
 class SlotFiller:
-    """Fills one template's slots with one BART. Build it once; it holds only constants of the template.
+    """Fills one template's slots with one BART. Build it once: it holds only constants of the template.
 
-    `start` are the specials with which the decoder begins every sentence.
+    `start` are the special tokens with which the decoder starts every sentence. Raises ValueError if the template is too long.
     """
 
     def __init__(self, bart: BartForConditionalGeneration, slots: Sequence[Slot], start: Sequence[int]):
@@ -48,41 +71,23 @@ class SlotFiller:
         config, device = bart.config, bart.device
         longest = len(start) + sum(len(s.literal) + len(s.read) + max(map(len, s.tails)) for s in slots)
         if longest > config.max_position_embeddings:
-            raise ValueError(f"the template may need {longest} tokens, this BART reads {config.max_position_embeddings}")
+            raise ValueError(
+                f"the template may need {longest} tokens, but this BART reads {config.max_position_embeddings}: ask for fewer schemes"
+            )
         self.plans: list[_Plan] = []
         tail = 0
         for i, slot in enumerate(slots):
-            literal = [*start, *slot.literal] if i == 0 else list(slot.literal)
-            known, n = tail + len(literal), tail + len(literal) + len(slot.read)
-            mask = torch.ones(n, n, dtype=torch.bool).tril()
-            for a, prefix in enumerate(slot.read):
-                for b, other in enumerate(slot.read):
-                    mask[known + a, known + b] = prefix[: len(other)] == other
-            place = {prefix: known + a for a, prefix in enumerate(slot.read)} | {(): known - 1}
-            offsets = [*range(len(literal)), *(len(literal) + len(prefix) - 1 for prefix in slot.read)]
-            tails = torch.nn.utils.rnn.pad_sequence([torch.tensor(t, dtype=torch.long) for t in slot.tails], batch_first=True)
-            self.plans.append(
-                _Plan(
-                    fixed=torch.tensor([*literal, *(prefix[-1] for prefix in slot.read)], device=device),
-                    offset=torch.tensor(offsets, device=device),
-                    mask=mask.to(device),
-                    tails=tails.to(device),
-                    tail_lengths=torch.tensor([len(t) for t in slot.tails], device=device),
-                    on_path=torch.from_numpy(slot.on_path).to(device),
-                    edges=torch.from_numpy(slot.edges).to(device),
-                    branch_at=[place[node.prefix] for node in slot.branches],
-                    rows=[torch.tensor(node.children, device=device) for node in slot.branches],
-                )
-            )
-            tail = tails.shape[1]
+            literal = [*start, *slot.literal] if i == 0 else [*slot.literal]
+            self.plans.append(_Plan.of(slot, literal, tail, device))
+            tail = self.plans[-1].tails.shape[1]
         self.length = sum(len(p.mask) for p in self.plans)
 
     @torch.inference_mode()
     def fill(self, encoded: Tensor) -> list[Tensor]:
-        """Log-probabilities of every slot's labels, each slot read after the likeliest label of the slots before it.
+        """Return the log-probabilities of each slot's labels, given the most likely labels of the slots before it.
 
-        `encoded` is the BART encoder's output, [batch, prefix length, d_model]. Returns a float32 [batch, labels] for each
-        slot; its argmax is the label that was chosen.
+        `encoded` is the BART encoder's output, [batch, prefix length, d_model]. The result is float32 [batch, labels] for each
+        slot. Its argmax is the chosen label.
         """
         decoder = self.bart.model.decoder
         batch, device = len(encoded), encoded.device
@@ -92,48 +97,48 @@ class SlotFiller:
         cross = [
             [_split(projection(encoded), heads) for projection in (a.k_proj, a.v_proj)] for a in (x.encoder_attn for x in decoder.layers)
         ]
-        alive = torch.zeros(batch, 0, dtype=torch.bool, device=device)
-        length = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        visible = torch.zeros(batch, 0, dtype=torch.bool, device=device)  # the cached tokens that belong to an image's sentence
+        length = torch.zeros(batch, 1, dtype=torch.long, device=device)  # the number of these tokens
         tail = tail_valid = torch.zeros(batch, 0, dtype=torch.long, device=device)
         results = []
         for plan in self.plans:
-            width, past = tail.shape[1], alive.shape[1]
+            width, past = tail.shape[1], visible.shape[1]
             steps = torch.arange(width, device=device)
             valid = steps < tail_valid if width else torch.zeros(batch, 0, dtype=torch.bool, device=device)
             tail_length = valid.sum(1, keepdim=True)
             tokens = torch.cat([tail, plan.fixed.expand(batch, -1)], 1)
             positions = torch.cat([length + steps, length + tail_length + plan.offset], 1)
-            fresh = torch.cat([valid, valid.new_ones(batch, len(plan.fixed))], 1)
-            mask = torch.cat([alive[:, None].expand(-1, len(plan.mask), -1), plan.mask & fresh[:, None]], 2)[:, None]
+            used = torch.cat([valid, valid.new_ones(batch, len(plan.fixed))], 1)
+            mask = torch.cat([visible[:, None].expand(-1, len(plan.mask), -1), plan.mask & used[:, None]], 2)[:, None]
             hidden = self._decode(tokens, positions, mask, cache, cross, past)
 
             head, bias = self.bart.lm_head.weight, self.bart.final_logits_bias[0]
-            chances = [
+            choices = [
                 (linear(hidden[:, at], head[rows]) + bias[rows]).float().log_softmax(-1)
                 for at, rows in zip(plan.branch_at, plan.rows, strict=True)
             ]
-            scores = torch.cat(chances, 1) @ plan.edges.T
-            choice = scores.argmax(1)
+            scores = torch.cat(choices, 1) @ plan.edges.T
+            chosen = scores.argmax(1)
             results.append(scores)
 
-            read = plan.on_path[choice]
+            read = plan.on_path[chosen]
             literal = len(plan.fixed) - read.shape[1]
-            alive = torch.cat([alive, fresh[:, : width + literal], read], 1)
+            visible = torch.cat([visible, used[:, : width + literal], read], 1)
             length = length + tail_length + literal + read.sum(1, keepdim=True)
-            tail, tail_valid = plan.tails[choice], plan.tail_lengths[choice, None]
+            tail, tail_valid = plan.tails[chosen], plan.tail_lengths[chosen, None]
         return results
 
     def _decode(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Tensor, cross: list[list[Tensor]], past: int) -> Tensor:
-        """The decoder's output for `tokens`, [batch, n, d_model]. Their keys and values are added to the cache."""
+        """Return the decoder's output for `tokens`, [batch, n, d_model], and add their keys and values to the cache."""
         decoder = self.bart.model.decoder
-        now = past + tokens.shape[1]
-        place = decoder.embed_positions
-        x = decoder.layernorm_embedding(decoder.embed_tokens(tokens) + place.weight[positions + place.offset])
+        end = past + tokens.shape[1]
+        table = decoder.embed_positions
+        x = decoder.layernorm_embedding(decoder.embed_tokens(tokens) + table.weight[positions + table.offset])
         for layer, (keys, values), (cross_keys, cross_values) in zip(decoder.layers, cache, cross, strict=True):
             attention, heads = layer.self_attn, layer.self_attn.num_heads
-            keys[:, :, past:now] = _split(attention.k_proj(x), heads)
-            values[:, :, past:now] = _split(attention.v_proj(x), heads)
-            x = layer.self_attn_layer_norm(x + _attend(attention, x, keys[:, :, :now], values[:, :, :now], mask))
+            keys[:, :, past:end] = _split(attention.k_proj(x), heads)
+            values[:, :, past:end] = _split(attention.v_proj(x), heads)
+            x = layer.self_attn_layer_norm(x + _attend(attention, x, keys[:, :, :end], values[:, :, :end], mask))
             x = layer.encoder_attn_layer_norm(x + _attend(layer.encoder_attn, x, cross_keys, cross_values, None))
             x = layer.final_layer_norm(x + layer.fc2(layer.activation_fn(layer.fc1(x))))
         return x

@@ -1,8 +1,8 @@
-"""The tokenizer of a BART that was trained from scratch: the template's phrases are its words.
+"""Tokenizer for a BART trained from scratch: each phrase of the template is one token.
 
-"Overall, the mood is positive." is five tokens: the opening, the clause's literal text, the label, the closing, the end.
-The sentence stays natural language while the decoder reads two tokens a clause. It is an ordinary fast tokenizer, saved
-and loaded as tokenizer.json; nothing else in UGRIE depends on it, and a pretrained BART keeps its own.
+"Overall, the mood is positive." is five tokens: the opening, the clause's literal text, the label, the closing and the end. The
+sentence is natural language, and the decoder reads only two tokens per clause. It is an ordinary fast tokenizer, saved and loaded as
+tokenizer.json. Nothing else in UGRIE depends on it: a pretrained BART keeps its own.
 """
 
 import re
@@ -18,14 +18,14 @@ SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_t
 
 
 def phrase_tokenizer(schemes: Sequence[Scheme]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose words are the opening, every literal and label of the schemes, and the closing."""
+    """Make a tokenizer whose tokens are the opening, all literals and labels of the schemes, and the closing."""
     phrases = [OPENING, CLOSING]
     for scheme in schemes:
         phrases += [literal(scheme), *(f" {name}" for name in scheme.label_names)]
     vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL.values(), *phrases]))}
     longest_first = sorted(dict.fromkeys(phrases), key=len, reverse=True)
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=SPECIAL["unk_token"]))
-    # A phrase ends where a word ends: " very" must not be cut out of " very pleasant", nor " calm" out of " calmly".
+    # A phrase ends at the end of a word: " calm" must not match in " calmly". The longest comes first: " very pleasant", not " very".
     pattern = "|".join(re.escape(p).replace("\\ ", " ") + (r"\b" if p[-1].isalnum() else "") for p in longest_first)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

@@ -1,11 +1,11 @@
-"""Emotion models ("schemes") as data: one TOML file each, in `ugrie/schemes/` or anywhere a user keeps theirs.
+"""Emotion models ("schemes") as data: one TOML file each, in `ugrie/schemes/` or at a user's own path.
 
     >>> load_scheme("ekman6").label_names
     ('anger', 'disgust', 'fear', 'joy', 'sadness', 'surprise')
 
-A categorical scheme is a set of labels in a fixed order. An ordinal scheme is a set of labels that stand for values in a
-stated range, lowest first; its reading for an image is the expectation over them. Some schemes are laid out on a wheel, and
-some have crosswalks to others. docs/schemes.md lists the bundled ones and shows how to write one.
+A categorical scheme is a set of labels in a fixed order. In an ordinal scheme each label has a value in the scheme's range, lowest
+first; the result for an image is the expectation over the values. Some schemes are arranged on a wheel, and some have crosswalks,
+mappings to other schemes. docs/schemes.md lists the bundled schemes and shows how to write one.
 """
 
 import tomllib
@@ -27,11 +27,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
 
 class SchemeError(GivenError):
-    """A scheme is unknown or its file is wrong. The message names the thing and the remedy."""
+    """An unknown scheme, label or crosswalk, or a wrong scheme file. The message names it and the remedy."""
 
 
 class Label(BaseModel):
-    """One label. `value` is set in ordinal schemes only; `polarity` is None where a label has none (surprise)."""
+    """A label. `value` is set in ordinal schemes only. `polarity` is None for a label without one, such as surprise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,9 +42,9 @@ class Label(BaseModel):
 
 
 class Crosswalk(BaseModel):
-    """A mapping to another scheme: `labels` states, for each label of the other, which of the scheme's own become it.
+    """A mapping to another scheme: `labels` lists, for each label of the other scheme, the own labels that map to it.
 
-    A label stated for several is shared out equally among them. One that has no counterpart is in `unmapped`.
+    An own label that maps to several is divided equally among them. `unmapped` lists the own labels without a counterpart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,9 +55,9 @@ class Crosswalk(BaseModel):
 
 
 class Scheme(BaseModel):
-    """An emotion model: its labels in order, the template clause that asks for one of them, and its source.
+    """An emotion model: its labels in order, the template clause that a label completes, and its source.
 
-    `wheel` names the labels in the order in which they stand round a wheel. `crosswalks` are by the other scheme's name.
+    `wheel` lists the labels in their order round a wheel. The keys of `crosswalks` are names of other schemes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +72,7 @@ class Scheme(BaseModel):
     wheel: tuple[str, ...] | None = None
     crosswalks: dict[Name, Crosswalk] = {}
 
-    def __hash__(self) -> int:  # pydantic's own would hash the dict of crosswalks
+    def __hash__(self) -> int:  # pydantic's own would hash the dict of crosswalks, which has no hash
         return hash((self.name, self.clause, self.label_names))
 
     @model_validator(mode="after")
@@ -87,12 +87,12 @@ class Scheme(BaseModel):
         values = [label.value for label in self.labels]
         if self.kind == "categorical":
             if self.range is not None or any(v is not None for v in values):
-                raise ValueError("a categorical scheme has no range and its labels no value; did you mean kind = 'ordinal'?")
+                raise ValueError("a categorical scheme has no range, and its labels have no value: remove them, or set kind = 'ordinal'")
         else:
             if self.range is None or any(v is None for v in values):
-                raise ValueError("an ordinal scheme needs a range, and each of its labels a value")
+                raise ValueError("an ordinal scheme needs a range, and each of its labels needs a value")
             if values != sorted(set(values)):  # type: ignore[type-var]
-                raise ValueError("the labels' values must rise from the first label to the last")
+                raise ValueError("the labels must be in ascending order of their values, each value once")
             if (values[0], values[-1]) != self.range:
                 raise ValueError(f"the range is {list(self.range)}, but the labels' values go from {values[0]} to {values[-1]}")
         return self
@@ -102,19 +102,19 @@ class Scheme(BaseModel):
         if self.wheel is None:
             return self
         if self.kind == "ordinal":
-            raise ValueError("an ordinal scheme has no wheel: its labels stand in a line")
-        named = Counter(self._named(self.wheel, "wheel"))
+            raise ValueError("an ordinal scheme has no wheel: remove it, since its labels are ordered by value")
+        counts = Counter(self._names_of(self.wheel, "wheel"))
         for name in self.label_names:
-            if named[name] != 1:
-                raise ValueError(f"wheel: each label stands on it once, '{name}' {'does more often' if named[name] else 'does not'}")
+            if counts[name] != 1:
+                raise ValueError(f"wheel: list each label once; '{name}' is {'listed more than once' if counts[name] else 'missing'}")
         return self
 
     @model_validator(mode="after")
     def _check_crosswalks(self) -> "Scheme":
         for target, crosswalk in self.crosswalks.items():
             where = f"crosswalks.{target}"
-            mapped = {name for words in crosswalk.labels.values() for name in self._named(words, where)}
-            unmapped = set(self._named(crosswalk.unmapped, where))
+            mapped = {name for words in crosswalk.labels.values() for name in self._names_of(words, where)}
+            unmapped = set(self._names_of(crosswalk.unmapped, where))
             for name in self.label_names:
                 if name in mapped and name in unmapped:
                     raise ValueError(f"{where}: '{name}' is both mapped and unmapped")
@@ -122,8 +122,8 @@ class Scheme(BaseModel):
                     raise ValueError(f"{where}: '{name}' is missing; map it to a label of {target}, or list it as unmapped")
         return self
 
-    def _named(self, words: Iterable[str], where: str) -> list[str]:
-        """The labels that some words of the scheme's own file stand for."""
+    def _names_of(self, words: Iterable[str], where: str) -> list[str]:
+        """Return the names of the labels for some words (names or synonyms) at the key `where` of the scheme's file."""
         names = self.label_names
         try:
             return [names[self.label_index(word)] for word in words]
@@ -136,45 +136,47 @@ class Scheme(BaseModel):
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The labels' values, for ordinal schemes."""
+        """The labels' values; empty for a categorical scheme."""
         return tuple(label.value for label in self.labels if label.value is not None)
 
     @property
     def answers(self) -> int:
-        """How many numbers a regression says of an image: a share for each label, or an ordinal scheme's value alone."""
+        """The number of outputs a regression has for the scheme: one share for each label, or one value for an ordinal scheme."""
         return 1 if self.kind == "ordinal" else len(self.labels)
 
     @cached_property
     def words(self) -> dict[str, int]:
-        """The position of each label by its name and its synonyms, case folded."""
+        """The index of each label by its name and synonyms, case-folded."""
         return {word.casefold(): i for i, label in enumerate(self.labels) for word in (*label.synonyms, label.name)}
 
     def label_index(self, word: str) -> int:
-        """The position of a label given by its name or a synonym, whatever the case. Raises SchemeError."""
+        """Return the index of a label by its name or a synonym, in any case. Raises SchemeError for an unknown word."""
         folded = word.casefold()
         if folded not in self.words:
-            raise SchemeError(f"'{word}' is no label of {self.name}{did_you_mean(folded, self.words)}: {', '.join(self.label_names)}")
+            raise SchemeError(f"'{word}' is not a label of {self.name}{did_you_mean(folded, self.words)}: {', '.join(self.label_names)}")
         return self.words[folded]
 
     @property
     def wheel_distance(self) -> np.ndarray:
-        """int64 [labels, labels]: steps from label to label, the shorter way round the wheel. Raises SchemeError without one.
+        """Steps between labels, the shorter way round the wheel: int64 [labels, labels]. Raises SchemeError if there is no wheel.
 
-        Neighbours are one step apart, a label is none from itself. The pairwise emotion distance of Zhao et al., Predicting
-        personalized emotion perceptions of social images, ACM Multimedia 2016, is 1 + these steps, whatever the polarities.
+        Neighbours are one step apart; the distance from a label to itself is 0. The pairwise emotion distance of Zhao et al.,
+        Predicting personalized emotion perceptions of social images, ACM Multimedia 2016, is 1 + these steps, whatever the
+        polarities.
         """
         if self.wheel is None:
-            raise SchemeError(f"{self.name} is not laid out on a wheel")
-        place = np.argsort([self.label_index(word) for word in self.wheel])
-        steps = np.abs(place[:, None] - place)
-        return np.minimum(steps, len(place) - steps)
+            raise SchemeError(f"{self.name} has no wheel")
+        position = np.argsort([self.label_index(word) for word in self.wheel])
+        steps = np.abs(position[:, None] - position)
+        return np.minimum(steps, len(position) - steps)
 
     def crosswalk(self, target: "Scheme") -> np.ndarray:
-        """float32 [labels, target's labels], so that `probs @ scheme.crosswalk(target)` reads probabilities in the target.
+        """Return the matrix that converts probabilities to the target scheme: float32 [labels, target's labels].
 
-        Rows add up to one, or are zeros where a label has no counterpart: what the product lacks to one is their share.
-        To a scheme of polarities (polarity2, polarity3) the labels' own polarity leads where no crosswalk is stated.
-        Raises SchemeError, with the targets there are, where there is no way to this one.
+        `probs @ scheme.crosswalk(target)` are the probabilities in the target. A row adds up to one, or is zeros if the label has
+        no counterpart; such labels' probability is missing from the product's sum. Without a stated crosswalk, a scheme of
+        polarities (polarity2, polarity3) is reached by the labels' own polarity. Raises SchemeError, which lists the possible
+        targets, if the target can't be reached.
         """
         shares = np.zeros((len(self.labels), len(target.labels)), np.float32)
         has_polarity = any(label.polarity for label in self.labels)
@@ -190,21 +192,21 @@ class Scheme(BaseModel):
 
 
 def bundled_schemes() -> tuple[str, ...]:
-    """Names of the schemes that come with UGRIE."""
+    """List the names of the schemes bundled with UGRIE."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
 @cache
 def load_scheme(name_or_path: str) -> Scheme:
-    """A bundled scheme by its name, or a user's own by the path of its TOML file. Raises SchemeError."""
+    """Load a bundled scheme by its name, or a user's own by the path of its TOML file. Raises SchemeError."""
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = FOLDER / f"{name_or_path}.toml"
         if name_or_path not in bundled_schemes():
             known = bundled_schemes()
             raise SchemeError(
-                f"no scheme is named '{name_or_path}'{did_you_mean(name_or_path, known)}; bundled are {', '.join(known)}; "
-                "a scheme of your own is given as the path of its .toml file"
+                f"no scheme is named '{name_or_path}'{did_you_mean(name_or_path, known)}; the bundled schemes are {', '.join(known)}; "
+                "give a scheme of your own as the path of its .toml file"
             )
     scheme = _read(path)
     for name in scheme.crosswalks:
@@ -212,7 +214,7 @@ def load_scheme(name_or_path: str) -> Scheme:
         if not target.is_file():
             raise SchemeError(
                 f"{path}: crosswalks.{name}: no scheme is named '{name}'{did_you_mean(name, bundled_schemes())}; "
-                "it must be a bundled one, or a .toml file beside this one"
+                "name a bundled scheme, or a .toml file in the same folder"
             )
         try:
             scheme.crosswalk(_read(target))
@@ -222,7 +224,7 @@ def load_scheme(name_or_path: str) -> Scheme:
 
 
 def _read(path: Path) -> Scheme:
-    """A scheme's file on its own: what its crosswalks say of other schemes isn't looked at."""
+    """Read a scheme file without checking its crosswalks against the other schemes. Raises SchemeError."""
     try:
         with path.open("rb") as file:
             scheme = Scheme.model_validate(tomllib.load(file))
@@ -234,15 +236,15 @@ def _read(path: Path) -> Scheme:
         raise SchemeError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
     except RecursionError:
         raise SchemeError(f"{path} is not valid TOML: its values are nested too deeply") from None
-    except ValueError as error:  # no TOML, no text, or no path
+    except ValueError as error:  # invalid TOML, text or path
         raise SchemeError(f"{path} is not valid TOML: {error}") from None
     if scheme.name != path.stem:
-        raise SchemeError(f"{path}: the scheme calls itself '{scheme.name}'; name and file name must agree")
+        raise SchemeError(f"{path}: the scheme's name is '{scheme.name}': rename the scheme or the file, since they must agree")
     return scheme
 
 
 def _problem(error: ErrorDetails) -> str:
-    """What pydantic found, with the field's place in the file and, for an unknown key, the one that may have been meant."""
+    """Format an error of pydantic: the field's place in the file, the message and, for an unknown key, a suggestion."""
     place, key = error["loc"], str(error["loc"][-1]) if error["loc"] else ""
     message = f"{'.'.join(map(str, place)) or 'scheme'}: {error['msg']}"
     if error["type"] != "extra_forbidden":
@@ -250,5 +252,5 @@ def _problem(error: ErrorDetails) -> str:
     if len(place) == 1:
         return message + did_you_mean(key, Scheme.model_fields)
     if key in Scheme.model_fields:  # in TOML, a key belongs to the last header above it
-        return f"{message} here; '{key}' stands above the first [[labels]]"
+        return f"{message} here: move '{key}' above the first [[labels]]"
     return message + did_you_mean(key, (Label if place[0] == "labels" else Crosswalk).model_fields)

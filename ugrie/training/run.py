@@ -19,7 +19,7 @@ import torch
 
 from ugrie.atomic import write_whole
 from ugrie.data.labelled import Labelled, load_all
-from ugrie.data.layouts import with_layout
+from ugrie.data.layout import with_layout
 from ugrie.data.table import DataError, Image
 from ugrie.model import checkpoint
 from ugrie.model.model import UGRIE

@@ -1,4 +1,4 @@
-"""The image tower as a checkpoint states it."""
+"""The description of an image tower in a checkpoint."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ Scale = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class TowerConfig(BaseModel):
-    """The image tower: `name` and `pretrained` as open_clip knows them, or `vision_cfg` where its weights are bundled."""
+    """An image tower: open_clip's `name` and `pretrained`, or a `vision_cfg` if the checkpoint holds its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,11 +19,10 @@ class TowerConfig(BaseModel):
     name: str | None = None
     pretrained: str | None = None
     vision_cfg: dict[str, Any] | None = None
-    # The last stages of a timm trunk that make the embedding (`ugrie.vision.stage_tower`).
-    stages: PositiveInt | None = None
+    stages: PositiveInt | None = None  # number of a timm trunk's last stages that make the embedding (`ugrie.vision.stage_tower`)
 
     @property
     def is_transformer(self) -> bool:
-        """Whether the tower is a vision transformer, which int8 speeds up."""
+        """True if the tower is a vision transformer, which int8 speeds up."""
         trunk = (self.vision_cfg or {}).get("timm_model_name")
         return "vit" in (trunk or self.name or "vit").lower()

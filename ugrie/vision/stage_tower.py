@@ -1,7 +1,7 @@
-"""An image tower of the last stages of a convolutional network: how strong each channel is over the places, and how uneven.
+"""An image tower of the last stages of a convolutional network: each channel's mean and standard deviation over all positions.
 
-Trained for ImageNet's classes, a network's last pooled layer has given up much of what a photo's mood is made of; the stages before
-it have not. Mean and standard deviation over the places are the statistics by which style is described (Huang and Belongie, ICCV 2017).
+The last pooled layer of a network trained for ImageNet's classes has lost much of what makes a photo's mood; earlier stages have
+not. Mean and standard deviation over the positions are the statistics that describe style (Huang and Belongie, ICCV 2017).
 """
 
 from typing import cast
@@ -12,9 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 class StageTower(nn.Module):
-    """[batch, 3, height, width] -> [batch, 2 x channels], channels being those of the last `stages` stages of timm's EfficientNet.
+    """Turns [batch, 3, height, width] into [batch, 2 x channels], with the channels of the last `stages` stages of timm's EfficientNet.
 
-    Takes the trunk over, for inference: its batch normalisation becomes part of the convolutions (Jacob et al., CVPR 2018).
+    Changes the trunk it is given, for inference only: batch normalisation is folded into the convolutions (Jacob et al., CVPR 2018).
     """
 
     def __init__(self, trunk: nn.Module, stages: int):
@@ -29,13 +29,13 @@ class StageTower(nn.Module):
         for index, block in enumerate(self.blocks):
             features = block(features)
             if index >= len(self.blocks) - self.stages:
-                places = features.flatten(2)
-                statistics += [places.mean(-1), places.std(-1)]
+                positions = features.flatten(2)
+                statistics += [positions.mean(-1), positions.std(-1)]
         return torch.cat(statistics, 1)
 
 
 def _fold_normalisation(module: nn.Module) -> None:
-    """Each batch normalisation into the convolution declared before it, as timm's EfficientNets have them; its activation stays."""
+    """Fold each batch normalisation into the convolution declared before it, as timm's EfficientNets do, and keep its activation."""
     convolution = None
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):

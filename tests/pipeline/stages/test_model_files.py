@@ -90,7 +90,7 @@ def test_a_model_that_is_not_there_is_the_users_error(model, message):
 
 def test_a_folder_that_is_no_checkpoint_says_what_it_lacks(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"is no UGRIE checkpoint: it lacks model.safetensors, tokenizer.json"):
+    with pytest.raises(UserError, match=r"is not a UGRIE checkpoint: it lacks model.safetensors, tokenizer.json"):
         local_folder(str(tmp_path), {})
 
 

@@ -1,124 +1,24 @@
-"""Labels become distributions whose expectation is the rating; what a table lacks is named."""
+"""Labelled images: a data set's rows, its targets, groups and repeats; errors name the file, the column and the value."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ugrie.data.format import Column, DataSet
-from ugrie.data.labelled import DataError, Labelled, distribution, load_all, normalized, over_levels, read, rescale, target
+from ugrie.data.labelled import Labelled, load_all, read
+from ugrie.data.table import DataError
 from ugrie.schemes.scheme import load_scheme
 
 POLARITY, EKMAN, MIKELS, VALENCE = (load_scheme(name) for name in ("polarity2", "ekman6", "mikels8", "valence"))
-SENTIMENT = load_scheme("polarity3")
-LEVELS = tuple(map(float, range(1, 10)))
 
 
-def load(stated, root, schemes, embed):
-    """One data set, embedded."""
-    return read(stated, root, schemes).embed(embed)
-
-
-@given(value=st.floats(1, 9))
-def test_a_rating_is_on_the_levels_beside_it_and_is_their_expectation(value):
-    shares = over_levels(value, LEVELS)
-    assert shares.sum() == pytest.approx(1, abs=1e-6)
-    assert (shares >= 0).all()
-    assert shares @ np.array(LEVELS) == pytest.approx(value, abs=1e-5)
-    assert all(abs(level - value) < 1 for level, share in zip(LEVELS, shares, strict=True) if share > 0)
-
-
-def test_levels_need_not_be_even():
-    assert over_levels(4, (0, 1, 5)).tolist() == [0, 0.25, 0.75]
-
-
-@given(value=st.floats(1, 7))
-def test_a_rating_on_another_scale_keeps_its_place(value):
-    assert (rescale(value, (1, 7), (1, 9)) - 1) / 8 == pytest.approx((value - 1) / 6)
-
-
-def test_a_rating_outside_its_scale_is_refused():
-    with pytest.raises(DataError, match=r"a rating of 7.5 is outside its scale \[1, 7\]"):
-        rescale(7.5, (1, 7), (1, 9))
-
-
-def test_names_synonyms_and_any_case_are_labels():
-    shares = target(EKMAN, Column(), np.array(["joy", "Happy", "FEAR"]))
-    assert shares.argmax(1).tolist() == [3, 3, 2]
-    assert shares.sum(1).tolist() == [1, 1, 1]
-    assert shares.dtype == np.float32
-
-
-def test_empty_left_out_and_missing_values_are_no_label():
-    shares = target(SENTIMENT, Column(leave_out=("mixed",)), np.array(["positive", "", "mixed"]))
-    assert shares.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
-    assert not target(VALENCE, Column(), np.array([np.nan], np.float32)).any()
-
-
-def test_cuts_make_classes_of_numbers():
-    shares = target(SENTIMENT, Column(cuts=(3.5, 4.5)), np.array(["1", "3.49", "3.5", "4", "4.5", "7", ""]))
-    assert shares.argmax(1).tolist() == [0, 0, 1, 1, 2, 2, 0]
-    assert not shares[-1].any()
-
-
-def test_ratings_are_read_on_their_own_scale():
-    shares = target(VALENCE, Column(range=(1, 7)), np.array(["1", "4", "7", "2.5"]))
-    np.testing.assert_allclose(shares @ np.array(VALENCE.values), [1, 5, 9, 3])
-    np.testing.assert_allclose(target(VALENCE, Column(), np.array([5.5])) @ np.array(VALENCE.values), [5.5])
-
-
-def test_codes_are_read_as_the_labels_they_stand_for():
-    column = Column(codes={"0": "negative", "1": "good"}, leave_out=("9",))
-    for values in (np.array([0, 1, 9]), np.array([0.0, 1.0, np.nan]), np.array(["0", "1", "9"]), np.array(["negative", "1", ""])):
-        assert target(POLARITY, column, values).tolist() == [[1, 0], [0, 1], [0, 0]]
-    with pytest.raises(DataError, match="'2' is no label of polarity2"):
-        target(POLARITY, column, np.array([2]))
-
-
-@pytest.mark.parametrize(("word", "message"), [("high", "'high' is no number"), ("nan", "'nan' is no finite number"), ("inf", "'inf' is")])
-@pytest.mark.parametrize("column", [Column(), Column(cuts=tuple(range(8)))])
-def test_a_word_where_a_number_should_be_is_named(word, message, column):
-    with pytest.raises(DataError, match=message):
-        target(VALENCE, column, np.array([word]))
-
-
-@given(votes=st.lists(st.lists(st.integers(0, 20), min_size=6, max_size=6), min_size=1, max_size=5))
-def test_votes_become_their_shares(votes):
-    counts = np.array(votes)
-    shares = distribution(EKMAN, dict(zip(EKMAN.label_names, counts.T.astype(str), strict=True)))
-    assert shares.dtype == np.float32
-    np.testing.assert_allclose(shares * counts.sum(1, keepdims=True), counts, atol=1e-4)
-    assert (shares.any(1) == counts.any(1)).all()
-
-
-def test_labels_of_a_distribution_may_be_synonyms_and_empty_cells_are_no_votes():
-    shares = distribution(EKMAN, {"happy": np.array(["1", "", "0"]), "joy": np.array(["1", "", "0"]), "fear": np.array(["2", "3", ""])})
-    assert shares[:, [2, 3]].tolist() == [[0.5, 0.5], [1, 0], [0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"fear": ["1"], "angr": ["2"]}, r"'angr' is no label of ekman6 \(did you mean 'angry'\?\)"),
-        ({"fear": ["few"]}, "'few' is no number"),
-        ({"fear": ["-1"]}, "-1 votes for fear"),
-    ],
-)
-def test_what_is_no_distribution_is_named(columns, message):
-    with pytest.raises(DataError, match=message):
-        distribution(EKMAN, {label: np.array(values) for label, values in columns.items()})
-
-
-def test_a_row_of_zeros_stays_one():
-    assert normalized(np.array([[1.0, 3.0], [0.0, 0.0]])).tolist() == [[0.25, 0.75], [0, 0]]
-
-
-# Data sets
+def load(data_set, root, schemes, embed):
+    """Read one data set and embed it."""
+    return read(data_set, root, schemes).embed(embed)
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Writes photos/labels.csv, empty files for its images, and gives the folder above."""
+    """Write photos/labels.csv and empty files for its images; return the folder above."""
 
     def write(text):
         (tmp_path / "photos" / "images").mkdir(parents=True, exist_ok=True)
@@ -131,7 +31,7 @@ def photos(tmp_path):
 
 
 def lengths(files) -> np.ndarray:
-    """An embedding that tells files apart: the length of their name."""
+    """Embed files recognisably: by the length of their names."""
     return np.array([[len(file.name), 1] for file in files], np.float32)
 
 
@@ -193,14 +93,14 @@ def test_an_npz_is_not_executed(tmp_path):
         ),
         ({"file": "file"}, "labels.csv has no column 'file'"),
         ({"group": "category"}, "labels.csv has no column 'category'"),
-        ({"schemes": {"valense": Column()}}, r"'valense' is none of the recipe's schemes \(did you mean 'valence'\?\)"),
+        ({"schemes": {"valense": Column()}}, r"'valense' is not a scheme of the recipe \(did you mean 'valence'\?\)"),
         ({"labels": "other.csv"}, "there are no labels at .*other.csv"),
         (
             {"schemes": {"valence": Column(range=(1, 5))}},
             r"labels.csv, column 'valence': a rating of 7.0 is outside its scale \[1.0, 5.0\]",
         ),
         ({"schemes": {"valence": Column(column="mood")}}, "labels.csv, column 'mood': .*'bad'"),
-        ({"schemes": {"polarity2": Column(column="theme")}}, "labels.csv, column 'theme': 'fire' is no label of polarity2"),
+        ({"schemes": {"polarity2": Column(column="theme")}}, "labels.csv, column 'theme': 'fire' is not a label of polarity2"),
         ({"schemes": {"polarity2": Column(column="valence", cuts=(3, 5))}}, "labels.csv, column 'valence': .*2 cuts.* 2 labels"),
     ],
 )
@@ -210,7 +110,7 @@ def test_what_a_table_lacks_or_does_not_mean_is_named(photos, changes, message):
 
 
 def nothing(files):
-    pytest.fail("no image is to be embedded")
+    pytest.fail("an image was embedded")
 
 
 def test_images_without_a_label_are_kept_for_what_they_look_like(photos, caplog):
@@ -218,7 +118,7 @@ def test_images_without_a_label_are_kept_for_what_they_look_like(photos, caplog)
     data = load(data_set(schemes={"polarity2": Column(column="mood")}), photos(TABLE), [POLARITY], lengths)
     assert data.embeddings[:, 0].tolist() == [5, 6, 7]
     assert data.targets["polarity2"].any(1).tolist() == [True, True, False]
-    assert "1 of 3 images have no label: they show what images are like, not what they evoke" in caplog.text
+    assert "1 of 3 images have no label: they only help to fit the mapper's projection" in caplog.text
 
 
 def test_images_of_a_rare_label_are_seen_more_often(photos):
@@ -230,7 +130,7 @@ def test_images_of_a_rare_label_are_seen_more_often(photos):
 
 @pytest.mark.parametrize("name", ["polarity3", "valence"])
 def test_only_a_scheme_of_classes_that_it_states_can_be_balanced(photos, name):
-    with pytest.raises(DataError, match=rf"photos: balance: '{name}' is none of its schemes of classes"):
+    with pytest.raises(DataError, match=rf"photos: balance: '{name}' is not a categorical scheme of this data set"):
         read(data_set(balance=name), photos(TABLE), [POLARITY, VALENCE])
 
 
@@ -266,7 +166,9 @@ def test_votes_of_a_table_are_a_distribution(photos):
     data = load(data_set(schemes={"ekman6": votes}), root, [EKMAN], lengths)
     assert data.targets["ekman6"][:, [3, 4]].tolist() == [[0.75, 0.25], [0, 0], [0, 1]]
     wrong = data_set(schemes={"ekman6": Column(distribution={"sadnes": "sad_votes"})})
-    with pytest.raises(DataError, match=r"labels.csv, distribution of 'ekman6': 'sadnes' is no label of ekman6 \(did you mean 'sadness'"):
+    with pytest.raises(
+        DataError, match=r"labels.csv, distribution of 'ekman6': 'sadnes' is not a label of ekman6 \(did you mean 'sadness'"
+    ):
         read(wrong, root, [EKMAN])
 
 
@@ -302,7 +204,7 @@ def test_a_crosswalk_is_of_a_distribution_as_well_and_what_it_loses_is_shared_ou
     [
         (VALENCE, "mikels8", "labels.csv, scheme 'valence': mikels8 has no crosswalk to valence"),
         (POLARITY, "mikel8", r"labels.csv, scheme 'polarity2': no scheme is named 'mikel8' \(did you mean 'mikels8'\?\)"),
-        (POLARITY, "mikels8", r"labels.csv, column 'feeling': 'aww' is no label of mikels8 \(did you mean 'awe'\?\)"),
+        (POLARITY, "mikels8", r"labels.csv, column 'feeling': 'aww' is not a label of mikels8 \(did you mean 'awe'\?\)"),
     ],
 )
 def test_a_crosswalk_that_leads_nowhere_is_named(photos, scheme, spoken, message):
@@ -313,7 +215,7 @@ def test_a_crosswalk_that_leads_nowhere_is_named(photos, scheme, spoken, message
 
 def test_what_is_wrong_with_the_last_data_set_is_said_before_an_image_is_embedded(photos):
     good, bad = data_set(), data_set(schemes={"polarity2": Column(column="theme")})
-    with pytest.raises(DataError, match="'fire' is no label of polarity2"):
+    with pytest.raises(DataError, match="'fire' is not a label of polarity2"):
         load_all([good, bad], photos(TABLE), [POLARITY, VALENCE], nothing, 2)
 
 

@@ -1,4 +1,4 @@
-"""Parquet with image bytes, file names or embeddings, as people and Hugging Face datasets write it."""
+"""Parquet with image bytes, file names or embeddings, as written by people and by Hugging Face datasets."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ FEATURES = {
 
 
 def hugging_face(path: Path, contents, labels, **more) -> None:
-    """A file as `datasets` writes it: structs of bytes and path, class numbers, and in the metadata their names."""
+    """Write a file as `datasets` does: structs of bytes and path, class numbers, and the classes' names in the metadata."""
     structs = [{"bytes": content, "path": f"{i}.jpg"} for i, content in enumerate(contents)]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(structs, kind), "label": pa.array(labels, pa.int64())} | more)

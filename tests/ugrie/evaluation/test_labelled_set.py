@@ -112,9 +112,9 @@ def test_a_range_that_fits_nothing_is_refused(config, folder, ranges, message):
 @pytest.mark.parametrize(
     ("column", "cell", "message"),
     [
-        ("ekman6", "joyy", r"column 'ekman6': 'joyy' is no label of ekman6 \(did you mean 'joy'\?\): anger, .*"),
+        ("ekman6", "joyy", r"column 'ekman6': 'joyy' is not a label of ekman6 \(did you mean 'joy'\?\): anger, .*"),
         ("valence", "9.5", r"column 'valence': .*9.5.*\[1.0, 9.0\]; --range valence=LOW,HIGH states the scale of the ratings"),
-        ("valence", "high", r"column 'valence': 'high' is no number; --range .*"),
+        ("valence", "high", r"column 'valence': 'high' is not a number; --range .*"),
         ("mood", "joy", "has no labels for tiny, which knows polarity2, ekman6, valence; it has mood"),
         ("ekman6", "", "has no labels for tiny, .*"),
     ],

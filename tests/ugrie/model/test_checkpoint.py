@@ -1,4 +1,4 @@
-"""Checkpoints are found by name or folder, and a wrong one is refused before anything is loaded."""
+"""Checkpoints are found by name or folder; a wrong one is refused before anything is loaded."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from ugrie.schemes.scheme import SchemeError, load_scheme
 
 @pytest.fixture
 def folder(saved, tmp_path):
-    """A checkpoint of one's own, to damage."""
+    """A checkpoint that a test may damage."""
     return shutil.copytree(saved, tmp_path / "mine")
 
 
@@ -38,20 +38,22 @@ def test_a_checkpoint_is_found_by_its_folder(folder):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are():
-    with pytest.raises(CheckpointError, match=r"no model 'ugrie-tinny' \(did you mean 'ugrie-tiny'\?\); bundled are ugrie-l14, ugrie-tiny"):
+    with pytest.raises(
+        CheckpointError, match=r"no model 'ugrie-tinny' \(did you mean 'ugrie-tiny'\?\); the bundled models are ugrie-l14, ugrie-tiny"
+    ):
         checkpoint.find("ugrie-tinny")
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "\0", ""])
 def test_a_name_that_no_folder_can_have_is_no_model(name):
-    with pytest.raises(CheckpointError, match=r"there is no model|is no UGRIE checkpoint"):
+    with pytest.raises(CheckpointError, match=r"there is no model|is not a UGRIE checkpoint"):
         checkpoint.find(name)
 
 
 @pytest.mark.parametrize("file", checkpoint.FILES)
 def test_a_missing_file_is_named(folder, file):
     (folder / file).unlink()
-    with pytest.raises(CheckpointError, match=re.escape(f"{folder} is no UGRIE checkpoint: it lacks {file}")):
+    with pytest.raises(CheckpointError, match=re.escape(f"{folder} is not a UGRIE checkpoint: it lacks {file}")):
         checkpoint.find(str(folder))
 
 
@@ -90,9 +92,9 @@ def test_a_config_that_is_no_object_is_refused(folder, content):
         checkpoint.read_config(folder)
 
 
-@pytest.mark.parametrize(("stated", "remedy"), [(1, "train it again"), (3, "upgrade it")])
+@pytest.mark.parametrize(("stated", "remedy"), [(1, "train it again"), (3, "upgrade UGRIE")])
 def test_another_format_is_refused_with_the_remedy(folder, stated, remedy):
-    """Whatever else it says: what a later one means can't be known."""
+    """Other fields are not checked: their meaning in another format is unknown."""
     edit(folder, format=stated, mapper={"kind": "another"})
     with pytest.raises(CheckpointError, match=rf"format {stated}; this UGRIE reads format 2: {remedy}"):
         checkpoint.read_config(folder)
@@ -170,6 +172,6 @@ def test_a_scheme_it_was_not_trained_for_is_answered_with_those_it_was(model):
 
 
 def test_a_job_checks_its_model_without_torch():
-    check = "from ugrie import checkpoint; checkpoint.read_config(checkpoint.find('ugrie-tiny'))"
+    check = "from ugrie.model import checkpoint; checkpoint.read_config(checkpoint.find('ugrie-tiny'))"
     code = f"import sys; {check}; sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

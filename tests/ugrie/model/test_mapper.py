@@ -1,4 +1,4 @@
-"""The mapper sees directions: norms don't count, and what all images have in common is taken away."""
+"""The mapper uses directions: norms don't count, and the mean of all images is subtracted."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from ugrie.model.mapper import Mapper
 
 @pytest.fixture
 def cone() -> torch.Tensor:
-    """Embeddings as CLIP has them: a narrow cone, of which few directions vary much."""
+    """Embeddings like CLIP's: a narrow cone, with much variance in few directions only."""
     draw = torch.Generator().manual_seed(1)
     spread = torch.tensor([2.0, 1.0, 0.5, 0.1, 0.05, 0.01])
     return 10 * torch.ones(6) + torch.randn(500, 6, generator=draw) * spread

@@ -1,4 +1,4 @@
-"""The model in one piece: what is saved is what is loaded, and it says the same of an image however it is given."""
+"""The whole model: saving and loading keep it, and an image's annotation doesn't depend on the form in which it is given."""
 
 import json
 import shutil
@@ -25,13 +25,13 @@ def loaded(saved) -> UGRIE:
 
 @pytest.fixture(scope="module")
 def tiny() -> UGRIE:
-    """The checkpoint that comes with UGRIE."""
+    """The bundled checkpoint."""
     return UGRIE.from_pretrained("ugrie-tiny")
 
 
 @pytest.fixture
 def folder(saved, tmp_path):
-    """A checkpoint to damage."""
+    """A checkpoint that a test may damage."""
     return shutil.copytree(saved, tmp_path / "mine")
 
 
@@ -80,7 +80,7 @@ def test_a_model_keeps_a_tokenizer_of_another_kind(make_model, nested, tokenizer
 
 
 def test_a_loaded_tokenizer_knows_its_specials(loaded, model):
-    """Without them training goes on with no padding, and an unknown label is taken for a word."""
+    """Without them, training would have no padding, and an unknown label would pass as a word."""
     assert loaded.tokenizer.pad_token_id == model.tokenizer.pad_token_id == 1
     assert loaded.tokenizer.unk_token_id == model.tokenizer.unk_token_id == 3
     assert len(loaded.tokenizer) == len(model.tokenizer)
@@ -91,7 +91,7 @@ def test_a_label_that_was_put_into_a_config_by_hand_is_refused(folder):
     config = json.loads(path.read_text())
     config["schemes"][0]["labels"][0]["name"] = "furious"
     path.write_text(json.dumps(config))
-    with pytest.raises(TemplateError, match="no word for 'furious'"):
+    with pytest.raises(TemplateError, match="no token for 'furious'"):
         UGRIE.from_pretrained(folder).annotate_embeddings(np.ones((1, 8)))
 
 
@@ -274,7 +274,7 @@ def test_a_temperature_calibrates_its_scheme_and_changes_no_label(make_model, ne
 
 @pytest.fixture(scope="module")
 def named(make_model, nested, tmp_path_factory):
-    """The folder of a checkpoint whose tower is known by name, a tiny one that open_clip is told of."""
+    """The folder of a checkpoint whose tower is known by name: a tiny one, registered in open_clip."""
     config = tmp_path_factory.mktemp("tower") / "ugrie-model-test-tower.json"
     vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
     text = {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
@@ -315,7 +315,7 @@ def test_pixels_are_annotated_with_the_towers_weights_which_stay_out_of_the_chec
     assert_same(model.annotate(image_files), annotations)
 
 
-# The checkpoint that comes with UGRIE
+# The bundled checkpoint
 
 
 def test_the_bundled_model_annotates_a_picture(tiny):

@@ -1,4 +1,4 @@
-"""What is said of images: columns for tables, readings for people, and both the same."""
+"""Predictions in columns and annotations by image have the same content."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Filling slots is exact: it says what transformers' own constrained generation and plain scoring of sentences say."""
+"""Slot filling is exact: it agrees with transformers' constrained generation and with scoring whole sentences."""
 
 from collections.abc import Sequence
 
@@ -20,14 +20,14 @@ SEEDS = st.integers(0, 2**31)
 
 
 def allowed_after(prefix: tuple[int, ...], slot: Slot) -> list[int]:
-    """The tokens that may follow a prefix, every label being followed by the slot's end."""
+    """Return the tokens that may follow a prefix; the slot's end follows every label."""
     return sorted({(*label, slot.end)[len(prefix)] for label in slot.labels if (*label, slot.end)[: len(prefix)] == prefix})
 
 
 def by_beam_search(
     bart: BartForConditionalGeneration, slots: Sequence[Slot], start: Sequence[int], encoded: Tensor
 ) -> list[dict[int, float]]:
-    """One image's slots by `bart.generate`: for each slot the log-probabilities of all labels, as wide a beam as there are."""
+    """Fill one image's slots with `bart.generate`, a beam per label: return each slot's log-probabilities of all labels."""
     written = list(start)
     results = []
     eos = bart.config.eos_token_id
@@ -39,7 +39,7 @@ def by_beam_search(
         def allowed(_: int, ids: Tensor, prompt: int = prompt, paths: dict = paths) -> list[int]:
             so_far = tuple(ids.tolist()[prompt:])
             follow = sorted({path[len(so_far)] for path in paths if len(path) > len(so_far) and path[: len(so_far)] == so_far})
-            return follow or [eos]  # beams that no label fills have a probability of zero, yet must go on
+            return follow or [eos]  # beams that no label fills have a probability of zero, but must continue
 
         out = bart.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded[None]),
@@ -64,7 +64,7 @@ def by_beam_search(
 
 
 def by_scoring_sentences(bart: BartForConditionalGeneration, slots: Sequence[Slot], start: Sequence[int], encoded: Tensor) -> list[Tensor]:
-    """Every sentence up to every label by a plain forward; at each of a label's tokens, the softmax over what may stand there."""
+    """Score the sentence up to every label by a plain forward pass, with a softmax over the allowed tokens at each position."""
     written = [list(start) for _ in encoded]
     results = []
     with torch.inference_mode():
@@ -126,7 +126,7 @@ def test_an_image_reads_the_same_alone_and_in_any_batch(language, order, images,
 
 
 def test_in_double_precision_the_batch_changes_nothing_that_single_precision_can_tell(language, make_bart):
-    """Rounding apart: what is left of another image in a batch would be far above it."""
+    """Up to rounding: a leak from another image of the batch would be far larger."""
     bart = make_bart(len(language.tokenizer)).double()
     slots, encoded = language.slots([3, 0, 1, 2]), language.encoded(33).double()
     filler = SlotFiller(bart, slots, language.start)
@@ -146,7 +146,7 @@ def test_the_probabilities_of_a_slot_add_up_to_one(language, order, seed):
 
 
 def test_images_of_one_batch_may_choose_labels_of_different_lengths(language):
-    """Without this the batches above would prove little: here sentences are seen to differ in length."""
+    """The batches above prove something only if the lengths of their sentences differ."""
     slots, encoded = language.slots([3, 0, 1, 2]), language.encoded(64)
     ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
     choices = zip(*(scores.argmax(1).tolist() for scores in ours), strict=True)
@@ -156,7 +156,7 @@ def test_images_of_one_batch_may_choose_labels_of_different_lengths(language):
 
 
 def test_a_later_slot_is_read_after_the_label_chosen_before_it(language):
-    """Two images that agree on what is seen but not on the first label: the second slot must not be what it is on its own."""
+    """For two images that differ in the first label alone, the second slot must differ from the slot filled on its own."""
     encoded = language.encoded(16)
     after = SlotFiller(language.bart, language.slots([0, 1]), language.start).fill(encoded)[1]
     alone = SlotFiller(language.bart, language.slots([1]), language.start).fill(encoded)[0]
@@ -174,14 +174,14 @@ def test_a_later_slot_is_read_after_the_label_chosen_before_it(language):
     ids=str,
 )
 def test_barts_of_other_shapes_are_read_as_they_are(language, make_bart, shape):
-    bart = make_bart(len(language.tokenizer), **shape).double()  # deep ones differ in the fifth digit otherwise
+    bart = make_bart(len(language.tokenizer), **shape).double()  # in single precision, deep ones would differ in the fifth digit
     slots = language.slots([1, 3, 0])
     encoded = torch.randn(4, 3, bart.config.d_model, generator=torch.Generator().manual_seed(1)).double()
     assert_same(SlotFiller(bart, slots, language.start).fill(encoded), by_scoring_sentences(bart, slots, language.start, encoded))
 
 
 def test_a_sentence_may_begin_with_several_specials(language):
-    """BART's own checkpoints force a <s> after </s>."""
+    """BART's published checkpoints force a <s> after </s>."""
     slots, encoded = language.slots([2, 0]), language.encoded(3)
     ours = SlotFiller(language.bart, slots, (2, 0)).fill(encoded)
     assert_same(ours, by_scoring_sentences(language.bart, slots, (2, 0), encoded))
@@ -205,7 +205,7 @@ def test_two_labels_are_enough_and_single_tokens_need_no_tree(make_scheme, token
 
 
 def test_a_filler_reads_the_weights_the_bart_has_now(language, make_bart):
-    """Training fills slots between its steps."""
+    """Training fills slots between its steps, after weights have changed."""
     bart = make_bart(len(language.tokenizer), seed=2)
     slots, encoded = language.slots([1, 0]), language.encoded(3)
     filler = SlotFiller(bart, slots, language.start)
@@ -226,13 +226,13 @@ def test_filling_again_gives_the_same_to_the_bit(language):
 
 def test_a_template_too_long_for_its_bart_is_refused_before_it_is_read(language, make_bart):
     slots = language.slots([0, 1, 2, 3])
-    with pytest.raises(ValueError, match=r"may need \d+ tokens, this BART reads 8"):
+    with pytest.raises(ValueError, match=r"may need \d+ tokens, but this BART reads 8"):
         SlotFiller(make_bart(len(language.tokenizer), max_position_embeddings=8), slots, language.start)
     SlotFiller(language.bart, slots, language.start)
 
 
 def test_the_longest_sentence_that_fits_is_read(language, make_bart):
-    """A BART with exactly as many positions as the longest filling takes."""
+    """A BART with exactly as many positions as the longest filled sentence needs."""
     slots = language.slots([0, 3])
     longest = len(language.start) + sum(len(slot.literal) + len(slot.read) + max(map(len, slot.tails)) for slot in slots)
     bart = make_bart(len(language.tokenizer), max_position_embeddings=longest)

@@ -1,4 +1,4 @@
-"""The tokenizer of phrases: short sentences, ordinary files, nothing cut out of the middle of a word."""
+"""The phrase tokenizer: few tokens, an ordinary file, and no match in the middle of a word."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Slots as tries: every label is a path, and what has to be read before the decision is little but enough."""
+"""Slots as tries: every label is a path, and the decoder reads no more before a decision than it needs."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from benchmarks.sentences import sentence_ids
 from ugrie.libraries import PreTrainedTokenizerFast
 from ugrie.model.tokenizer import SPECIAL
-from ugrie.model.trie import Node, Slot, compile_template, sentence_ids
+from ugrie.model.trie import Node, Slot, compile_template
 from ugrie.schemes.template import Template, TemplateError
 
 END = 9
@@ -105,7 +106,7 @@ def test_a_slot_ends_with_the_token_that_follows_its_label(nested, tokenizers, k
 @pytest.mark.parametrize("kind", ["phrases", "words"])
 def test_a_label_the_tokenizer_has_no_word_for_is_named(nested, tokenizers, make_scheme, kind):
     stranger = make_scheme("calmness", "the mood is", "calm", "furious")
-    with pytest.raises(TemplateError, match="no word for 'furious' of calmness: it was not trained"):
+    with pytest.raises(TemplateError, match="no token for 'furious' of calmness: it was not trained"):
         compile_template(Template((stranger,)), tokenizers[kind](nested))
 
 
@@ -124,11 +125,11 @@ def test_labels_of_the_same_tokens_are_refused(make_scheme, tokenizers):
 
 
 def test_a_tokenizer_that_joins_a_label_to_the_full_stop_is_refused(make_scheme):
-    """The label's tokens would not be those that the sentence has."""
+    """The label's tokens would differ from those in the sentence."""
     scheme = make_scheme("mood", "it is", "calm", "tense")
     split = pre_tokenizers.Split(Regex(r" ?\w+\.?|[,.]"), behavior="isolated")
     words = ["Overall", ",", " it", " is", " calm", " tense", " calm.", " tense.", "."]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL.values(), *words])}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = split
-    with pytest.raises(TemplateError, match="'calm' of mood is tokenized otherwise within a sentence"):
+    with pytest.raises(TemplateError, match="'calm' of mood is tokenized differently in a sentence"):
         compile_template(Template((scheme,)), PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL))

@@ -1,4 +1,4 @@
-"""Labels of one image that contradict each other; more of it in test_measures.py."""
+"""Contradicting labels of one image. tests/ugrie/evaluation/test_metrics.py has more tests of them."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Schemes are data: those that come with UGRIE are sound, with their wheels and crosswalks."""
+"""Bundled schemes: their labels, wheels and crosswalks are as published."""
 
 import re
 
@@ -121,7 +121,7 @@ def test_opposites_on_plutchiks_wheel_are_farthest_apart():
 
 
 def test_a_scheme_without_a_wheel_has_no_steps():
-    with pytest.raises(SchemeError, match="ekman6 is not laid out on a wheel"):
+    with pytest.raises(SchemeError, match="ekman6 has no wheel"):
         _ = load_scheme("ekman6").wheel_distance
 
 
@@ -129,7 +129,7 @@ def test_a_scheme_without_a_wheel_has_no_steps():
 
 
 def mapping(scheme, target):
-    """{label: {the target's label: share}} of the labels that are mapped."""
+    """Return {label: {target's label: share}} for the labels that are mapped."""
     matrix = load_scheme(scheme).crosswalk(load_scheme(target))
     names, others = load_scheme(scheme).label_names, load_scheme(target).label_names
     return {names[i]: {others[j]: float(matrix[i, j]) for j in np.flatnonzero(matrix[i])} for i in np.flatnonzero(matrix.any(1))}
@@ -203,7 +203,7 @@ def test_labels_may_be_of_any_language(name):
 
 @pytest.mark.parametrize("word", ["jooy", "Jooy", "JOOY"])
 def test_a_word_that_is_no_label_is_answered_with_the_nearest_whatever_its_case(word):
-    with pytest.raises(SchemeError, match=rf"'{word}' is no label of ekman6 \(did you mean 'joy'\?\): anger, disgust,"):
+    with pytest.raises(SchemeError, match=rf"'{word}' is not a label of ekman6 \(did you mean 'joy'\?\): anger, disgust,"):
         load_scheme("ekman6").label_index(word)
 
 

@@ -1,4 +1,4 @@
-"""A scheme of a user's own is a file, checked with messages that name it and the field."""
+"""Users' own scheme files: errors name the file and the field."""
 
 import re
 import tomllib
@@ -56,7 +56,7 @@ joy = ["sunny"]
 
 @pytest.fixture
 def scheme_file(tmp_path):
-    """Writes weather.toml and gives its path."""
+    """Write weather.toml and return its path."""
 
     def write(text):
         path = tmp_path / "weather.toml"
@@ -68,7 +68,7 @@ def scheme_file(tmp_path):
 
 @pytest.fixture
 def refused(scheme_file):
-    """Puts `new` for `old` in a scheme's text and checks that loading it names the file and says `message`."""
+    """Replace `old` by `new` in a scheme's text and check that the error names the file and contains `message`."""
 
     def check(text, old, new, message):
         assert old in text
@@ -115,7 +115,7 @@ def test_a_scheme_is_a_value_that_can_be_a_key():
 
 
 def test_an_unknown_scheme_is_answered_with_the_nearest_and_all_there_are():
-    with pytest.raises(SchemeError, match=r"'ekmann6' \(did you mean 'ekman6'\?\); bundled are arousal, .*\.toml"):
+    with pytest.raises(SchemeError, match=r"'ekmann6' \(did you mean 'ekman6'\?\); the bundled schemes are arousal, .*\.toml"):
         load_scheme("ekmann6")
 
 
@@ -158,7 +158,7 @@ def test_a_scheme_file_that_can_not_be_opened_is_named(tmp_path, name, message):
     ("old", "new", "message"),
     [
         ('name = "weather"', "name = weather", "is not valid TOML"),
-        ('name = "weather"', 'name = "climate"', "calls itself 'climate'"),
+        ('name = "weather"', 'name = "climate"', "the scheme's name is 'climate'"),
         ('name = "weather"', 'name = "Weather"', "name: String should match pattern"),
         ('title = "Weather"\n', "", "title: Field required"),
         ('source = "a test"\n', "", "source: Field required"),
@@ -172,7 +172,7 @@ def test_a_scheme_file_that_can_not_be_opened_is_named(tmp_path, name, message):
         ('source = "a test"', 'source = "a test"\ncolour = "red"', "colour: Extra inputs are not permitted"),
         ('source = "a test"', 'source = "a test"\nwheels = []', "wheels: Extra inputs are not permitted (did you mean 'wheel'?)"),
         ('polarity = "positive"', 'polarty = "positive"', "labels.0.polarty: Extra inputs are not permitted (did you mean 'polarity'?)"),
-        ('name = "rainy"', 'name = "rainy"\nwheel = []', "labels.1.wheel: Extra inputs are not permitted here; 'wheel' stands above the"),
+        ('name = "rainy"', 'name = "rainy"\nwheel = []', "labels.1.wheel: Extra inputs are not permitted here: move 'wheel' above the"),
         ('name = "sunny"', 'name = ""', "labels.0.name: String should"),
         ('name = "sunny"', 'name = "sunny, dry"', "labels.0.name: String should match pattern"),
         ('name = "sunny"', 'name = " sunny"', "labels.0.name: String should match pattern"),
@@ -185,8 +185,8 @@ def test_a_scheme_file_that_can_not_be_opened_is_named(tmp_path, name, message):
         ('name = "rainy"', 'name = "Sunny"', "'Sunny' stands for both 'sunny' and 'Sunny'"),
         ('name = "rainy"', 'name = "rainy"\nsynonyms = ["Clear"]', "'Clear' stands for both 'sunny' and 'rainy'"),
         ('name = "rainy"', 'name = "rainy"\nsynonyms = ["sunny"]', "'sunny' stands for both 'sunny' and 'rainy'"),
-        ('name = "rainy"', 'name = "rainy"\nvalue = 1', "did you mean kind = 'ordinal'?"),
-        ('source = "a test"', 'source = "a test"\nrange = [0, 1]', "did you mean kind = 'ordinal'?"),
+        ('name = "rainy"', 'name = "rainy"\nvalue = 1', "set kind = 'ordinal'"),
+        ('source = "a test"', 'source = "a test"\nrange = [0, 1]', "set kind = 'ordinal'"),
         ('\n[[labels]]\nname = "rainy"\n', "", "labels: Tuple should have at least 2 items"),
     ],
 )
@@ -197,12 +197,12 @@ def test_a_wrong_scheme_file_is_named_with_its_field(refused, old, new, message)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("range = [0, 2]\n", "", "an ordinal scheme needs a range, and each of its labels a value"),
-        ("value = 2", "", "an ordinal scheme needs a range, and each of its labels a value"),
-        ("value = 2", "value = 0", "values must rise"),
+        ("range = [0, 2]\n", "", "an ordinal scheme needs a range, and each of its labels needs a value"),
+        ("value = 2", "", "an ordinal scheme needs a range, and each of its labels needs a value"),
+        ("value = 2", "value = 0", "must be in ascending order of their values"),
         ("value = 2", "value = inf", "labels.1.value: Input should be a finite number"),
         ("range = [0, 2]", "range = [nan, 2]", "range.0: Input should be a finite number"),
-        ("value = 0\n", "value = 3\n", "values must rise"),
+        ("value = 0\n", "value = 3\n", "must be in ascending order of their values"),
         ("range = [0, 2]", "range = [0, 9]", "the range is [0.0, 9.0], but the labels' values go from 0.0 to 2.0"),
         ("range = [0, 2]", "range = [0]", "range.1: Field required"),
         ("value = 2", 'value = "much"', "labels.1.value: Input should be a valid number"),
@@ -216,17 +216,21 @@ def test_a_wrong_ordinal_scheme_is_named_with_its_field(refused, old, new, messa
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy"]', "wheel: each label stands on it once, 'sunny' does not"),
-        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "sunny", "bright"]', "each label stands on it once, 'sunny' does more often"),
-        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "suny"]', "wheel: 'suny' is no label of weather (did you mean 'sunny'?)"),
+        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy"]', "wheel: list each label once; 'sunny' is missing"),
+        (
+            'wheel = ["rainy", "sunny"]',
+            'wheel = ["rainy", "sunny", "bright"]',
+            "wheel: list each label once; 'sunny' is listed more than once",
+        ),
+        ('wheel = ["rainy", "sunny"]', 'wheel = ["rainy", "suny"]', "wheel: 'suny' is not a label of weather (did you mean 'sunny'?)"),
         (
             'source = "a test"\nunmapped',
             'sorce = "a test"\nunmapped',
             "ekman6.sorce: Extra inputs are not permitted (did you mean 'source'?)",
         ),
         ('source = "a test"\nunmapped', "unmapped", "crosswalks.ekman6.source: Field required"),
-        ("joy =", "joyy =", "crosswalks.ekman6: 'joyy' is no label of ekman6 (did you mean 'joy'?): anger, disgust"),
-        ('joy = ["sunny"]', 'joy = ["suny"]', "crosswalks.ekman6: 'suny' is no label of weather (did you mean 'sunny'?)"),
+        ("joy =", "joyy =", "crosswalks.ekman6: 'joyy' is not a label of ekman6 (did you mean 'joy'?): anger, disgust"),
+        ('joy = ["sunny"]', 'joy = ["suny"]', "crosswalks.ekman6: 'suny' is not a label of weather (did you mean 'sunny'?)"),
         ('joy = ["sunny"]', 'joy = ["sunny", "rainy"]', "crosswalks.ekman6: 'rainy' is both mapped and unmapped"),
         ('unmapped = ["rainy"]', "", "crosswalks.ekman6: 'rainy' is missing; map it to a label of ekman6, or list it as unmapped"),
         ("[crosswalks.ekman6.labels]\njoy", "joy", "crosswalks.ekman6.labels: Field required"),
@@ -240,5 +244,5 @@ def test_a_wrong_wheel_or_crosswalk_is_named(refused, old, new, message):
 
 def test_a_crosswalk_to_a_scheme_that_is_not_there_is_answered_with_the_nearest(scheme_file):
     path = scheme_file(MAPPED.replace("ekman6", "ekmann6"))
-    with pytest.raises(SchemeError, match=r"crosswalks\.ekmann6: no scheme is named 'ekmann6' \(did you mean 'ekman6'\?\); it must be"):
+    with pytest.raises(SchemeError, match=r"crosswalks\.ekmann6: no scheme is named 'ekmann6' \(did you mean 'ekman6'\?\); name a bundled"):
         load_scheme(path)

@@ -1,4 +1,4 @@
-"""docs/schemes.md lists the schemes and crosswalks that there are, and its examples work."""
+"""docs/schemes.md lists all bundled schemes and crosswalks, and its examples work."""
 
 import doctest
 import re

@@ -1,4 +1,4 @@
-"""The sentence: what is rendered is read back, however it is spaced and cased, and errors name the word."""
+"""Templates: a rendered sentence is parsed back, in any case and spacing, and errors name the word."""
 
 import contextlib
 import re
@@ -23,7 +23,7 @@ def filled(draw, schemes=BUNDLED) -> tuple[Template, dict[str, str]]:
 
 @st.composite
 def own_schemes(draw) -> list[Scheme]:
-    """Schemes of any letters, whose clauses and labels don't begin with each other's clauses."""
+    """Draw schemes of any letters, in which no clause or label starts with another's clause."""
     count = draw(st.integers(1, 3))
     out = []
     for i in range(count):
@@ -127,15 +127,15 @@ def test_any_text_is_read_or_refused_as_a_template_error(text):
 @pytest.mark.parametrize(
     ("sentence", "message"),
     [
-        ("In all, the mood is positive.", "a sentence begins with 'Overall,', this one with 'In all'"),
-        ("", "a sentence begins with 'Overall,', this one with ''"),
-        ("Overall, the moood is positive.", "'the moood is positive' is no clause of this template (did you mean 'the mood is'?)"),
-        ("Overall, the control is high.", "'the control is high' is no clause of this template"),
-        ("Overall, the mood is", "'the mood is' is no clause of this template"),
-        ("Overall, the mood ispositive.", "'the mood ispositive' is no clause"),
+        ("In all, the mood is positive.", "a sentence begins with 'Overall,', but this one with 'In all'"),
+        ("", "a sentence begins with 'Overall,', but this one with ''"),
+        ("Overall, the moood is positive.", "'the moood is positive' is not a clause of this template (did you mean 'the mood is'?)"),
+        ("Overall, the control is high.", "'the control is high' is not a clause of this template"),
+        ("Overall, the mood is", "'the mood is' is not a clause of this template"),
+        ("Overall, the mood ispositive.", "'the mood ispositive' is not a clause"),
         ("Overall, the mood is positive, the mood is negative.", "the sentence states polarity2 twice"),
-        ("Overall, the basic emotion is jooy.", "'jooy' is no label of ekman6 (did you mean 'joy'?): anger, disgust"),
-        ("Overall, the mood is positively odd.", "'positively odd' is no label of polarity2"),
+        ("Overall, the basic emotion is jooy.", "'jooy' is not a label of ekman6 (did you mean 'joy'?): anger, disgust"),
+        ("Overall, the mood is positively odd.", "'positively odd' is not a label of polarity2"),
     ],
 )
 def test_a_sentence_of_another_kind_is_refused_with_the_clause_or_word(sentence, message):
@@ -149,7 +149,7 @@ def test_a_label_that_is_not_given_is_missed_by_name():
 
 
 def test_a_label_of_no_scheme_is_not_written():
-    with pytest.raises(TemplateError, match=r"'positiv' is no label of polarity2 \(did you mean 'positive'\?\)"):
+    with pytest.raises(TemplateError, match=r"'positiv' is not a label of polarity2 \(did you mean 'positive'\?\)"):
         Template.of("polarity2").render({"polarity2": "positiv"})
 
 

@@ -119,33 +119,39 @@ def test_a_wrong_recipe_is_named_with_its_field(recipe_file, old, new, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ('path = "photos"', "data.0: a data set needs the schemes it has labels for, or a layout that knows them"),
-        ('path = "x"\nheader = false\nlayout = "fi"', "data.0: a table without a header needs the names of its columns"),
+        ('path = "photos"', "data.0: a data set needs `schemes`, those it has labels for, or a `layout` that states them"),
+        (
+            'path = "x"\nheader = false\nlayout = "fi"',
+            "data.0: a table without a header needs `columns`, the names of its columns",
+        ),
         ('path = "x"\ndelimiter = "||"\nlayout = "fi"', "data.0.delimiter: String should have at most 1 character"),
-        ('path = "x"\nschemes.polarity2 = { cuts = [5, 4] }', "data.0.schemes.polarity2: the cuts must rise"),
+        (
+            'path = "x"\nschemes.polarity2 = { cuts = [5, 4] }',
+            "data.0.schemes.polarity2: the cuts must be in ascending order, each once",
+        ),
         (
             'path = "x"\nschemes.polarity2 = { cuts = [4], range = [1, 7] }',
-            "data.0.schemes.polarity2: cuts are in the numbers",
+            "data.0.schemes.polarity2: cuts apply to the column's own numbers",
         ),
         (
             'path = "x"\nschemes.polarity2 = { column = "a", distribution = { positive = "b" } }',
-            "data.0.schemes.polarity2: a distribution has a column for each label, and takes no column",
+            "data.0.schemes.polarity2: a distribution names a column for each label: remove column",
         ),
         (
             'path = "x"\nschemes = { a = { from = "b" }, b = { from = "c" } }',
-            "data.0: a is from b, which is itself from c: name that one",
+            "data.0: a is from b, which is itself from c: use that one",
         ),
         (
             'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "(a" }',
-            "data.0.derived.theme.pattern: no regular expression: missing )",
+            "data.0.derived.theme.pattern: not a regular expression: missing )",
         ),
         (
             'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "(a{99999999999})" }',
-            "data.0.derived.theme.pattern: no regular expression: the repetition number is too large",
+            "data.0.derived.theme.pattern: not a regular expression: the repetition number is too large",
         ),
         (
             'path = "x"\nlayout = "fi"\nderived.theme = { column = "image", pattern = "a" }',
-            "data.0.derived.theme.pattern: a pattern needs one group, for what it finds; this one has 0",
+            "data.0.derived.theme.pattern: a pattern needs one group, which captures the value; this one has 0",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The trial of batch sizes finds the cheapest, in the time it is given."""
+"""The batch size with the least time per crop is found within the time limit."""
 
 import time
 
@@ -12,7 +12,7 @@ from ugrie.vision.encoder import Encoder
 
 @pytest.fixture
 def costing(tower, monkeypatch):
-    """A tower whose parts take the seconds that `cost` says of their size, on a clock of its own."""
+    """A tower that takes `cost(size)` seconds for a batch, on a simulated clock."""
     clock = [0.0]
     monkeypatch.setattr(batch_size.time, "perf_counter", lambda: clock[0])
 
@@ -49,7 +49,7 @@ def test_the_cheapest_size_is_taken_and_the_smaller_one_of_two_alike(costing, co
 def test_sizes_that_would_take_longer_than_there_is_time_are_not_tried(costing):
     encoder, sizes = costing(lambda n: 0.2 * n)
     assert best_batch_size(encoder, seconds=2.0) == 1
-    assert max(sizes) == 4, "0.2, 0.4 and 0.8 s, and 1.6 s more would be too long"
+    assert max(sizes) == 4, "after 0.2, 0.4 and 0.8 s, another 1.6 s would be too long"
 
 
 def test_larger_sizes_are_not_tried_once_two_have_cost_more(costing):

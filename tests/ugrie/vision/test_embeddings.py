@@ -1,4 +1,4 @@
-"""Embeddings are those of the tower, computed once for as long as images and tower are the same; what is broken is named."""
+"""Embeddings: cached as long as images and tower are the same; broken images are named."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def files(image_files, tmp_path):
 
 
 def poison(folder) -> None:
-    """Makes what is kept recognisable."""
+    """Make cached embeddings recognisable."""
     for path in folder.glob("*.npz"):
         with np.load(path) as kept:
             arrays = dict(kept)
@@ -109,17 +109,17 @@ def test_the_row_of_an_image_that_cannot_be_decoded_is_nan_and_says_why(encoder,
 def test_what_is_broken_is_named_with_its_reason_also_when_it_was_kept(encoder, files, tmp_path, caplog):
     files[2].write_bytes(b"none")
     images = [*files, b"neither"]
-    said = []
+    logged = []
     for _ in range(2):
         ours = EmbeddingCache(encoder, tmp_path / "cache")(images)
         assert np.isnan(ours).any(1).tolist() == [False, False, True, False, False, True]
-        said.append(list(caplog.messages))
+        logged.append(list(caplog.messages))
         caplog.clear()
-    assert said[0] == [
+    assert logged[0] == [
         f"can't be decoded: {files[2]}: no image of a format that Pillow reads",
         "can't be decoded: image 5, given as bytes: no image of a format that Pillow reads",
     ]
-    assert said[1] == said[0]
+    assert logged[1] == logged[0]
 
 
 def test_where_every_image_is_broken_all_is_nan(encoder):
@@ -130,7 +130,7 @@ def test_where_every_image_is_broken_all_is_nan(encoder):
 
 
 def test_no_more_than_a_batch_of_crops_is_held(encoder, files):
-    """Of many images one batch is embedded before the next is decoded."""
+    """A batch is embedded before the next one is decoded."""
     seen = []
 
     def encode(batches):

@@ -1,4 +1,4 @@
-"""The image tower sees what open_clip's own pipeline would show it, and says what to do when its weights are not to be had."""
+"""The image tower gets the same pixels as in open_clip's pipeline, and an error about its weights states the remedy."""
 
 import json
 
@@ -17,7 +17,7 @@ NAMED = {"embedding_dim": 8, "crop_size": 32, "mean": (0.5, 0.5, 0.5), "deviatio
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory) -> TowerConfig:
-    """A tower that open_clip knows by name, of a few kB, without weights of its own."""
+    """A tower of a few kB that open_clip knows by name, without bundled weights."""
     path = tmp_path_factory.mktemp("tower") / "ugrie-test-tower.json"
     vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
     text = {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}

@@ -1,4 +1,4 @@
-"""A tower in int8 gives nearly its own embeddings, and says where int8 is no use."""
+"""A tower in int8 gives nearly the same embeddings, and is refused where int8 has no use."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_embeddings_are_nearly_those_of_fp32(crops, tmp_path, monkeypatch):
     exact = tower(**VIT)(crops)
     quantized = tower(**VIT).prepare("cpu", "int8")
     assert torch.cosine_similarity(quantized(crops), exact).min() > 0.999
-    assert not torch.equal(quantized(crops), exact)  # it is int8 that ran
+    assert not torch.equal(quantized(crops), exact)  # proves that int8 ran
     assert torch.allclose(quantized(crops[:1]), quantized(crops)[:1], atol=0.05)
 
 

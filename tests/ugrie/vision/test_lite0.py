@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0's weights are where timm's architecture wants them: it recognises what it was trained to."""
+"""EfficientNet-Lite0's weights fit timm's architecture: it classifies ImageNet photos."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_an_embedding_is_as_wide_as_the_config_says(pixels):
 
 
 def test_photos_are_recognised(shared):
-    """Each tensor in its place or not: with two swapped, hardly a photo would be named right."""
+    """With two tensors swapped, hardly any photo would be classified correctly."""
     from timm.data import ImageNetInfo
 
     classes = {name: i for i, name in enumerate(ImageNetInfo().label_names())}

@@ -1,4 +1,4 @@
-"""Crops are open_clip's, to the pixel; and whatever the file's mode, they show what a person would see."""
+"""Crops are identical to open_clip's, and show images of every mode as a person sees them."""
 
 import io
 import subprocess
@@ -20,26 +20,26 @@ SIDES = st.integers(1, 150)
 
 @pytest.fixture(autouse=True)
 def no_limit(monkeypatch):
-    """Pillow's limit is the process's, and the pipeline's decoder sets it."""
+    """Remove Pillow's pixel limit: it is global, and the pipeline's decoder sets it."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
 
 
 def open_clips_crop(image: Image.Image, size: int) -> np.ndarray:
-    """open_clip's own pipeline up to the tensor."""
+    """Return the crop of open_clip's pipeline, before it becomes a tensor."""
     steps = open_clip.transform.image_transform(size, is_train=False).transforms
     tensor = next(i for i, step in enumerate(steps) if isinstance(step, ToTensor) or type(step).__name__ == "MaybeToTensor")
     return np.asarray(Compose(steps[:tensor])(image))
 
 
 def saved(image: Image.Image, kind: str, **options) -> Image.Image:
-    """The image as it comes out of a file."""
+    """Save the image in memory and open it again."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
 def plain(image: Image.Image) -> np.ndarray:
-    """All pixels, upright and in RGB."""
+    """Return all pixels, upright and in RGB."""
     return np.asarray(to_rgb(image)).astype(int)
 
 
@@ -75,7 +75,7 @@ def test_a_crop_is_three_channels_of_bytes(pixels):
 
 @pytest.mark.parametrize("upright", [(1, 5000), (5000, 1), (3, 4000), (5000, 17), (1, 1), (1, 2)])
 def test_a_very_long_image_is_never_blown_up(monkeypatch, upright):
-    """Scaled as a whole to a short side of 224, 1 x 5000 would be a gigabyte."""
+    """Resized as a whole to a short side of 224, 1 x 5000 would be a gigabyte."""
     seen = []
     resize = Image.Image.resize
 
@@ -103,7 +103,7 @@ def test_a_very_long_images_crop_is_open_clips_but_for_rounding(pixels, width, h
 
 
 def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """How a camera stores an upright picture: EXIF names the sides that the file's first row and first column show."""
+    """Turn an upright picture as a camera stores it: EXIF names the sides that the stored first row and column show."""
     row, column = {
         1: ("top", "left"),
         2: ("top", "right"),
@@ -131,7 +131,7 @@ def test_an_image_stands_upright_however_the_camera_was_held(pixels, orientation
 
 
 def photo(width: int, height: int, **options) -> Image.Image:
-    """A JPEG of what a photo is: shapes and shades, no noise. As it comes out of a file."""
+    """Make a JPEG like a photo, of shapes and shades without noise, and open it."""
     y, x = np.mgrid[0:height, 0:width]
     bands = [128 + 90 * np.sin(x * k / width + y * (5 - k) / height) + 30 * (((x - y) * 9 // width) % 2) for k in (1, 7, 23)]
     return saved(Image.fromarray(np.stack(bands, 2).clip(0, 255).astype(np.uint8)), "JPEG", quality=95, **options)
@@ -154,7 +154,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_cropped_alike(width, height, orient
     ours = crop(halved, 64)
     assert min(halved.size) < 2 * 2 * 64 <= min(width, height), "it was decoded at half its size or less"
     assert min(halved.size) >= 2 * 64
-    assert psnr(ours, crop(whole, 64)) > 40, "also where a side that can't be halved was rounded up"
+    assert psnr(ours, crop(whole, 64)) > 40, "also if a side that can't be halved was rounded up"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

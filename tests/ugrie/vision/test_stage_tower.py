@@ -1,4 +1,4 @@
-"""A tower of stages says what the network's own stages say, with its batch normalisation folded away."""
+"""A stage tower computes the statistics of the network's own stages, with batch normalisation folded in."""
 
 import pytest
 import timm
@@ -10,7 +10,7 @@ from ugrie.vision.stage_tower import StageTower
 
 @pytest.fixture
 def network() -> nn.Module:
-    """An EfficientNet whose batch normalisation does something."""
+    """An EfficientNet whose batch normalisation has an effect."""
     torch.manual_seed(0)
     network = timm.create_model("tf_efficientnet_lite0")
     for module in network.modules():
@@ -29,7 +29,7 @@ def network() -> nn.Module:
 @torch.inference_mode()
 def test_an_embedding_is_mean_and_deviation_of_the_last_stages(network, stages):
     pixels, maps = torch.randn(2, 3, 64, 64), []
-    hooks = [block.register_forward_hook(lambda _module, _given, said: maps.append(said)) for block in network.blocks[-stages:]]
+    hooks = [block.register_forward_hook(lambda _module, _inputs, output: maps.append(output)) for block in network.blocks[-stages:]]
     network(pixels)
     for hook in hooks:
         hook.remove()

@@ -8,7 +8,7 @@ import pytest
 
 from ugrie.data.format import Column, DataSet
 from ugrie.data.labelled import DataError, read
-from ugrie.data.layouts import bundled_layouts, load_layout, with_layout
+from ugrie.data.layout import bundled_layouts, load_layout, with_layout
 from ugrie.schemes.scheme import load_scheme
 
 DOCS = Path(__file__).parents[3] / "docs" / "datasets.md"
@@ -56,7 +56,7 @@ COPIES = {
     "webemo": {"train/0/1.jpg": "", "train/9/2.jpg": "", "train/22/3.jpg": "", "test/1/4.jpg": "", "category.txt": "", "train25.txt": ""},
 }
 
-# By layout and scheme: each image with what it is, the label or the distribution or the rating.
+# By layout and scheme: each image's label, distribution or rating; None for no label.
 EXPECTED = {
     "abstract": {
         "mikels8": {"abstract_0001.jpg": {"amusement": 0.375, "contentment": 0.125, "sadness": 0.5}},
@@ -121,7 +121,7 @@ def write(folder, files) -> None:
 
 @pytest.fixture
 def copy(tmp_path):
-    """Writes the copy of a data set, and gives the folder above it."""
+    """Write the copy of a data set; return the folder above it."""
 
     def make(layout):
         files = COPIES[layout]
@@ -131,13 +131,13 @@ def copy(tmp_path):
     return make
 
 
-def shares(scheme, said) -> list[float]:
-    """The distribution that is expected of an image."""
-    if said is None:
+def shares(scheme, expected) -> list[float]:
+    """Return an image's expected distribution."""
+    if expected is None:
         return [0.0] * len(scheme.labels)
-    if isinstance(said, str):
-        said = {said: 1}
-    return [said.get(name, 0.0) for name in scheme.label_names]
+    if isinstance(expected, str):
+        expected = {expected: 1}
+    return [expected.get(name, 0.0) for name in scheme.label_names]
 
 
 @pytest.mark.parametrize("layout", bundled_layouts())
@@ -151,11 +151,11 @@ def test_a_copy_of_a_public_data_set_is_read(copy, layout):
         labelled = np.any([target.any(1) for target in data.targets.values()], 0)
         assert labelled.sum() == len(expected)
         for image, target in zip(np.array(data.table.images, object)[labelled], data.targets[scheme.name][labelled], strict=True):
-            (said,) = (said for name, said in expected.items() if str(image).endswith(f"/{name}"))
+            (value,) = (value for name, value in expected.items() if str(image).endswith(f"/{name}"))
             if scheme.kind == "ordinal":
-                assert target @ np.array(scheme.values) == pytest.approx(said)
+                assert target @ np.array(scheme.values) == pytest.approx(value)
             else:
-                np.testing.assert_allclose(target, shares(scheme, said), atol=1e-5)
+                np.testing.assert_allclose(target, shares(scheme, value), atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", bundled_layouts())
@@ -175,7 +175,7 @@ def test_near_duplicates_of_oasis_stay_together(copy):
 def test_only_the_schemes_of_the_recipe_are_read(copy):
     root = copy("emotion6")
     assert set(read(DataSet(path="emotion6", layout="emotion6"), root, [load_scheme("arousal")]).targets) == {"arousal"}
-    message = "emotion6: the layout 'emotion6' knows ekman6, valence, arousal, polarity2, ekman7, and none of these is the recipe's"
+    message = "emotion6: the layout 'emotion6' has ekman6, valence, arousal, polarity2, ekman7; the recipe trains none of these"
     with pytest.raises(DataError, match=message):
         read(DataSet(path="emotion6", layout="emotion6"), root, [load_scheme("mikels8")])
 
@@ -208,8 +208,8 @@ def test_what_was_said_of_the_image_alone_can_be_read_of_mvsa(copy):
     }
     polarity3 = load_scheme("polarity3")
     data = read(DataSet.model_validate({"path": "mvsa", "layout": "mvsa"} | image_mood), copy("mvsa"), [polarity3])
-    said = [polarity3.label_names[label] for label in data.targets["polarity3"].argmax(1)]
-    assert said == ["positive", "neutral", "negative", "neutral", "positive", "positive"]
+    labels = [polarity3.label_names[label] for label in data.targets["polarity3"].argmax(1)]
+    assert labels == ["positive", "neutral", "negative", "neutral", "positive", "positive"]
 
 
 def test_a_data_set_without_a_layout_is_as_it_says():
@@ -218,5 +218,5 @@ def test_a_data_set_without_a_layout_is_as_it_says():
 
 
 def test_an_unknown_layout_is_named_with_its_neighbour():
-    with pytest.raises(DataError, match=r"there is no layout 'emo-set' \(did you mean 'emoset'\?\); known are abstract, "):
+    with pytest.raises(DataError, match=r"there is no layout 'emo-set' \(did you mean 'emoset'\?\); the layouts are abstract, "):
         with_layout(DataSet(path="photos", layout="emo-set"))
