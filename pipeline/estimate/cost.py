@@ -94,7 +94,7 @@ def estimate_cost(scan: InputScan, profile: Profile, cluster: Cluster, block_row
 
 
 def mean_of(values: np.ndarray) -> Range:
-    """Return the mean with its 95 % confidence interval (normal approximation); zeros without values, and 0 to twice one value."""
+    """Return the mean with its 95 % confidence interval (normal approximation): of one value, 0 to twice it; without values, zeros."""
     if not len(values):
         return Range(0, 0, 0)
     mean = float(np.mean(values))

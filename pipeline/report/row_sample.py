@@ -30,7 +30,7 @@ class Failure:
 
 @dataclass
 class RowSample:
-    """Statistics of `rows` of the runs' `total` rows, of which `ok` have the status ok. All but `failures` are of these.
+    """Statistics of `rows` out of the runs' `total` rows. All but `failures` cover only the `ok` rows, whose status is ok.
 
     `confidence` is a histogram of the predicted labels' probabilities, int [BINS] by scheme; `density`, int [GRID, GRID], counts images
     by valence and arousal, or is None without both schemes. `contradictions` counts images by pair of schemes, and `failures` by

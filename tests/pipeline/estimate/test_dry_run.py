@@ -55,7 +55,7 @@ def tables():
 
 @pytest.fixture
 def found(tables):
-    """Makes a dry run with these figures."""
+    """Make a dry run with these figures."""
 
     def make(profile=PROFILE, cluster=CPUS, **counts):
         scan = replace(SCAN, **counts)
@@ -66,7 +66,7 @@ def found(tables):
 
 @pytest.fixture
 def lines(found):
-    """The summary of such a dry run, line by line."""
+    """Return the lines of its summary."""
     return lambda *args, **counts: summary(found(*args, **counts)).splitlines()
 
 

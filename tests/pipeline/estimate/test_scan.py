@@ -16,7 +16,7 @@ from pipeline.table.schema import SCHEMA_VERSION
 
 @pytest.fixture
 def found(tmp_path):
-    """Scans a source for an output in the test's folder."""
+    """Scan a source for an output in the test's folder."""
 
     def look(source, size=8, **settings):
         config = AnnotateConfig(input=str(source), output=str(tmp_path / "out"), **settings)

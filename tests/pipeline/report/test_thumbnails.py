@@ -25,7 +25,7 @@ def image(uri, data, row=0):
 
 @pytest.fixture
 def shown(tmp_path):
-    """The thumbnails of some highlights, in their order."""
+    """Return the thumbnails of some highlights, in their order."""
 
     def show(highlights, source=tmp_path, **settings):
         config = AnnotateConfig(input=str(source), output=str(tmp_path / "out"), run_id="r", **settings)
