@@ -41,10 +41,11 @@ def plan(
 ) -> None:
     set_format(config.log_format)
     from pipeline.estimate.cost import Cluster
-    from pipeline.estimate.dry_run import page, prospect
+    from pipeline.estimate.dry_run import dry_run
+    from pipeline.estimate.summary import summary
 
-    found = prospect(config, sample, Cluster(config.cpus or os.cpu_count() or 1, config.gpus or 0, dollars_an_hour))
-    print(json.dumps(found.public(), indent=1) if as_json else page(found))
+    found = dry_run(config, sample, Cluster(config.cpus or os.cpu_count() or 1, config.gpus or 0, dollars_an_hour))
+    print(json.dumps(found.public(), indent=1) if as_json else summary(found))
 
 
 @app.meta.default

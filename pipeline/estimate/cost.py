@@ -1,28 +1,28 @@
-"""What a night would take on a given cluster: seconds, requests and dollars, each with its range, from a survey and a trial."""
+"""Estimates the cost of a run on a given cluster from an input scan and a profile: seconds, requests and dollars, with ranges."""
 
 import math
 import statistics
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.estimate.profile import Trial
-from pipeline.estimate.scan import Survey
+from pipeline.estimate.profile import Profile
+from pipeline.estimate.scan import InputScan
 from pipeline.images.coalesce import SPAN
 from pipeline.inputs.manifest import MAX_BLOCK_ROWS
 
-# What a block takes of requests, as benchmarks/storage_requests.py counts them: three GETs and two HEADs, and a PUT.
-GETS_A_BLOCK, PUTS_A_BLOCK = 5, 1
-KEYS_A_PAGE = 1000
+# Requests per block, counted by benchmarks/storage_requests.py: three GETs and two HEADs; one PUT.
+GETS_PER_BLOCK, PUTS_PER_BLOCK = 5, 1
+KEYS_PER_LIST = 1000
 GET_DOLLARS, PUT_DOLLARS = 0.4e-6, 5e-6  # S3's list prices, us-east-1
-START_SECONDS = (15.0, 60.0)  # of Ray, the imports and the model's weights
-SLACK = 1.3  # what a run may take more than its parts: stages that wait for each other, the last blocks
+OVERHEAD = 1.3  # a run's time over that of its stages, at most: stages wait for each other, and the last blocks leave workers idle
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to work with, and what an hour of it costs, if that is known."""
+    """The size of a cluster, and its price per hour if known."""
 
     cpus: int
     gpus: int
@@ -31,20 +31,33 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Range:
+    """An estimate between its bounds."""
+
     least: float
     likely: float
     most: float
 
-    def __add__(self, other: "Range") -> "Range":
-        return Range(self.least + other.least, self.likely + other.likely, self.most + other.most)
+    @classmethod
+    def of(cls, function: Callable[..., float], *ranges: "Range") -> "Range":
+        """Apply a function to the three values of each range in turn."""
+        return cls(*map(function, *ranges))
 
-    def times(self, factor: float) -> "Range":
-        return Range(self.least * factor, self.likely * factor, self.most * factor)
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.least, self.likely, self.most))
+
+    def __add__(self, other: "Range") -> "Range":
+        return Range.of(lambda a, b: a + b, self, other)
+
+    def __mul__(self, factor: float) -> "Range":
+        return Range.of(lambda value: value * factor, self)
+
+
+START_SECONDS = Range(15.0, 37.5, 60.0)  # starting Ray, imports, loading the model's weights
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """`encoded` are the images whose bytes no other has had. `seconds` is None where the trial's device is not the cluster's."""
+class CostEstimate:
+    """The cost of a run. `encoded` counts the images with new bytes. `seconds` is None if the profile's device is not the cluster's."""
 
     fetched: int
     encoded: Range
@@ -59,32 +72,29 @@ class Forecast:
         return asdict(self)
 
 
-def forecast(survey: Survey, trial: Trial, cluster: Cluster, block_rows: int | None) -> Forecast:
-    encoded = _encoded(survey)
-    size = mean_of(trial.bytes)
-    unsized = survey.new - survey.sized
-    volume = Range(*(survey.bytes + unsized * each for each in (size.least, size.likely, size.most)))
-    decode = mean_of(trial.decode)
-    for_fetching = survey.new * trial.fetch_core
-    loading = Range(*(for_fetching + n * s for n, s in zip(_three(encoded), _three(decode), strict=True)))
-    annotating = encoded.times(trial.annotate * (trial.cores if trial.device == "cpu" else 1))
-    seconds, limited_by = _seconds(loading, annotating, trial.device, cluster)
-    requests = _requests(survey, volume, block_rows or MAX_BLOCK_ROWS)
-    hours = seconds and seconds.times(1 / 3600)
-    return Forecast(
-        fetched=survey.new,
+def estimate_cost(scan: InputScan, profile: Profile, cluster: Cluster, block_rows: int | None) -> CostEstimate:
+    """Estimate the cost of annotating the scan's new images in blocks of `block_rows` (None: MAX_BLOCK_ROWS)."""
+    encoded = _encoded(scan)
+    unsized = scan.new - scan.sized
+    volume = Range.of(lambda size: scan.bytes + unsized * size, mean_of(profile.bytes))
+    loading = Range.of(lambda images, seconds: scan.new * profile.fetch_core + images * seconds, encoded, mean_of(profile.decode))
+    annotating = encoded * (profile.annotate * (profile.cores if profile.device == "cpu" else 1))
+    seconds, limited_by = _seconds(loading, annotating, profile.device, cluster)
+    gets, puts = _requests(scan, volume, block_rows or MAX_BLOCK_ROWS)
+    return CostEstimate(
+        fetched=scan.new,
         encoded=encoded,
         bytes=volume,
         seconds=seconds,
-        requests=requests[0] + requests[1],
-        dollars=hours.times(cluster.dollars_an_hour) if hours and cluster.dollars_an_hour is not None else None,
-        request_dollars=requests[0].times(GET_DOLLARS) + requests[1].times(PUT_DOLLARS),
+        requests=gets + puts,
+        dollars=seconds * (cluster.dollars_an_hour / 3600) if seconds and cluster.dollars_an_hour is not None else None,
+        request_dollars=gets * GET_DOLLARS + puts * PUT_DOLLARS,
         limited_by=limited_by,
     )
 
 
 def mean_of(values: np.ndarray) -> Range:
-    """The mean with its 95 % interval (normal approximation), and zeros where there is nothing."""
+    """Return the mean with its 95 % confidence interval (normal approximation): of one value, 0 to twice it; without values, zeros."""
     if not len(values):
         return Range(0, 0, 0)
     mean = float(np.mean(values))
@@ -92,38 +102,34 @@ def mean_of(values: np.ndarray) -> Range:
     return Range(max(0.0, mean - half), mean, mean + half)
 
 
-def _encoded(survey: Survey) -> Range:
-    """Every image may be new; copies that the listing shows are not; earlier nights say what share it was then."""
-    certain = survey.new - (survey.copies or 0)
-    likely = min(certain, round(survey.new * (1 - survey.repost_share))) if survey.repost_share is not None else certain
-    return Range(likely, likely, certain)
+def _encoded(scan: InputScan) -> Range:
+    """Return the images to encode: at most all but the listing's duplicates, likely without the last runs' share of duplicates."""
+    most = scan.new - (scan.copies or 0)
+    likely = min(most, round(scan.new * (1 - scan.repost_share))) if scan.repost_share is not None else most
+    return Range(likely, likely, most)
 
 
 def _seconds(loading: Range, annotating: Range, device: str, cluster: Cluster) -> tuple[Range | None, str | None]:
-    """On the clock, and what it is that takes it."""
+    """Return the elapsed seconds and the stage that limits them, from core seconds of loading and device seconds of annotating.
+
+    On a CPU both stages share the cores, and `annotating` is in core seconds too; on GPUs the slower stage counts.
+    """
     if (device == "cuda") != bool(cluster.gpus):
         return None, None
-    start = Range(START_SECONDS[0], sum(START_SECONDS) / 2, START_SECONDS[1])
     if device == "cpu":
-        work = (loading + annotating).times(1 / cluster.cpus)
-        limited_by = "the model" if annotating.likely > loading.likely else "fetching and decoding"
+        work = (loading + annotating) * (1 / cluster.cpus)
     else:
-        on_gpus, on_cpus = annotating.times(1 / cluster.gpus), loading.times(1 / cluster.cpus)
-        work = Range(*map(max, zip(_three(on_gpus), _three(on_cpus), strict=True)))
-        limited_by = "the model" if on_gpus.likely > on_cpus.likely else "fetching and decoding"
-    return Range(work.least, work.likely * math.sqrt(SLACK), work.most * SLACK) + start, limited_by
+        loading, annotating = loading * (1 / cluster.cpus), annotating * (1 / cluster.gpus)
+        work = Range.of(max, loading, annotating)
+    seconds = Range(work.least, work.likely * math.sqrt(OVERHEAD), work.most * OVERHEAD) + START_SECONDS
+    return seconds, "the model" if annotating.likely > loading.likely else "fetching and decoding"
 
 
-def _requests(survey: Survey, volume: Range, block_rows: int) -> tuple[Range, Range]:
-    """GETs and HEADs; PUTs and LISTs. Of images within files, as many as there are spans, and no more than images."""
-    alone = survey.new - survey.in_files
-    share = survey.in_files / max(survey.new, 1)
-    spans = [min(survey.in_files, math.ceil(share * size / SPAN)) for size in _three(volume)]
-    blocks = math.ceil(survey.new / block_rows)
-    gets = Range(*(alone + count + GETS_A_BLOCK * blocks for count in spans))
-    puts = PUTS_A_BLOCK * blocks + math.ceil(survey.listed / KEYS_A_PAGE)
+def _requests(scan: InputScan, volume: Range, block_rows: int) -> tuple[Range, Range]:
+    """Return the GETs and HEADs, and the PUTs and LISTs. Images within files share requests: one for each span of SPAN bytes."""
+    alone = scan.new - scan.in_files
+    share = scan.in_files / max(scan.new, 1)
+    blocks = math.ceil(scan.new / block_rows)
+    gets = Range.of(lambda size: alone + min(scan.in_files, math.ceil(share * size / SPAN)) + GETS_PER_BLOCK * blocks, volume)
+    puts = PUTS_PER_BLOCK * blocks + math.ceil(scan.listed / KEYS_PER_LIST)
     return gets, Range(puts, puts, puts)
-
-
-def _three(values: Range) -> tuple[float, float, float]:
-    return values.least, values.likely, values.most

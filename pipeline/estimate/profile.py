@@ -1,4 +1,4 @@
-"""Some images annotated for real, in this process and without Ray: what each stage takes, and what comes of them."""
+"""Profiles a sample: annotates it in this process, without Ray, and measures the time of each stage."""
 
 import os
 import time
@@ -15,52 +15,52 @@ from pipeline.images.fetch import Fetcher
 from pipeline.stages.model_files import local_folder, local_tower
 from pipeline.table.schema import Tables
 
-ENOUGH = 32  # crops that the model's time is taken of; fewer are repeated
+MIN_CROPS = 32  # that the model's time is measured with; fewer are repeated
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What the sample took, in seconds. Fetching and decoding are of a core, annotating is of a whole device."""
+class Profile:
+    """Seconds of each stage, and the statuses of the sample. Fetching and decoding are per core, annotating is per device."""
 
     status: dict[str, int]
     failures: list[str]
-    bytes: np.ndarray  # of each image that came
-    fetch_core: float  # an image; of a core, and not of waiting
-    fetch_wait: float  # an image, with as many under way at once as a loader has
-    decode: np.ndarray  # of each image that could be decoded
-    annotate: float  # an image
+    bytes: np.ndarray  # of each image that was fetched
+    fetch_core: float  # CPU seconds per image
+    fetch_wait: float  # elapsed seconds per image, with as many fetched at once as a loader does
+    decode: np.ndarray  # CPU seconds of each image that was decoded
+    annotate: float  # seconds per image
     device: str
-    cores: int  # that the tower had, on a CPU
+    cores: int  # of this machine, all used by a tower on CPU
     batch_size: int
 
 
-def try_out(config: AnnotateConfig, tables: Tables, rows: list[dict[str, Any]]) -> Trial:
-    """Fetches, decodes and annotates the images of manifest rows. Raises StorageError where the credentials are refused."""
+def profile_images(config: AnnotateConfig, tables: Tables, rows: list[dict[str, Any]]) -> Profile:
+    """Fetch, decode and annotate the images of manifest rows. Raises StorageError if the credentials are refused."""
     decoder = Decoder(Limits.of(config, tables.crop_size))
     status: Counter[str] = Counter()
     failures, crops, sizes, decode = list[str](), list[np.ndarray](), list[int](), list[float]()
-    clock, cpu, decoding = time.perf_counter(), time.process_time(), 0.0
+    wall_start, cpu_start, decoding = time.perf_counter(), time.process_time(), 0.0
     for row, data in Fetcher.of(config).fetch(rows):
-        began = time.thread_time()
+        start = time.thread_time()
         try:
             if isinstance(data, ImageError):
                 raise data
             sizes.append(len(data))
             crops.append(decoder(data).crop)
-            decode.append(time.thread_time() - began)
+            decode.append(time.thread_time() - start)
             status["ok"] += 1
         except ImageError as error:
             status[error.status] += 1
             failures.append(f"{row['uri']}  {error.status}: {error}")
-        decoding += time.thread_time() - began
-    waited, worked = time.perf_counter() - clock - decoding, time.process_time() - cpu - decoding
-    device, batch_size, annotate = _annotating(config, tables, crops)
-    return Trial(
+        decoding += time.thread_time() - start
+    fetch_wait, fetch_core = time.perf_counter() - wall_start - decoding, time.process_time() - cpu_start - decoding
+    device, batch_size, annotate = _time_model(config, tables, crops)
+    return Profile(
         status=dict(status.most_common()),
         failures=failures,
         bytes=np.array(sizes, np.int64),
-        fetch_core=worked / max(len(rows), 1),
-        fetch_wait=waited / max(len(rows), 1),
+        fetch_core=fetch_core / max(len(rows), 1),
+        fetch_wait=fetch_wait / max(len(rows), 1),
         decode=np.array(decode),
         annotate=annotate,
         device=device,
@@ -69,8 +69,8 @@ def try_out(config: AnnotateConfig, tables: Tables, rows: list[dict[str, Any]]) 
     )
 
 
-def _annotating(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray]) -> tuple[str, int, float]:
-    """Where the model ran, the tower's batch size, and seconds an image."""
+def _time_model(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray]) -> tuple[str, int, float]:
+    """Return the model's device, the tower's batch size, and seconds per image; of blank crops if there are none."""
     import torch
 
     from ugrie.model.model import UGRIE
@@ -82,12 +82,12 @@ def _annotating(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray])
     encoder = model.load_encoder()
     encoder.batch_size = config.batch_size or best_batch_size(encoder)
     schemes = [scheme.name for scheme in tables.schemes]
-    some = crops or [np.zeros((tables.crop_size, tables.crop_size, 3), np.uint8)]
-    pixels = np.stack([some[i % len(some)] for i in range(max(len(some), ENOUGH, encoder.batch_size))])
-    seconds = []
-    for _ in range(2):  # the first one warms up
-        clock = time.perf_counter()
+    crops = crops or [np.zeros((tables.crop_size, tables.crop_size, 3), np.uint8)]
+    pixels = np.stack([crops[i % len(crops)] for i in range(max(len(crops), MIN_CROPS, encoder.batch_size))])
+    seconds = 0.0
+    for _ in range(2):  # the first pass warms up
+        start = time.perf_counter()
         for embeddings in model.encode([pixels]):
             model.predict(embeddings, schemes)
-        seconds.append(time.perf_counter() - clock)
-    return device, encoder.batch_size, seconds[-1] / len(pixels)
+        seconds = time.perf_counter() - start
+    return device, encoder.batch_size, seconds / len(pixels)

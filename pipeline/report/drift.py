@@ -1,9 +1,9 @@
-"""Whether the labels of a night are others than those of the nights before: by how much, and whether chance explains it.
+"""Detects label drift: whether the labels of a night differ from those of earlier nights by more than chance, and by how much.
 
-Two distributions of labels are compared by their total variation, the share of images that would need another label for the two to be
-alike. Chance is what a permutation test says (Good 2005): how often all images, divided at random into two parts of the same sizes, are
-as far apart. The p-values of all that is compared in a night are corrected together (Holm 1979). With many images any difference is
-beyond chance, so drift is what is beyond chance and also not small.
+Two distributions of labels are compared by their total variation, the share of images that would need another label to make them
+equal. The p-value is from a permutation test (Good 2005): the share of random divisions of all images into two parts of the same sizes
+that are at least as far apart. The p-values of a page are corrected together (Holm 1979). With many images any difference is
+significant, so it is drift only if it is also not small.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,90 +13,90 @@ import numpy as np
 
 from pipeline.table.run_record import RunRecord
 
-NIGHTS = 28  # before, that a night is compared with
-LEAST = 0.05  # total variation; less is small, however sure
+MAX_DATES = 28  # that a night is compared with
+MIN_DISTANCE = 0.05  # total variation; less is no drift, however significant
 ALPHA = 0.01
-DRAWS, SEED = 9999, 0
-LARGEST = 10**9 - 1  # images that NumPy divides at random
-STATUS = "status"  # compared like a scheme, none of which can have the name of this column
+PERMUTATIONS, SEED = 9999, 0
+MAX_IMAGES = 10**9 - 1  # NumPy's limit for `method="marginals"`
+STATUS = "status"  # compared like a scheme: no scheme can have the name of this column
 
 Labels = Mapping[str, int]
-Tally = Mapping[str, Labels]  # by scheme, and by STATUS
+Tally = Mapping[str, Labels]  # images by label, by scheme and STATUS
 
 
 @dataclass(frozen=True)
 class Change:
-    """How far a night's labels are from the earlier nights' (total variation, 0 to 1), and the p-value, corrected for all comparisons."""
+    """The total variation (0 to 1) between a night's labels and the earlier ones, and the p-value, corrected for all comparisons."""
 
     distance: float
     p: float
 
     @property
     def drifted(self) -> bool:
-        return self.p < ALPHA and self.distance >= LEAST
+        return self.p < ALPHA and self.distance >= MIN_DISTANCE
 
 
 def tally(records: Sequence[RunRecord]) -> dict[str, dict[str, int]]:
-    """How often each label of each scheme, and each status, was given in some runs together."""
+    """Count the images of some runs together by label of each scheme, and by status."""
     total: dict[str, dict[str, int]] = {}
     for record in records:
         for name, labels in {**record.counts.labels, STATUS: record.counts.status}.items():
-            known = total.setdefault(name, {})
-            for label, count in labels.items():
-                known[label] = known.get(label, 0) + count
+            total[name] = _add(total.get(name, {}), labels)
     return total
 
 
-def changes(now: Tally, before: Tally) -> dict[str, Change]:
-    """What changed, for all that there are labels of on both sides."""
-    found = {}
-    for name in now:
-        ours, theirs = _aligned(now[name], before.get(name, {}))
-        if ours.sum() and theirs.sum() and len(ours) > 1:
-            found[name] = (total_variation(ours, theirs), chance(ours, theirs))
-    corrected = holm([p for _, p in found.values()])
-    return {name: Change(distance, p) for (name, (distance, _)), p in zip(found.items(), corrected, strict=True)}
-
-
-def by_night(records: Sequence[RunRecord]) -> dict[str, dict[str, dict[str, int]]]:
-    """The tally of each date, the earliest first."""
+def tally_by_date(records: Sequence[RunRecord]) -> dict[str, dict[str, dict[str, int]]]:
+    """Return the tally of each date, the earliest first."""
     dates = sorted({record.date for record in records})
     return {date.isoformat(): tally([record for record in records if record.date == date]) for date in dates}
 
 
-def distances(nights: Mapping[str, Tally], name: str) -> dict[str, float]:
-    """How far each night was from those before it, at most NIGHTS of them, where there are any."""
-    known = [(date, night[name]) for date, night in nights.items() if sum(night.get(name, {}).values())]
+def changes(now: Tally, before: Tally) -> dict[str, Change]:
+    """Compare each scheme, and the statuses, if there are images on both sides."""
     found = {}
-    for i, (date, labels) in enumerate(known[1:], 1):
+    for name in now:
+        ours, theirs = _aligned(now[name], before.get(name, {}))
+        if ours.sum() and theirs.sum() and len(ours) > 1:
+            found[name] = (total_variation(ours, theirs), p_value(ours, theirs))
+    corrected = holm([p for _, p in found.values()])
+    return {name: Change(distance, p) for (name, (distance, _)), p in zip(found.items(), corrected, strict=True)}
+
+
+def distances(by_date: Mapping[str, Tally], name: str) -> dict[str, float]:
+    """Return the total variation of each date from the MAX_DATES dates before it together, for one scheme; not for the first date."""
+    nights = [(date, found[name]) for date, found in by_date.items() if sum(found.get(name, {}).values())]
+    distance = {}
+    for i, (date, labels) in enumerate(nights[1:], 1):
         before: dict[str, int] = {}
-        for _, earlier in known[max(0, i - NIGHTS) : i]:
-            for label, count in earlier.items():
-                before[label] = before.get(label, 0) + count
-        found[date] = total_variation(*_aligned(labels, before))
-    return found
+        for _, earlier in nights[max(0, i - MAX_DATES) : i]:
+            before = _add(before, earlier)
+        distance[date] = total_variation(*_aligned(labels, before))
+    return distance
 
 
 def total_variation(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Half of the summed differences of the shares of two rows of counts."""
+    """Return half the sum of the absolute differences of the shares, of two arrays of counts by label."""
     return float(np.abs(ours / ours.sum() - theirs / theirs.sum()).sum() / 2)
 
 
-def chance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The p-value of the permutation test of two rows of counts, int64 [labels]; 1 / (DRAWS + 1) at least. The seed is fixed."""
-    apart = total_variation(ours, theirs)
-    if (factor := -(-(ours.sum() + theirs.sum()) // LARGEST)) > 1:
+def p_value(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the p-value of a permutation test of two arrays of counts, int64 [labels]. The seed is fixed.
+
+    The p-value is at least 1 / (PERMUTATIONS + 1). Beyond MAX_IMAGES images the counts are scaled down.
+    """
+    distance = total_variation(ours, theirs)
+    if (factor := -(-(ours.sum() + theirs.sum()) // MAX_IMAGES)) > 1:
         ours, theirs = ours // factor, theirs // factor
-    all_images = ours + theirs
-    draw = np.random.default_rng(SEED)
-    drawn = draw.multivariate_hypergeometric(all_images, int(ours.sum()), size=DRAWS, method="marginals")
-    shares, rest = drawn / max(ours.sum(), 1), (all_images - drawn) / max(theirs.sum(), 1)
-    as_far = np.abs(shares - rest).sum(1) / 2 >= apart - 1e-12
-    return float((1 + as_far.sum()) / (1 + DRAWS))
+    both = ours + theirs
+    rng = np.random.default_rng(SEED)
+    drawn = rng.multivariate_hypergeometric(both, int(ours.sum()), size=PERMUTATIONS, method="marginals")
+    drawn_shares, other_shares = drawn / max(ours.sum(), 1), (both - drawn) / max(theirs.sum(), 1)
+    as_far = np.abs(drawn_shares - other_shares).sum(1) / 2 >= distance - 1e-12
+    return float((1 + as_far.sum()) / (1 + PERMUTATIONS))
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in their order (Holm 1979)."""
+    """Return p-values corrected for multiple comparisons (Holm 1979), in their order."""
     p = np.asarray(values, float)
     order = np.argsort(p)
     corrected = np.empty_like(p)
@@ -104,7 +104,11 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
+def _add(some: Labels, others: Labels) -> dict[str, int]:
+    return {**some, **{label: some.get(label, 0) + count for label, count in others.items()}}
+
+
 def _aligned(ours: Labels, theirs: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Two rows of counts, int64, of all labels of either."""
+    """Return two arrays of counts, int64, over all labels of either."""
     labels = dict.fromkeys([*ours, *theirs])
     return np.array([ours.get(label, 0) for label in labels], np.int64), np.array([theirs.get(label, 0) for label in labels], np.int64)

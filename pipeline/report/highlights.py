@@ -1,4 +1,4 @@
-"""Which images are worth a look: of each label those that the model is surest and least sure of, and an ordinal scheme's extremes."""
+"""Selects the images that a page shows: the most and least confident of each label, and an ordinal scheme's extremes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,85 +9,97 @@ import pyarrow.compute as pc
 
 from pipeline.table.schema import SchemeMetadata
 
-MOST_IMAGES = 60  # of a page
-MOST_EACH = 4  # of a shelf
+MAX_IMAGES = 60  # on a page
+MAX_PER_GROUP = 4
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """A place for images that have something in common: `what` of a scheme, or of one of its labels."""
+class HighlightGroup:
+    """Images shown together: those of one `kind`, such as "most confident", for a label, or for an ordinal scheme (`label` is None)."""
 
     scheme: str
     label: str | None
-    what: str
+    kind: str
 
 
 @dataclass(frozen=True)
-class Pick:
-    """An image on a shelf: the lower its `rank`, the more it belongs there. It is row `row` of the run at the place `run`."""
+class Highlight:
+    """An image to show. Groups hold the lowest `rank` first; `value` is the text beside the image.
+
+    `run` is the run's index in the page's list of runs, and `row` the number of the image's row within that run.
+    """
 
     rank: float
-    shown: str
+    value: str
     uri: str
     content_hash: str
     row: int
     run: int
 
 
-def picks_of(
+Highlights = dict[HighlightGroup, list[Highlight]]
+
+
+def find_highlights(
     ok: pa.Table, schemes: Mapping[str, SchemeMetadata], probs: Mapping[str, np.ndarray], choices: Mapping[str, np.ndarray], run: int
-) -> dict[Shelf, list[Pick]]:
-    """The best of some rows for each shelf, the best first, no two with the same bytes."""
-    hashes = pc.dictionary_encode(ok["content_hash"].combine_chunks()).indices.to_numpy()
-    first = np.zeros(len(ok), bool)
-    first[np.unique(hashes, return_index=True)[1]] = True
+) -> Highlights:
+    """Return each group's highlights among rows of one run whose status is ok, lowest rank first; images with the same bytes count once.
 
-    def pick(rows: np.ndarray, rank: np.ndarray, shown: str, *numbers: np.ndarray) -> list[Pick]:
-        rows = rows[np.argsort(rank[rows], kind="stable")[:MOST_EACH]]
-        about = ok.select(["uri", "content_hash", "row"]).take(pa.array(rows)).to_pylist()
-        texts = [shown.format(*(column[i] for column in numbers)) for i in rows]
-        return [
-            Pick(float(rank[i]), text, row["uri"], row["content_hash"], row["row"], run)
-            for i, text, row in zip(rows, texts, about, strict=True)
-        ]
+    By scheme, `probs` is float [rows, labels] and `choices`, int [rows], the index of the predicted label.
+    """
+    unique = _first_of_each(ok["content_hash"])
 
-    found = {}
-    for name, about in schemes.items():
-        if about.kind == "ordinal":
-            levels = np.asarray(about.values)
+    def lowest(rows: np.ndarray, rank: np.ndarray, text: str, *values: np.ndarray) -> list[Highlight]:
+        rows = rows[np.argsort(rank[rows], kind="stable")[:MAX_PER_GROUP]]
+        images = ok.select(["uri", "content_hash", "row"]).take(pa.array(rows)).to_pylist()
+        texts = [text.format(*(column[i] for column in values)) for i in rows]
+        return [Highlight(float(rank[i]), value, **image, run=run) for i, value, image in zip(rows, texts, images, strict=True)]
+
+    found: Highlights = {}
+    for name, scheme in schemes.items():
+        if scheme.kind == "ordinal":
+            levels = np.asarray(scheme.values)
             value = probs[name] @ levels
             spread = np.sqrt(np.maximum(probs[name] @ levels**2 - value**2, 0))
-            rows = np.flatnonzero(first)
-            found[Shelf(name, None, "highest")] = pick(rows, -value, "{0:.2f}", value)
-            found[Shelf(name, None, "lowest")] = pick(rows, value, "{0:.2f}", value)
-            found[Shelf(name, None, "most doubtful")] = pick(rows, -spread, "{0:.2f} ± {1:.2f}", value, spread)
-            continue
-        score = np.take_along_axis(probs[name], choices[name][:, None], 1)[:, 0]
-        for place, label in enumerate(about.labels):
-            rows = np.flatnonzero(first & (choices[name] == place))
-            found[Shelf(name, label, "surest")] = pick(rows, -score, "{0:.1f} %", 100 * score)
-            found[Shelf(name, label, "most doubtful")] = pick(rows, score, "{0:.1f} %", 100 * score)
+            rows = np.flatnonzero(unique)
+            found[HighlightGroup(name, None, "highest")] = lowest(rows, -value, "{0:.2f}", value)
+            found[HighlightGroup(name, None, "lowest")] = lowest(rows, value, "{0:.2f}", value)
+            found[HighlightGroup(name, None, "least confident")] = lowest(rows, -spread, "{0:.2f} ± {1:.2f}", value, spread)
+        else:
+            score = np.take_along_axis(probs[name], choices[name][:, None], 1)[:, 0]
+            for index, label in enumerate(scheme.labels):
+                rows = np.flatnonzero(unique & (choices[name] == index))
+                found[HighlightGroup(name, label, "most confident")] = lowest(rows, -score, "{0:.1f} %", 100 * score)
+                found[HighlightGroup(name, label, "least confident")] = lowest(rows, score, "{0:.1f} %", 100 * score)
     return found
 
 
-def merged(some: Sequence[Pick], others: Sequence[Pick]) -> list[Pick]:
-    """The best of two lists for one shelf."""
-    by_hash: dict[str, Pick] = {}
-    for pick in sorted([*some, *others], key=lambda pick: (pick.rank, pick.run, pick.row)):
-        by_hash.setdefault(pick.content_hash, pick)
-    return list(by_hash.values())[:MOST_EACH]
+def merge(some: Sequence[Highlight], others: Sequence[Highlight]) -> list[Highlight]:
+    """Return the lowest ranks of two lists of one group; images with the same bytes count once."""
+    by_hash: dict[str, Highlight] = {}
+    for highlight in sorted([*some, *others], key=lambda each: (each.rank, each.run, each.row)):
+        by_hash.setdefault(highlight.content_hash, highlight)
+    return list(by_hash.values())[:MAX_PER_GROUP]
 
 
-def arranged(shelves: Mapping[Shelf, Sequence[Pick]], counts: Mapping[str, Mapping[str, int]]) -> dict[Shelf, list[Pick]]:
-    """The shelves that there is room for on a page, which are those of each scheme's commonest labels, with as many images each as fit."""
-    schemes = dict.fromkeys(shelf.scheme for shelf in shelves)
-    labels_each = max(2, MOST_IMAGES // (2 * max(len(schemes), 1)))
-    commonest = {scheme: _commonest(counts.get(scheme, {}), labels_each) for scheme in schemes}
-    filled = [shelf for shelf, picks in shelves.items() if picks]
-    kept = [shelf for shelf in filled if shelf.label is None or shelf.label in commonest[shelf.scheme]][:MOST_IMAGES]
-    each = min(MOST_EACH, max(1, MOST_IMAGES // max(len(kept), 1)))
-    return {shelf: list(shelves[shelf][:each]) for shelf in kept}
+def select(highlights: Mapping[HighlightGroup, Sequence[Highlight]], counts: Mapping[str, Mapping[str, int]]) -> Highlights:
+    """Select the highlights that fit on the page: groups of each scheme's most frequent labels, by `counts` of scheme and label."""
+    schemes = dict.fromkeys(group.scheme for group in highlights)
+    labels_per_scheme = max(2, MAX_IMAGES // (2 * max(len(schemes), 1)))
+    frequent = {scheme: _most_frequent(counts.get(scheme, {}), labels_per_scheme) for scheme in schemes}
+    groups = [group for group, images in highlights.items() if images and (group.label is None or group.label in frequent[group.scheme])]
+    groups = groups[:MAX_IMAGES]
+    per_group = min(MAX_PER_GROUP, max(1, MAX_IMAGES // max(len(groups), 1)))
+    return {group: list(highlights[group][:per_group]) for group in groups}
 
 
-def _commonest(counts: Mapping[str, int], most: int) -> list[str]:
+def _first_of_each(values: pa.ChunkedArray) -> np.ndarray:
+    """Return which rows are the first with their value, bool [rows]."""
+    indices = pc.dictionary_encode(values.combine_chunks()).indices.to_numpy()
+    first = np.zeros(len(values), bool)
+    first[np.unique(indices, return_index=True)[1]] = True
+    return first
+
+
+def _most_frequent(counts: Mapping[str, int], most: int) -> list[str]:
     return sorted(counts, key=lambda label: -counts[label])[:most]

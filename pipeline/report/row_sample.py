@@ -1,62 +1,40 @@
-"""Some of the rows of committed runs, read for their page: random groups of rows, by column, the same ones each time."""
+"""Statistics of a sample of committed runs' rows: confidence, valence and arousal, contradictions, failures, and images to show."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import xxhash
 
-from pipeline.report.highlights import Pick, Shelf, merged, picks_of
-from pipeline.storage.parallel import mapped
+from pipeline.report.highlights import Highlights, find_highlights, merge
+from pipeline.report.row_groups import draw_groups, run_files
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SchemeMetadata
 from ugrie.schemes.contradictions import contradicting
 
-ROWS = 200_000  # that are read at most, or one group of rows
 BINS = 20  # of a histogram of probabilities
-GRID = 30  # cells of a side of the density of valence and arousal
-EXAMPLES = 3  # of the images that failed with one message
-MESSAGES = 1000  # of a status that are told apart
-THREADS = 16  # which wait for storage, most of the time
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file of a run: `first` is the number of its first row within the run, whose place in the list of runs is `run`."""
-
-    run: int
-    path: str
-    first: int
-    metadata: pq.FileMetaData
-
-    @property
-    def schemes(self) -> dict[str, SchemeMetadata]:
-        stated = json.loads(self.metadata.metadata[b"ugrie"])["schemes"]
-        return {name: SchemeMetadata(**about) for name, about in stated.items()}
-
-    def first_of(self, group: int) -> int:
-        return self.first + sum(self.metadata.row_group(i).num_rows for i in range(group))
+GRID = 30  # cells along each side of the map of valence and arousal
+EXAMPLES = 3  # URIs kept of each failure message
+MAX_MESSAGES = 1000  # counted for each status
 
 
 @dataclass
 class Failure:
-    """How many images failed with one message, and some of them."""
+    """The number of images that failed with one message, and the first URIs of them."""
 
     count: int = 0
     uris: list[str] = field(default_factory=list)
 
 
 @dataclass
-class Excerpt:
-    """What was seen in `rows` of the `total` rows. Counts are of images whose status is ok.
+class RowSample:
+    """Statistics of `rows` out of the runs' `total` rows. All but `failures` cover only the `ok` rows, whose status is ok.
 
-    `confidence`, int [BINS] by scheme, are the probabilities of the labels written; `density`, int [GRID, GRID], is by valence and
-    arousal, or None. `contradictions` are images by pair of schemes, `failures` are by status and message.
+    `confidence` is a histogram of the predicted labels' probabilities, int [BINS] by scheme; `density`, int [GRID, GRID], counts images
+    by valence and arousal, or is None without both schemes. `contradictions` counts images by pair of schemes, and `failures` by
+    status and message.
     """
 
     total: int
@@ -67,99 +45,70 @@ class Excerpt:
     density: np.ndarray | None = None
     contradictions: dict[str, int] = field(default_factory=dict)
     failures: dict[str, dict[str, Failure]] = field(default_factory=dict)
-    shelves: dict[Shelf, list[Pick]] = field(default_factory=dict)
+    highlights: Highlights = field(default_factory=dict)
 
-    def add(self, table: pa.Table, run: int, first: int) -> None:
-        """Rows of one run, the first of which is its row `first`."""
+    def add(self, table: pa.Table, run: int, first_row: int) -> None:
+        """Add consecutive rows of one run, starting at its row number `first_row`."""
         self.rows += len(table)
-        table = table.append_column("row", pa.array(np.arange(first, first + len(table))))
-        good = pc.equal(table["status"], "ok")
-        self._note(table.filter(pc.invert(good)))
-        ok = table.filter(good).combine_chunks()
-        self.ok += len(ok)
-        if not len(ok):
-            return
-        here = {name: about for name, about in self.schemes.items() if name in ok.column_names}
-        probs = {name: _probs(ok[name]).reshape(-1, len(about.labels)) for name, about in here.items()}
-        choices = {name: _choices(ok[name], about, probs[name]) for name, about in here.items()}
-        for name in here:
-            written = np.take_along_axis(probs[name], choices[name][:, None], 1)[:, 0]
-            bins = np.clip((written * BINS).astype(int), 0, BINS - 1)
-            self.confidence[name] = self.confidence.get(name, 0) + np.bincount(bins, minlength=BINS)
-        polarities = {name: about.polarities for name, about in here.items() if about.polarities}
-        for pair, images in contradicting(polarities, choices).items():
-            self.contradictions[pair] = self.contradictions.get(pair, 0) + int(images.sum())
-        self._map(ok, here)
-        for shelf, picks in picks_of(ok, here, probs, choices, run).items():
-            self.shelves[shelf] = merged(self.shelves.get(shelf, []), picks)
+        table = table.append_column("row", pa.array(np.arange(first_row, first_row + len(table))))
+        ok = pc.equal(table["status"], "ok")
+        self._add_failures(table.filter(pc.invert(ok)))
+        table = table.filter(ok).combine_chunks()
+        if len(table):
+            self._add_annotated(table, run)
 
-    def _note(self, failed: pa.Table) -> None:
+    def _add_failures(self, failed: pa.Table) -> None:
         for row in failed.select(["status", "error", "uri"]).to_pylist():
             messages = self.failures.setdefault(row["status"], {})
             message = row["error"] or ""
-            if message in messages or len(messages) < MESSAGES:
+            if message in messages or len(messages) < MAX_MESSAGES:
                 failure = messages.setdefault(message, Failure())
                 failure.count += 1
                 if len(failure.uris) < EXAMPLES:
                     failure.uris.append(row["uri"])
 
-    def _map(self, ok: pa.Table, here: Mapping[str, SchemeMetadata]) -> None:
-        ranges = [here[name].range for name in ("valence", "arousal") if name in here]
+    def _add_annotated(self, ok: pa.Table, run: int) -> None:
+        self.ok += len(ok)
+        schemes = {name: scheme for name, scheme in self.schemes.items() if name in ok.column_names}
+        probs = {name: _probs(ok[name]).reshape(-1, len(scheme.labels)) for name, scheme in schemes.items()}
+        choices = {name: _choices(ok[name], scheme, probs[name]) for name, scheme in schemes.items()}
+        for name in schemes:
+            score = np.take_along_axis(probs[name], choices[name][:, None], 1)[:, 0]
+            bins = np.clip((score * BINS).astype(int), 0, BINS - 1)
+            self.confidence[name] = self.confidence.get(name, 0) + np.bincount(bins, minlength=BINS)
+        polarities = {name: scheme.polarities for name, scheme in schemes.items() if scheme.polarities}
+        for pair, contradict in contradicting(polarities, choices).items():
+            self.contradictions[pair] = self.contradictions.get(pair, 0) + int(contradict.sum())
+        self._add_density(ok, [schemes[name].range for name in ("valence", "arousal") if name in schemes])
+        for group, images in find_highlights(ok, schemes, probs, choices, run).items():
+            self.highlights[group] = merge(self.highlights.get(group, []), images)
+
+    def _add_density(self, ok: pa.Table, ranges: Sequence[Sequence[float] | None]) -> None:
         if len(ranges) < 2 or None in ranges:
             return
         valence, arousal = (pc.struct_field(ok[name], "value").to_numpy() for name in ("valence", "arousal"))
-        counted, *_ = np.histogram2d(valence, arousal, GRID, np.array(ranges))
-        self.density = counted.astype(int) + (0 if self.density is None else self.density)
+        counts, *_ = np.histogram2d(valence, arousal, GRID, np.array(ranges))
+        self.density = counts.astype(int) + (0 if self.density is None else self.density)
 
 
-def excerpt(output: OutputFolder, records: Sequence[RunRecord]) -> Excerpt:
-    """Looks at runs' rows: at all, or at random groups of them, drawn by the runs' ids. Raises OSError and Arrow's errors."""
-    parts = _parts(output, records)
-    found = Excerpt(sum(part.metadata.num_rows for part in parts))
-    for part in parts:
-        found.schemes = part.schemes | found.schemes
-    for part, groups in _drawn(parts, [record.run_id for record in records]):
-        wanted = ["uri", "content_hash", "status", "error", *part.schemes]
-        with output.open(part.path) as file:
-            parquet = pq.ParquetFile(file, metadata=part.metadata, pre_buffer=True)
-            for group in groups:
-                found.add(parquet.read_row_group(group, wanted, use_threads=False), part.run, part.first_of(group))
-    return found
-
-
-def _parts(output: OutputFolder, records: Sequence[RunRecord]) -> list[Part]:
-    def metadata(path: str) -> pq.FileMetaData:
-        with output.open(path) as file:
-            return pq.ParquetFile(file).metadata
-
-    named = [(run, file) for run, record in enumerate(records) for file in record.files]
-    parts: list[Part] = []
-    for (run, path), about in zip(named, mapped(metadata, (path for _, path in named), THREADS), strict=True):
-        last = parts[-1] if parts and parts[-1].run == run else None
-        parts.append(Part(run, path, last.first + last.metadata.num_rows if last else 0, about))
-    return parts
-
-
-def _drawn(parts: Sequence[Part], seed: Sequence[str]) -> list[tuple[Part, list[int]]]:
-    """The groups of rows that are read of each file, in their order."""
-    groups = [(part, group) for part in range(len(parts)) for group in range(parts[part].metadata.num_row_groups)]
-    order = np.random.default_rng(xxhash.xxh64_intdigest("\n".join(seed).encode())).permutation(len(groups))
-    chosen: list[tuple[int, int]] = []
-    rows = 0
-    for part, group in (groups[i] for i in order):
-        rows += parts[part].metadata.row_group(group).num_rows
-        if chosen and rows > ROWS:
-            break
-        chosen.append((part, group))
-    return [(parts[part], sorted(group for other, group in chosen if other == part)) for part in sorted({part for part, _ in chosen})]
+def sample_rows(output: OutputFolder, records: Sequence[RunRecord]) -> RowSample:
+    """Read all rows of runs, or random row groups, seeded by the runs' IDs. Raises OSError and Arrow's errors."""
+    files = run_files(output, records)
+    sample = RowSample(total=sum(file.rows for file in files))
+    for file in files:
+        sample.schemes = file.schemes | sample.schemes
+    for file, groups in draw_groups(files, [record.run_id for record in records]):
+        for first_row, table in file.read(output, groups, ["uri", "content_hash", "status", "error", *file.schemes]):
+            sample.add(table, file.run, first_row)
+    return sample
 
 
 def _probs(column: pa.ChunkedArray) -> np.ndarray:
     return pc.list_flatten(pc.struct_field(column, "probs")).to_numpy()
 
 
-def _choices(column: pa.ChunkedArray, about: SchemeMetadata, probs: np.ndarray) -> np.ndarray:
-    """The place of the label written, int [n]."""
-    if about.kind == "ordinal":
+def _choices(column: pa.ChunkedArray, scheme: SchemeMetadata, probs: np.ndarray) -> np.ndarray:
+    """Return the index of each row's predicted label, int [rows]; of an ordinal scheme, of its most probable level."""
+    if scheme.kind == "ordinal":
         return probs.argmax(1)
-    return pc.index_in(pc.struct_field(column, "label"), pa.array(about.labels, pa.string())).to_numpy()
+    return pc.index_in(pc.struct_field(column, "label"), pa.array(scheme.labels, pa.string())).to_numpy()

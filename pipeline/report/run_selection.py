@@ -1,4 +1,4 @@
-"""Selects the runs that a report is about, and the earlier runs that it compares them with."""
+"""Selects the runs that a page describes, and the earlier runs that it compares them with."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from pipeline.table.run_record import RunRecord
 from ugrie.text import did_you_mean
 
 
-def chosen(known: Sequence[RunRecord], run_id: str | None, since: dt.date | None, until: dt.date | None) -> list[RunRecord]:
-    """Return the run of an ID; or the runs between two dates, of the newest one's model; or else the newest run. Earliest first.
+def select_runs(known: Sequence[RunRecord], run_id: str | None, since: dt.date | None, until: dt.date | None) -> list[RunRecord]:
+    """Return the run with an ID, or the runs between two dates (of the newest one's model), or the newest run. Earliest first.
 
-    Raises UserError where there is none, or where an ID and dates are given.
+    Raises UserError if there is no such run, or if both an ID and a date are given.
     """
     if not known:
         raise UserError("the output holds no committed run: check --output")
@@ -30,19 +30,19 @@ def chosen(known: Sequence[RunRecord], run_id: str | None, since: dt.date | None
     if first > last:
         raise UserError(f"--since {first} is after --until {last}: swap them")
     if not (found := [run for run in runs if first <= run.date <= last]):
-        raise UserError(f"the output holds no run of these dates; its runs are of {runs[0].date} to {runs[-1].date}")
+        raise UserError(f"the output holds no run between --since and --until: its runs are of {runs[0].date} to {runs[-1].date}")
     return [run for run in found if run.model == found[-1].model]
 
 
-def earlier(known: Sequence[RunRecord], records: Sequence[RunRecord], most: int) -> list[RunRecord]:
-    """Return the earlier non-empty runs of the same model, over the last `most` dates that have any."""
+def earlier_runs(known: Sequence[RunRecord], records: Sequence[RunRecord], max_dates: int) -> list[RunRecord]:
+    """Return the earlier non-empty runs of the same model, over their last `max_dates` dates."""
     began, model = min(record.order for record in records), records[0].model
     before = [run for run in known if run.model == model and run.order < began and run.counts.rows]
-    dates = sorted({run.date for run in before})[-most:]
+    dates = sorted({run.date for run in before})[-max_dates:]
     return [run for run in before if run.date in dates]
 
 
-def name(records: Sequence[RunRecord]) -> str:
-    """Return the page's path within the output."""
+def page_path(records: Sequence[RunRecord]) -> str:
+    """Return the path of the page of some runs within the output."""
     first, last = records[0], records[-1]
     return f"{RUNS}/{first.run_id}.html" if len(records) == 1 else f"{RUNS}/nights_{first.date}_{last.date}.html"

@@ -1,4 +1,4 @@
-"""Small pictures of some images of committed runs: fetched once more, decoded apart, and checked to be what was annotated."""
+"""Thumbnails of images of committed runs: fetched again, decoded in a sandbox, and compared with the bytes that were annotated."""
 
 import hashlib
 import time
@@ -16,26 +16,27 @@ from pipeline.images.coalesce import Row
 from pipeline.images.decode import Limits
 from pipeline.images.fetch import Fetcher
 from pipeline.images.sandbox import Sandbox
-from pipeline.report.highlights import Pick
-from pipeline.report.locate import places
+from pipeline.report.highlights import Highlight
+from pipeline.report.locate import locate
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 
-SIZE = 160  # pixels of a side
+SIZE = 160  # pixels along each side
 QUALITY = 72
-SECONDS, ALL_SECONDS = 10.0, 60.0  # that fetching or decoding an image may take, and all of a run's
+IMAGE_SECONDS = 10.0  # for fetching an image, and for decoding it
+RUN_SECONDS = 60.0  # for all images of a run
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A JPEG in base64, or the problem that there was with it."""
+class Thumbnail:
+    """A JPEG in base64, or the problem that prevented it."""
 
     jpeg: str | None
     problem: str | None = None
 
 
 def settings_of(record: RunRecord, output: OutputFolder) -> AnnotateConfig | None:
-    """Return a run's settings from its record, which has no secrets; None where another version's can't be read."""
+    """Return a run's settings from its record, with the output's credentials; None if this version can't read them."""
     known = {name: value for name, value in record.config.items() if name in AnnotateConfig.model_fields}
     try:
         return AnnotateConfig.model_validate(known | {"output": output.uri, "storage_options": output.options})
@@ -43,51 +44,51 @@ def settings_of(record: RunRecord, output: OutputFolder) -> AnnotateConfig | Non
         return None
 
 
-def pictures(output: OutputFolder, config: AnnotateConfig | None, picks: Sequence[Pick]) -> dict[str, Picture]:
-    """Pictures of images of one run, by content hash."""
-    wanted = {pick.content_hash: pick for pick in picks}
+def thumbnails(output: OutputFolder, config: AnnotateConfig | None, images: Sequence[Highlight]) -> dict[str, Thumbnail]:
+    """Make the thumbnails of images of one run, by content hash. `config` is the run's settings."""
+    by_hash = {image.content_hash: image for image in images}
     if config is None:
-        return dict.fromkeys(wanted, Picture(None, "the run's settings are of another version"))
-    found = dict.fromkeys(wanted, Picture(None, "there was no time left to fetch it"))
+        return dict.fromkeys(by_hash, Thumbnail(None, "this version of UGRIE can't read the run's settings"))
+    found = dict.fromkeys(by_hash, Thumbnail(None, f"not fetched within the {RUN_SECONDS:.0f} s for all images"))
     rows = []
-    for key, place in zip(wanted, places(output, config.run_id, config.input, list(wanted.values())), strict=True):
-        if isinstance(place, ImageError):
-            found[key] = _problem(place)
+    for content_hash, row in zip(by_hash, locate(output, config.run_id, config.input, list(by_hash.values())), strict=True):
+        if isinstance(row, ImageError):
+            found[content_hash] = _failed(row)
         else:
-            rows.append(place | {"content_hash": key})
-    rows.sort(key=lambda row: (row["container"] or "", row["position"] or 0))  # neighbours in a file are read together
+            rows.append(row | {"content_hash": content_hash})
+    rows.sort(key=lambda row: (row["container"] or "", row["position"] or 0))  # neighbours in a file are fetched together
     try:
-        found |= _made(config, rows)
+        found |= _fetch(config, rows)
     except StorageError as error:
-        found |= dict.fromkeys((row["content_hash"] for row in rows), Picture(None, str(error)))
+        found |= dict.fromkeys((row["content_hash"] for row in rows), Thumbnail(None, str(error)))
     return found
 
 
-def _made(config: AnnotateConfig, rows: list[Row]) -> Iterator[tuple[str, Picture]]:
-    """Content hashes with their pictures, until the time is over."""
-    quick = config.model_copy(update={"fetch_timeout": min(config.fetch_timeout, SECONDS)})
-    limits = Limits(SIZE, config.max_pixels, min(config.decode_timeout, SECONDS), config.decode_memory)
-    until = time.monotonic() + ALL_SECONDS
+def _fetch(config: AnnotateConfig, rows: list[Row]) -> Iterator[tuple[str, Thumbnail]]:
+    """Yield content hashes with their thumbnails, until RUN_SECONDS are over."""
+    config = config.model_copy(update={"fetch_timeout": min(config.fetch_timeout, IMAGE_SECONDS)})
+    limits = Limits(SIZE, config.max_pixels, min(config.decode_timeout, IMAGE_SECONDS), config.decode_memory)
+    deadline = time.monotonic() + RUN_SECONDS
     with Sandbox(limits) as sandbox:
-        for row, data in Fetcher.of(quick).fetch(rows):
-            yield row["content_hash"], _picture(sandbox, row["content_hash"], data)
-            if time.monotonic() > until:
+        for row, data in Fetcher.of(config).fetch(rows):
+            yield row["content_hash"], _thumbnail(sandbox, row["content_hash"], data)
+            if time.monotonic() > deadline:
                 return
 
 
-def _picture(sandbox: Sandbox, content_hash: str, data: bytes | ImageError) -> Picture:
+def _thumbnail(sandbox: Sandbox, content_hash: str, data: bytes | ImageError) -> Thumbnail:
     if isinstance(data, ImageError):
-        return _problem(data)
+        return _failed(data)
     if hashlib.sha256(data).hexdigest() != content_hash:
-        return Picture(None, "it is another image by now")
+        return Thumbnail(None, "the image has changed since it was annotated")
     try:
         crop = sandbox(data).crop
     except ImageError as error:
-        return _problem(error)
+        return _failed(error)
     buffer = BytesIO()
     Image.fromarray(crop).save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return Picture(b64encode(buffer.getvalue()).decode())
+    return Thumbnail(b64encode(buffer.getvalue()).decode())
 
 
-def _problem(error: ImageError) -> Picture:
-    return Picture(None, f"{error.status}: {error}")
+def _failed(error: ImageError) -> Thumbnail:
+    return Thumbnail(None, f"{error.status}: {error}")

@@ -34,7 +34,10 @@ def test_it_writes_the_page_where_it_is_told_to(job, output, capsys, tmp_path):
     ("flags", "said"),
     [
         (["--run-id", "night-2026-01-04"], "report: the output holds no committed run night-2026-01-04 (did you mean 'night-2026-01-0"),
-        (["--since", "2026-02-01"], "report: the output holds no run of these dates; its runs are of 2026-01-01 to 2026-01-03"),
+        (
+            ["--since", "2026-02-01"],
+            "report: the output holds no run between --since and --until: its runs are of 2026-01-01 to 2026-01-03",
+        ),
         (["--since", "yesterday"], 'report: Invalid value for --since: unable to convert "yesterday" into'),
         (["--storage-options", "3"], "report: --storage-options: not a JSON object"),
         (["--to", "s4://page.html"], "report: 's4://' of s4://page.html is no known kind of storage (did you mean 's3://'?)"),

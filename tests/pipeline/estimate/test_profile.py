@@ -1,12 +1,12 @@
-"""Some images annotated for real, without Ray."""
+"""A sample annotated without Ray, and timed."""
 
 from collections import Counter
 
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.estimate.profile import try_out
-from pipeline.estimate.scan import survey
+from pipeline.estimate.profile import profile_images
+from pipeline.estimate.scan import scan_input
 from pipeline.run.plan import tables_of
 
 
@@ -14,7 +14,7 @@ from pipeline.run.plan import tables_of
 def tried(corpus, tmp_path_factory):
     config = AnnotateConfig(input=str(corpus.folder), output=str(tmp_path_factory.mktemp("out")), batch_size=4)
     tables = tables_of(config)
-    return try_out(config, tables, survey(config, tables, 40).sample)
+    return profile_images(config, tables, scan_input(config, tables, 40).sample)
 
 
 def test_every_image_has_the_status_that_a_run_would_give_it(tried, corpus):

@@ -1,4 +1,4 @@
-"""What an input holds, counted without beginning a run."""
+"""An input counted and sampled without starting a run."""
 
 import json
 
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.estimate.scan import _drawn, survey
+from pipeline.estimate.scan import RandomSample, scan_input
 from pipeline.inputs.manifest import SCHEMA
 from pipeline.run.plan import tables_of
 from pipeline.table.schema import SCHEMA_VERSION
@@ -16,11 +16,11 @@ from pipeline.table.schema import SCHEMA_VERSION
 
 @pytest.fixture
 def found(tmp_path):
-    """Surveys a source into an output below the test's folder."""
+    """Scan a source for an output in the test's folder."""
 
     def look(source, size=8, **settings):
         config = AnnotateConfig(input=str(source), output=str(tmp_path / "out"), **settings)
-        return survey(config, tables_of(config), size)
+        return scan_input(config, tables_of(config), size)
 
     return look
 
@@ -46,14 +46,13 @@ def test_a_sample_is_no_larger_than_what_is_new(found, corpus):
 def test_every_image_is_as_likely_as_any_other_to_be_drawn():
     draw, times = np.random.default_rng(0), np.zeros(30)
     for _ in range(300):
-        drawn = []
+        sample = RandomSample(3, draw)
         for start in range(0, 30, 7):
-            ids = np.arange(start, min(start + 7, 30))
-            table = pa.table({"image_id": ids})
-            drawn = _drawn(drawn, table, draw.random(len(ids)), start, 3)
-        assert len(drawn) == 3
-        assert all(place == row["image_id"] for _, place, row in drawn)
-        times[[row["image_id"] for _, _, row in drawn]] += 1
+            sample.add(pa.table({"image_id": np.arange(start, min(start + 7, 30))}))
+        ids = [row["image_id"] for row in sample.rows]
+        assert len(ids) == 3
+        assert ids == sorted(ids)
+        times[ids] += 1
     assert times.sum() == 900
     assert 10 < times.min() <= times.max() < 55, "30 on average"
 

@@ -1,11 +1,11 @@
-"""Charts as SVG: what they show, in the page's own colours, and nothing that a page may not hold."""
+"""Charts as SVG: their marks and texts, in the page's own colours, without anything that the page's policy forbids."""
 
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
-from pipeline.report.charts import by_night, density, histogram
+from pipeline.report.charts import density, drift_by_date, histogram
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -38,7 +38,7 @@ def test_a_map_has_a_cell_wherever_there_are_images():
 
 
 def test_nights_beyond_the_limit_stand_out():
-    chart = by_night({"2026-01-02": 0.01, "2026-01-03": 0.2, "2026-01-04": 0.03}, 0.05)
+    chart = drift_by_date({"2026-01-02": 0.01, "2026-01-03": 0.2, "2026-01-04": 0.03}, 0.05)
     points = [
         element.get("fill")
         for element in ET.fromstring(chart).iter(SVG + "path")
@@ -52,7 +52,7 @@ def test_nights_beyond_the_limit_stand_out():
     [
         histogram(np.zeros(4, int), 0, 1, "<b>&"),
         density(np.ones((2, 2), int), "<>", [(0, 1), (0, 1)]),
-        by_night({"2026-01-02": 0, "2026-01-03": 0}, 0.05),
+        drift_by_date({"2026-01-02": 0, "2026-01-03": 0}, 0.05),
     ],
 )
 def test_a_page_can_hold_it(chart):

@@ -1,11 +1,11 @@
-"""Drift: how far labels moved, what chance explains, and what is said of many schemes at once."""
+"""Label drift: distances, p-values, and their correction for many schemes."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from pipeline.report import drift
-from pipeline.report.drift import Change, by_night, chance, changes, distances, holm, tally, total_variation
+from pipeline.report.drift import Change, changes, distances, holm, p_value, tally, tally_by_date, total_variation
 from pipeline.table.run_record import RunRecord
 
 
@@ -27,20 +27,20 @@ def test_total_variation_is_the_share_that_would_need_another_label():
 def test_chance_agrees_with_fisher_s_exact_test_of_two_labels():
     for ours, theirs in (([8, 2], [60, 40]), ([30, 70], [50, 50]), ([3, 1], [1, 3]), ([500, 500], [5100, 4900])):
         exact = stats.fisher_exact([ours, theirs]).pvalue
-        assert chance(np.array(ours), np.array(theirs)) == pytest.approx(exact, abs=0.02)
+        assert p_value(np.array(ours), np.array(theirs)) == pytest.approx(exact, abs=0.02)
 
 
 def test_of_nights_that_are_alike_the_p_values_are_even():
     rng = np.random.default_rng(1)
     shares = [0.5, 0.3, 0.2]
-    values = [chance(rng.multinomial(300, shares), rng.multinomial(2000, shares)) for _ in range(60)]
+    values = [p_value(rng.multinomial(300, shares), rng.multinomial(2000, shares)) for _ in range(60)]
     assert stats.kstest(values, "uniform").pvalue > 0.01
     assert 0.3 < np.mean(values) < 0.7
 
 
 def test_more_images_than_numpy_divides_at_random():
-    assert chance(np.array([6 * 10**9, 4 * 10**9]), np.array([5 * 10**10, 5 * 10**10])) == 1 / 10_000
-    assert chance(np.array([10**10, 10**10]), np.array([10**11, 10**11])) == 1
+    assert p_value(np.array([6 * 10**9, 4 * 10**9]), np.array([5 * 10**10, 5 * 10**10])) == 1 / 10_000
+    assert p_value(np.array([10**10, 10**10]), np.array([10**11, 10**11])) == 1
 
 
 def test_holm_s_correction():
@@ -55,9 +55,9 @@ def test_drift_is_what_is_beyond_chance_and_not_small():
     now = {"large": drawn(rng, [0.51, 0.29, 0.2], 10**6), "few": {"a": 6, "b": 2, "c": 0}, "moved": {"a": 56_000, "b": 44_000}}
     found = changes(now, before)
     assert found["large"].p < drift.ALPHA
-    assert found["large"].distance < drift.LEAST
+    assert found["large"].distance < drift.MIN_DISTANCE
     assert not found["large"].drifted, "sure, and small"
-    assert found["few"].distance > drift.LEAST
+    assert found["few"].distance > drift.MIN_DISTANCE
     assert not found["few"].drifted, "large, and by chance"
     assert found["moved"].drifted
     assert found["moved"].distance == pytest.approx(0.06)
@@ -87,13 +87,13 @@ def test_runs_of_one_date_are_one_night():
         night("2026-01-01", {"s": {"a": 5, "b": 5}}),
         night("2026-01-02", {"s": {"a": 3}}),
     ]
-    assert list(by_night(records)) == ["2026-01-01", "2026-01-02"]
-    assert by_night(records)["2026-01-02"] == {"s": {"a": 4, "b": 2}, "status": {"ok": 20}}
+    assert list(tally_by_date(records)) == ["2026-01-01", "2026-01-02"]
+    assert tally_by_date(records)["2026-01-02"] == {"s": {"a": 4, "b": 2}, "status": {"ok": 20}}
     assert tally(records)["s"] == {"a": 9, "b": 7}
 
 
 def test_each_night_is_compared_with_those_before_it(monkeypatch):
-    monkeypatch.setattr(drift, "NIGHTS", 2)
+    monkeypatch.setattr(drift, "MAX_DATES", 2)
     halves = {"s": {"a": 50, "b": 50}}
     nights = {"1": {"s": {"a": 100, "b": 0}}, "2": halves, "3": {}, "4": halves, "5": halves}
     assert distances(nights, "s") == {"2": 0.5, "4": 0.25, "5": 0.0}

@@ -1,4 +1,4 @@
-"""The page of a night: what it says, what it compares with, and that whatever is written into it by others stays text."""
+"""The page of a night: its contents, its comparisons, and that untrusted text on it stays text."""
 
 import base64
 import datetime as dt
@@ -64,18 +64,18 @@ def test_it_says_what_ran_what_failed_and_what_the_images_evoke(page_of, output,
     record = night(output, "2026-01-02", photos, [("s3://b/gone.jpg", "missing", "there is no such object")] * 3)
     page = page_of()
     assert page.askew == page.open == []
-    assert "12 images annotated by made-up@0123, 20.0 % of the rows could not be. There is no earlier night to compare with." in page.said
+    assert "12 images annotated by made-up@0123; 20.0 % of the rows failed. No earlier night to compare with." in page.said
     assert "2026-01-02 01:00 UTC to 2026-01-02 01:02 UTC" in page.said
     assert "12.5 images/s" in page.said
-    assert "2 min 00 s in all" in page.said
+    assert "2 min 00 s in total" in page.said
     assert "annotating 1 min 50 s" in page.said
     assert "missing 3 20.0" in page.said
     assert "there is no such object (3 images) s3://b/gone.jpg" in page.said
     for scheme, labels in record.counts.labels.items():
         for label, count in labels.items():
             assert f"{label} {count} {100 * count / 12:.1f}" in page.said, scheme
-    assert "How sure the model is, in all 15 rows " in page.said
-    assert "any of them" in page.said
+    assert "Confidence of the model, in all 15 rows " in page.said
+    assert "any pair" in page.said
     assert "max_pixels 100000000" in page.said
     pictures = page.all("img")
     assert len(pictures) > 20
@@ -95,15 +95,15 @@ def test_drift_is_marked_and_what_chance_explains_is_not(page_of, output, night)
     assert "Drift in polarity3, polarity2, valence, arousal." in moved.said
     assert "4 of 4 drifted" in moved.said
     assert "No drift in 4 comparisons." in alike.said
-    assert "the 5 earlier nights from 2026-01-01 to 2026-01-05 together (5,000 rows)" in moved.said
-    assert "the 4 earlier nights from 2026-01-01 to 2026-01-04" in alike.said
-    assert "Each night against those before it;" in moved.said
+    assert "the 5 earlier nights of the same model from 2026-01-01 to 2026-01-05, combined (5,000 rows)" in moved.said
+    assert "the 4 earlier nights of the same model from 2026-01-01 to 2026-01-04" in alike.said
+    assert "Distance of each night from the nights before it;" in moved.said
 
 
 def test_runs_of_other_models_are_not_compared_with(page_of, output, night):
     night(output, "2026-01-01", many(50), model="other@9")
     night(output, "2026-01-02", many(50))
-    assert "There is no earlier night to compare with." in page_of().said
+    assert "No earlier night to compare with." in page_of().said
 
 
 def test_of_some_nights_there_is_one_page(page_of, output, night):
@@ -114,8 +114,8 @@ def test_of_some_nights_there_is_one_page(page_of, output, night):
     assert "Nights of 2026-01-03 to 2026-01-04" in page.said
     assert "80 images annotated" in page.said
     assert "2026-01-03 night-2026-01-03 /photos/3/ 41 1 12.5" in page.said
-    assert "the 2 earlier nights from 2026-01-01 to 2026-01-02" in page.said
-    assert "2 runs of them read another input." in page.said
+    assert "the 2 earlier nights of the same model from 2026-01-01 to 2026-01-02" in page.said
+    assert "2 earlier runs read another input." in page.said
     assert (output / "runs" / "nights_2026-01-03_2026-01-04.html").exists()
 
 
@@ -132,7 +132,7 @@ def test_a_night_without_anything_new_has_a_small_page(page_of, output, night):
     night(output, "2026-01-02", many(1), counts=counts, files=[])
     page = page_of()
     assert page.askew == page.open == []
-    assert "Nothing was new: 5 images listed, all annotated before by made-up@0123." in page.said
+    assert "No new images: 5 images listed, all annotated before by made-up@0123." in page.said
     assert "5 listed, 5 of them annotated before, 0 new" in page.said
     assert [attributes["id"] for attributes in page.all("section")] == ["run", "settings"]
 
@@ -148,7 +148,7 @@ def test_where_the_rows_are_gone_the_page_is_of_the_record(page_of, output, nigh
     record = night(output, "2026-01-02", many(50))
     (output / record.files[0]).unlink()
     page = page_of()
-    assert "The rows themselves can’t be read (FileNotFoundError" in page.said
+    assert "The rows can’t be read (FileNotFoundError" in page.said
     assert "50 images annotated" in page.said
     assert page.all("img") == []
 
@@ -158,7 +158,7 @@ def test_images_that_must_not_be_shown_or_read_are_not_fetched(page_of, output, 
     night(output, "2026-01-02", photos, config=config)
     page = page_of()
     assert page.all("img") == []
-    assert "its images are not to be shown" in page.said
+    assert "No images: the run’s settings turn them off" in page.said
 
 
 def test_what_others_wrote_stays_text(page_of, output, night):

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: nothing in it runs, nothing is asked for, and it can be used with the keyboard and read on a phone."""
+"""The page in headless Chromium: it runs no script, requests nothing, works with the keyboard and fits a phone."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.report.page import write
+from pipeline.table.output_folder import OutputFolder
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -30,7 +31,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def opened(browser, images, night, tmp_path_factory):
-    """A page with pictures and with what must not run, in the browser."""
+    """A page with images and hostile text, open in the browser."""
     folder = tmp_path_factory.mktemp("page")
     photos = []
     for i in range(9):
@@ -40,7 +41,7 @@ def opened(browser, images, night, tmp_path_factory):
     failures = [(f"s3://b/{HOSTILE}", "corrupt", f"</style>{HOSTILE}"), ("javascript:document.title='run'", "missing", HOSTILE)]
     night(folder, "2026-01-01", photos, failures)
     night(folder, "2026-01-02", photos, failures, input=HOSTILE, tuning={HOSTILE: HOSTILE})
-    browser.get(f"file://{write(str(folder), {})}")
+    browser.get(f"file://{write(OutputFolder(str(folder), {}))}")
     return browser
 
 

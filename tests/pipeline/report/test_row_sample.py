@@ -1,4 +1,4 @@
-"""What is read of a run for its page: how much, what is counted, and that it is the same each time."""
+"""The sample of rows that a page is made from: its size, its statistics, and that it is the same each time."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,9 +6,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.report import row_sample as module
-from pipeline.report.highlights import Shelf
-from pipeline.report.row_sample import Failure, excerpt
+from pipeline.report import row_groups, row_sample
+from pipeline.report.highlights import HighlightGroup
+from pipeline.report.row_sample import Failure, sample_rows
 from pipeline.table.output_folder import OutputFolder
 
 FAILURES = [("s3://b/gone1.jpg", "missing", "gone"), ("s3://b/gone2.jpg", "missing", "gone"), ("s3://b/cut.jpg", "corrupt", "cut off")]
@@ -26,7 +26,7 @@ def wrote(tmp_path, night):
 
 def test_all_of_a_small_run_is_looked_at(wrote, tmp_path):
     record, rows = wrote(parts=3, group_rows=10)
-    found = excerpt(OutputFolder(str(tmp_path), {}), [record])
+    found = sample_rows(OutputFolder(str(tmp_path), {}), [record])
     assert (found.total, found.rows, found.ok) == (63, 63, 60)
     ok = rows.filter(pc.equal(rows["status"], "ok"))
     scores = pc.struct_field(ok["polarity2"], "score").to_numpy()
@@ -41,17 +41,17 @@ def test_all_of_a_small_run_is_looked_at(wrote, tmp_path):
 
 def test_valence_and_arousal_are_mapped_each_along_its_own_axis(wrote, tmp_path):
     record, rows = wrote()
-    found = excerpt(OutputFolder(str(tmp_path), {}), [record])
+    found = sample_rows(OutputFolder(str(tmp_path), {}), [record])
     ok = rows.filter(pc.equal(rows["status"], "ok"))
     for axis, name in enumerate(("valence", "arousal")):
         values = pc.struct_field(ok[name], "value").to_numpy()
-        np.testing.assert_array_equal(found.density.sum(1 - axis), np.histogram(values, module.GRID, (1, 9))[0])
-    assert excerpt(OutputFolder(str(tmp_path), {}), [wrote(date="2026-01-03", schemes=("polarity2", "valence"))[0]]).density is None
+        np.testing.assert_array_equal(found.density.sum(1 - axis), np.histogram(values, row_sample.GRID, (1, 9))[0])
+    assert sample_rows(OutputFolder(str(tmp_path), {}), [wrote(date="2026-01-03", schemes=("polarity2", "valence"))[0]]).density is None
 
 
 def test_contradictions_are_counted_as_an_evaluation_counts_them(wrote, tmp_path):
     record, rows = wrote()
-    found = excerpt(OutputFolder(str(tmp_path), {}), [record]).contradictions
+    found = sample_rows(OutputFolder(str(tmp_path), {}), [record]).contradictions
     assert list(found) == ["polarity3 and polarity2", "polarity3 and valence", "polarity2 and valence", "any"]
     ok = rows.filter(pc.equal(rows["status"], "ok"))
     two, three = (pc.struct_field(ok[name], "label").to_pylist() for name in ("polarity2", "polarity3"))
@@ -59,33 +59,33 @@ def test_contradictions_are_counted_as_an_evaluation_counts_them(wrote, tmp_path
 
 
 def test_of_a_large_run_random_groups_of_rows_are_looked_at_the_same_each_time(wrote, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 25)
+    monkeypatch.setattr(row_groups, "MAX_ROWS", 25)
     record, _ = wrote(parts=3, group_rows=10)
-    found, again = (excerpt(OutputFolder(str(tmp_path), {}), [record]) for _ in range(2))
+    found, again = (sample_rows(OutputFolder(str(tmp_path), {}), [record]) for _ in range(2))
     assert found.total == 63
     assert 16 <= found.rows <= 25
-    assert found.shelves == again.shelves
+    assert found.highlights == again.highlights
     other, _ = wrote(parts=3, group_rows=10, run_id="another")
-    assert excerpt(OutputFolder(str(tmp_path), {}), [other]).shelves != found.shelves
+    assert sample_rows(OutputFolder(str(tmp_path), {}), [other]).highlights != found.highlights
 
 
-def test_a_pick_says_which_row_of_its_run_it_is(wrote, tmp_path):
+def test_a_highlight_states_its_row_of_its_run(wrote, tmp_path):
     records, tables = zip(*(wrote(date=date, parts=3, group_rows=7) for date in ("2026-01-02", "2026-01-03")), strict=True)
-    found = excerpt(OutputFolder(str(tmp_path), {}), records)
-    picks = [pick for picks in found.shelves.values() for pick in picks]
-    assert {pick.run for pick in picks} == {0, 1}
-    for pick in picks:
-        assert tables[pick.run]["uri"][pick.row].as_py() == pick.uri
+    found = sample_rows(OutputFolder(str(tmp_path), {}), records)
+    highlights = [image for images in found.highlights.values() for image in images]
+    assert {image.run for image in highlights} == {0, 1}
+    for image in highlights:
+        assert tables[image.run]["uri"][image.row].as_py() == image.uri
 
 
 def test_the_surest_of_all_groups_is_found(wrote, tmp_path):
     record, rows = wrote(group_rows=7)
-    found = excerpt(OutputFolder(str(tmp_path), {}), [record])
+    found = sample_rows(OutputFolder(str(tmp_path), {}), [record])
     labels, scores = (pc.struct_field(rows["polarity2"], part).to_pylist() for part in ("label", "score"))
     best = max((score, uri) for label, score, uri in zip(labels, scores, rows["uri"].to_pylist(), strict=True) if label == "positive")
-    assert found.shelves[Shelf("polarity2", "positive", "surest")][0].uri == best[1]
+    assert found.highlights[HighlightGroup("polarity2", "positive", "most confident")][0].uri == best[1]
 
 
 def test_a_run_without_a_single_good_image(tmp_path, night):
-    found = excerpt(OutputFolder(str(tmp_path), {}), [night(tmp_path, "2026-01-02", [], FAILURES)])
-    assert (found.rows, found.ok, found.confidence, found.shelves) == (3, 0, {}, {})
+    found = sample_rows(OutputFolder(str(tmp_path), {}), [night(tmp_path, "2026-01-02", [], FAILURES)])
+    assert (found.rows, found.ok, found.confidence, found.highlights) == (3, 0, {}, {})

@@ -1,11 +1,11 @@
-"""Which runs a report is about."""
+"""The runs that a page describes, and those it compares them with."""
 
 import datetime as dt
 
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.report.run_selection import chosen, earlier, name
+from pipeline.report.run_selection import earlier_runs, page_path, select_runs
 from pipeline.table.run_record import RunRecord
 
 
@@ -23,13 +23,13 @@ def ids(records):
 
 
 def test_the_newest_run_unless_one_is_named():
-    assert ids(chosen(RUNS, None, None, None)) == ["2026-01-03-1"]
-    assert ids(chosen(RUNS, "2026-01-02-1", None, None)) == ["2026-01-02-1"]
+    assert ids(select_runs(RUNS, None, None, None)) == ["2026-01-03-1"]
+    assert ids(select_runs(RUNS, "2026-01-02-1", None, None)) == ["2026-01-02-1"]
 
 
 def test_of_some_dates_the_runs_of_the_newest_one_s_model():
-    assert ids(chosen(RUNS, None, dt.date(2026, 1, 2), None)) == ["2026-01-02-2", "2026-01-02-5", "2026-01-03-1"]
-    assert ids(chosen(RUNS, None, None, dt.date(2026, 1, 1))) == ["2026-01-01-1"]
+    assert ids(select_runs(RUNS, None, dt.date(2026, 1, 2), None)) == ["2026-01-02-2", "2026-01-02-5", "2026-01-03-1"]
+    assert ids(select_runs(RUNS, None, None, dt.date(2026, 1, 1))) == ["2026-01-01-1"]
 
 
 @pytest.mark.parametrize(
@@ -43,22 +43,22 @@ def test_of_some_dates_the_runs_of_the_newest_one_s_model():
         ),
         (RUNS, ("2026-01-02-2", dt.date(2026, 1, 1), None), "leave out --since and --until"),
         (RUNS, (None, dt.date(2026, 1, 3), dt.date(2026, 1, 2)), "--since 2026-01-03 is after --until 2026-01-02"),
-        (RUNS, (None, dt.date(2026, 2, 1), None), "no run of these dates; its runs are of 2026-01-01 to 2026-01-03"),
+        (RUNS, (None, dt.date(2026, 2, 1), None), "no run between --since and --until: its runs are of 2026-01-01 to 2026-01-03"),
     ],
 )
 def test_where_there_is_none_it_says_so(known, asked, said):
     with pytest.raises(UserError, match=said):
-        chosen(known, *asked)
+        select_runs(known, *asked)
 
 
 def test_earlier_runs_are_of_the_same_model_and_have_rows():
     runs = [*RUNS, run("2026-01-01", 9, rows=0)]
-    assert ids(earlier(runs, [runs[0]], 28)) == ["2026-01-01-1", "2026-01-02-2", "2026-01-02-5"]
-    assert ids(earlier(runs, [runs[0]], 1)) == ["2026-01-02-2", "2026-01-02-5"]
-    assert ids(earlier(runs, [runs[4]], 28)) == ["2026-01-01-1", "2026-01-02-2"]
-    assert earlier(runs, [runs[1]], 28) == []
+    assert ids(earlier_runs(runs, [runs[0]], 28)) == ["2026-01-01-1", "2026-01-02-2", "2026-01-02-5"]
+    assert ids(earlier_runs(runs, [runs[0]], 1)) == ["2026-01-02-2", "2026-01-02-5"]
+    assert ids(earlier_runs(runs, [runs[4]], 28)) == ["2026-01-01-1", "2026-01-02-2"]
+    assert earlier_runs(runs, [runs[1]], 28) == []
 
 
 def test_a_page_is_named_after_its_run_or_its_nights():
-    assert name(RUNS[:1]) == "runs/2026-01-03-1.html"
-    assert name(chosen(RUNS, None, dt.date(2026, 1, 1), None)) == "runs/nights_2026-01-01_2026-01-03.html"
+    assert page_path(RUNS[:1]) == "runs/2026-01-03-1.html"
+    assert page_path(select_runs(RUNS, None, dt.date(2026, 1, 1), None)) == "runs/nights_2026-01-01_2026-01-03.html"

@@ -1,4 +1,4 @@
-"""Small pictures of annotated images: where they are fetched from, and what a page says where they can't be."""
+"""Thumbnails of annotated images: where they are fetched from, and the problems that a page shows instead."""
 
 import base64
 import hashlib
@@ -13,24 +13,24 @@ from PIL import Image
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import write_manifest
 from pipeline.inputs.source import items
-from pipeline.report.highlights import Pick
-from pipeline.report.thumbnails import SIZE, pictures, settings_of
+from pipeline.report.highlights import Highlight
+from pipeline.report.thumbnails import SIZE, settings_of, thumbnails
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 
 
-def pick(uri, data, row=0):
-    return Pick(0.0, "", uri, hashlib.sha256(data).hexdigest(), row, 0)
+def image(uri, data, row=0):
+    return Highlight(0.0, "", uri, hashlib.sha256(data).hexdigest(), row, 0)
 
 
 @pytest.fixture
 def shown(tmp_path):
-    """The pictures of some picks, in their order."""
+    """Return the thumbnails of some highlights, in their order."""
 
-    def show(picks, source=tmp_path, **settings):
+    def show(highlights, source=tmp_path, **settings):
         config = AnnotateConfig(input=str(source), output=str(tmp_path / "out"), run_id="r", **settings)
-        found = pictures(OutputFolder(str(tmp_path / "out"), {}), config, picks)
-        return [found[each.content_hash] for each in picks]
+        found = thumbnails(OutputFolder(str(tmp_path / "out"), {}), config, highlights)
+        return [found[each.content_hash] for each in highlights]
 
     return show
 
@@ -38,7 +38,7 @@ def shown(tmp_path):
 def test_a_picture_is_the_image_as_the_model_sees_it_made_small(shown, images, tmp_path):
     data = images.jpeg(1, 500, 300)
     (tmp_path / "a.jpg").write_bytes(data)
-    (found,) = shown([pick(f"file://{tmp_path}/a.jpg", data)])
+    (found,) = shown([image(f"file://{tmp_path}/a.jpg", data)])
     picture = Image.open(io.BytesIO(base64.b64decode(found.jpeg)))
     assert (picture.format, picture.size, found.problem) == ("JPEG", (SIZE, SIZE), None)
 
@@ -48,17 +48,17 @@ def test_what_can_t_be_shown_says_why(shown, images, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"GIF89a no more")
     gone, changed, broken, tar, elsewhere = shown(
         [
-            pick(f"file://{tmp_path}/gone.jpg", b"1"),
-            pick(f"file://{tmp_path}/changed.jpg", b"2"),
-            pick(f"file://{tmp_path}/broken.jpg", b"GIF89a no more"),
-            pick(f"file://{tmp_path}/shard.tar!/a.jpg", b"3"),
-            pick("s3://bucket/a.jpg", b"4"),
+            image(f"file://{tmp_path}/gone.jpg", b"1"),
+            image(f"file://{tmp_path}/changed.jpg", b"2"),
+            image(f"file://{tmp_path}/broken.jpg", b"GIF89a no more"),
+            image(f"file://{tmp_path}/shard.tar!/a.jpg", b"3"),
+            image("s3://bucket/a.jpg", b"4"),
         ]
     )
     assert gone.problem == "missing: there is no such object"
-    assert changed.problem == "it is another image by now"
+    assert changed.problem == "the image has changed since it was annotated"
     assert broken.problem.startswith("not_an_image: ")
-    assert tar.problem == "missing: its place in the .tar was forgotten when the run was done"
+    assert tar.problem == "missing: its position in the .tar was deleted with the run's manifest"
     assert elsewhere.problem.startswith("forbidden: the table may point to file")
     assert not any(each.jpeg for each in (gone, changed, broken, tar, elsewhere))
 
@@ -66,14 +66,14 @@ def test_what_can_t_be_shown_says_why(shown, images, tmp_path):
 def test_an_image_that_is_too_large_is_not_decoded(shown, images, tmp_path):
     data = images.png_that_claims(60_000, 60_000)
     (tmp_path / "bomb.png").write_bytes(data)
-    assert shown([pick(f"file://{tmp_path}/bomb.png", data)])[0].problem.startswith("too_large: ")
+    assert shown([image(f"file://{tmp_path}/bomb.png", data)])[0].problem.startswith("too_large: ")
 
 
 def test_images_in_a_table_s_rows_are_found_by_their_number(shown, images, tmp_path):
     data = [images.jpeg(i) for i in range(5)]
     table = tmp_path / "photos.parquet"
     pq.write_table(pa.table({"image": data}), table, row_group_size=2)
-    found = shown([pick(f"file://{table}!/{i}", data[i]) for i in (4, 0, 3)], source=table, column="image")
+    found = shown([image(f"file://{table}!/{i}", data[i]) for i in (4, 0, 3)], source=table, column="image")
     assert all(each.jpeg for each in found)
 
 
@@ -86,8 +86,8 @@ def test_while_the_manifest_is_there_an_image_in_a_tar_is_found_by_its_place(sho
     )
     settled = {"manifest": "m", "rows": manifest.rows, "block_rows": 2, "listed": 5, "known": 0}
     (work / "plan.json").write_text(json.dumps(settled))
-    picks = [pick(f"file://{tmp_path}/shard.tar!/{i}.jpg", data[f"{i}.jpg"], row=i) for i in (4, 1)]
-    assert all(each.jpeg for each in shown(picks, source=tmp_path / "shard.tar"))
+    highlights = [image(f"file://{tmp_path}/shard.tar!/{i}.jpg", data[f"{i}.jpg"], row=i) for i in (4, 1)]
+    assert all(each.jpeg for each in shown(highlights, source=tmp_path / "shard.tar"))
 
 
 def test_settings_of_another_version_are_read_as_far_as_they_are_known(shown):
@@ -98,4 +98,7 @@ def test_settings_of_another_version_are_read_as_far_as_they_are_known(shown):
     found = settings_of(record.model_copy(update={"config": config | {"a_setting_to_come": 1}}), output)
     assert (found.input, found.output, found.storage_options) == ("in", "s3://out", {"key": "k"})
     assert settings_of(record.model_copy(update={"config": config | {"max_bytes": "many"}}), output) is None
-    assert pictures(output, None, [pick("u", b"")])[pick("u", b"").content_hash].problem == "the run's settings are of another version"
+    assert (
+        thumbnails(output, None, [image("u", b"")])[image("u", b"").content_hash].problem
+        == "this version of UGRIE can't read the run's settings"
+    )
