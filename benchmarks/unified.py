@@ -48,7 +48,10 @@ def measure(recipe_file: Path, root: Path, folds: int, seeds: int) -> dict[str, 
         "seeds": seeds,
         "measures": {where: {name: compared(runs, where, name) for name in runs["unified"][0][where]} for where in runs["unified"][0]},
         "labels that contradict each other": {
-            pair: {"data": round(own[pair], 4), **{kind: round(float(np.mean([s[pair] for s in of])), 4) for kind, of in shares.items()}}
+            pair: {
+                "data": round(own[pair], 4),
+                **{kind: round(float(np.mean([s[pair] for s in of])), 4) for kind, of in shares.items()},
+            }
             for pair in own
         },
     }

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.cli import EXIT_CODES
 from pipeline.config import AnnotateConfig
-from pipeline.errors import PASSING, STATUSES
+from pipeline.errors import STATUSES, TRANSIENT
 
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "yes or no", "array": "list", "object": "JSON object"}
 LIMITS = {"minimum": "at least {:,}", "exclusiveMinimum": "more than {:,}", "maximum": "at most {:,}", "exclusiveMaximum": "less than {:,}"}
@@ -36,7 +36,7 @@ the setting is off.
 def reference() -> str:
     """Return the page as Markdown."""
     codes = [(str(code), meaning) for code, meaning in EXIT_CODES.items()]
-    statuses = [(f"`{status}`", meaning, "yes" if status in PASSING else "") for status, meaning in STATUSES.items()]
+    statuses = [(f"`{status}`", meaning, "yes" if status in TRANSIENT else "") for status, meaning in STATUSES.items()]
     return f"""{INTRODUCTION}
 {_settings()}## Exit codes
 

@@ -22,7 +22,7 @@ from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 
-from pipeline.cli import ConfigFile, Tokens, job_app, run_command, with_config
+from pipeline.cli import ConfigFile, Tokens, job_app, run_command, run_with_config
 from pipeline.config import AnnotateConfig
 from pipeline.logs import log_failure, set_format
 
@@ -34,7 +34,7 @@ def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
     set_format(config.log_format)
     from pipeline.errors import RunError
     from pipeline.run.driver import annotate
-    from pipeline.run.hooks import success, with_hooks
+    from pipeline.run.hooks import success_payload, with_hooks
     from pipeline.run.summary import summary
 
     try:
@@ -43,7 +43,7 @@ def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
         log_failure("annotate", str(error))
         sys.exit(1)
     if config.log_format == "json":
-        payload = success(config, record)
+        payload = success_payload(config, record)
         logging.getLogger("annotate").info(payload.pop("message"), extra=payload)
     else:
         print(summary(record, config.output))
@@ -51,7 +51,7 @@ def annotate(config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
 
 @app.meta.default
 def main(*tokens: Tokens, config: ConfigFile = None) -> None:
-    with_config(app, config, tokens)
+    run_with_config(app, config, tokens)
 
 
 def run(tokens: Sequence[str] | None = None) -> int:

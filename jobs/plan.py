@@ -23,7 +23,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from pipeline.cli import ConfigFile, Tokens, job_app, run_command, with_config
+from pipeline.cli import ConfigFile, Tokens, job_app, run_command, run_with_config
 from pipeline.config import AnnotateConfig
 from pipeline.logs import set_format
 
@@ -50,7 +50,7 @@ def plan(
 
 @app.meta.default
 def main(*tokens: Tokens, config: ConfigFile = None) -> None:
-    with_config(app, config, tokens)
+    run_with_config(app, config, tokens)
 
 
 def run(tokens: Sequence[str] | None = None) -> int:

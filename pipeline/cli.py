@@ -33,7 +33,7 @@ def job_app(name: str, doc: str | None) -> App:
     return App(name=name, help=doc, help_format="plaintext", group_commands=help_group, version_flags=[], result_action="return_value")
 
 
-def with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
+def run_with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
     """Run an app with the settings of a TOML file; flags win over it. Raises UserError and CycloptsError."""
     app.config = () if config is None else (Toml(_checked(config)),)
     try:

@@ -43,5 +43,5 @@ STATUSES = {
     "decoder_crashed": "its decoder crashed, even in a process of its own",
 }
 
-PASSING = ("missing", "forbidden", "timeout", "unreadable", "truncated", "changed")
+TRANSIENT = ("missing", "forbidden", "timeout", "unreadable", "truncated", "changed")
 """Statuses that a later run may not find again, since they come from the storage and not from the image's bytes."""

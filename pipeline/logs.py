@@ -28,13 +28,13 @@ def set_format(log_format: LogFormat) -> None:
         sys.excepthook = _log_uncaught
 
 
-def name_run(run_id: str) -> None:
+def set_run_id(run_id: str) -> None:
     """Set the run that this process works on: all further JSON lines have it as `run_id`."""
     FORMATTER.static_fields["run_id"] = run_id
 
 
 def run_id() -> str | None:
-    """Return the run that this process works on, or None before `name_run`."""
+    """Return the run that this process works on, or None before `set_run_id`."""
     return FORMATTER.static_fields.get("run_id")
 
 

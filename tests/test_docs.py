@@ -25,7 +25,7 @@ def flags(script: Path) -> set[str]:
     spec = importlib.util.spec_from_file_location(f"docs_{script.stem}", script)
     job = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(job)
-    apps = [job.app, job.app.meta] if hasattr(job, "with_config") else [job.app]
+    apps = [job.app, job.app.meta] if hasattr(job, "run_with_config") else [job.app]
     return {"--help"}.union(*(argument.names for app in apps for argument in app.assemble_argument_collection()))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.estimate.profile import Profile
 from pipeline.estimate.scan import InputScan
-from pipeline.images.coalesce import SPAN
+from pipeline.images.coalesce import MAX_REQUEST_BYTES
 from pipeline.inputs.manifest import MAX_BLOCK_ROWS
 
 # Requests per block, counted by benchmarks/storage_requests.py: three GETs and two HEADs; one PUT.
@@ -126,10 +126,10 @@ def _seconds(loading: Range, annotating: Range, device: str, cluster: Cluster) -
 
 
 def _requests(scan: InputScan, volume: Range, block_rows: int) -> tuple[Range, Range]:
-    """Return the GETs and HEADs, and the PUTs and LISTs. Images within files share requests: one for each span of SPAN bytes."""
+    """Return the GETs and HEADs, and the PUTs and LISTs. Images within files share requests: one for each span of MAX_REQUEST_BYTES bytes."""
     alone = scan.new - scan.in_files
     share = scan.in_files / max(scan.new, 1)
     blocks = math.ceil(scan.new / block_rows)
-    gets = Range.of(lambda size: alone + min(scan.in_files, math.ceil(share * size / SPAN)) + GETS_PER_BLOCK * blocks, volume)
+    gets = Range.of(lambda size: alone + min(scan.in_files, math.ceil(share * size / MAX_REQUEST_BYTES)) + GETS_PER_BLOCK * blocks, volume)
     puts = PUTS_PER_BLOCK * blocks + math.ceil(scan.listed / KEYS_PER_LIST)
     return gets, Range(puts, puts, puts)

@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from pipeline.estimate.cost import Cluster, CostEstimate, estimate_cost, mean_of
 from pipeline.estimate.profile import Profile, profile_images
 from pipeline.estimate.scan import InputScan, scan_input
-from pipeline.inputs.source import items
+from pipeline.inputs.source import list_items
 from pipeline.run.hooks import Hook
 from pipeline.run.plan import tables_of
 from pipeline.table import delta
@@ -64,7 +64,7 @@ def check(config: AnnotateConfig) -> None:
     """Check model, input, output and hooks, each on its own. Raises an ExceptionGroup of UserErrors."""
     checks: list[Callable[[], Any]] = [
         lambda: tables_of(config),
-        lambda: next(items(config.input, config.column, config.storage_options)),
+        lambda: next(list_items(config.input, config.column, config.storage_options)),
         lambda: past_runs(OutputFolder(config.output, config.storage_options), ""),
         lambda: Hook.of(config, "on_success"),
         lambda: Hook.of(config, "on_failure"),

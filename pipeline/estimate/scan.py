@@ -12,8 +12,8 @@ import xxhash
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import new_images
-from pipeline.inputs.source import items
-from pipeline.run.plan import annotated
+from pipeline.inputs.source import list_items
+from pipeline.run.plan import annotated_ids
 from pipeline.table.image_ids import union
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, past_runs
@@ -41,8 +41,8 @@ class InputScan:
 def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> InputScan:
     """List the input and draw `size` of its new images. Nothing is written. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
-    source = items(config.input, config.column, config.storage_options)
-    known = annotated(output, config, tables.model, [scheme.name for scheme in tables.schemes])
+    source = list_items(config.input, config.column, config.storage_options)
+    known = annotated_ids(output, config, tables.model, [scheme.name for scheme in tables.schemes])
     counts: Counter[str] = Counter()
     sample, hashes = RandomSample(size, np.random.default_rng(seed)), list[np.ndarray]()
     for table in new_images(source, known, config.limit, counts):

@@ -8,9 +8,9 @@ from typing import Any
 
 Row = dict[str, Any]  # of the manifest
 
-SPAN = 4 * 2**20  # bytes that one request reads at most, where several images share it
-GAP = 2**18  # bytes between two neighbours, such as headers and labels, that are read along rather than skipped
-AHEAD = 4 * SPAN  # bytes of shared requests that are made before they are needed
+MAX_REQUEST_BYTES = 4 * 2**20  # bytes that one request reads at most, where several images share it
+MAX_GAP = 2**18  # bytes between two neighbours, such as headers and labels, that are read along rather than skipped
+PREFETCH_BYTES = 4 * MAX_REQUEST_BYTES  # bytes of shared requests that are made before they are needed
 
 
 def coalesce(rows: Iterable[Row], max_bytes: int) -> Iterator[list[Row]]:
@@ -51,7 +51,7 @@ def _fits(batch: list[Row], row: Row, max_bytes: int) -> bool:
         return True
     if not all(0 < member["size"] <= max_bytes for member in (last, row)):
         return False
-    return 0 <= row["position"] - _end(last) <= GAP and _end(row) - first["position"] <= SPAN
+    return 0 <= row["position"] - _end(last) <= MAX_GAP and _end(row) - first["position"] <= MAX_REQUEST_BYTES
 
 
 def _end(row: Row) -> int:

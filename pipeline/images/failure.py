@@ -8,7 +8,7 @@ from pipeline.storage import retry
 from pipeline.storage.filesystem import Options
 from pipeline.storage.retry import ShortError
 from pipeline.storage.ssrf import RefusedAddressError
-from pipeline.storage.uris import scrubbed
+from pipeline.storage.uris import scrub
 from ugrie.text import one_line
 
 CHANGED = "not the object that was listed any more; the next listing will have it"
@@ -22,7 +22,7 @@ def image_error(error: Exception, options: Options, timeout: float, attempts: in
         return error
     message = public_message(error, options)
     asked = f", asked {attempts} times" if attempts > 1 else ""
-    if (refused := retry.cause(error, RefusedAddressError)) is not None:
+    if (refused := retry.find_cause(error, RefusedAddressError)) is not None:
         return ImageError("forbidden", str(refused))
     http_status = retry.http_status(error)
     if isinstance(error, FileNotFoundError) or http_status == 410:
@@ -43,4 +43,4 @@ def image_error(error: Exception, options: Options, timeout: float, attempts: in
 
 def public_message(error: Exception, options: Options) -> str:
     """Return a storage client's message as one line without secrets."""
-    return one_line(scrubbed(str(error), options))
+    return one_line(scrub(str(error), options))

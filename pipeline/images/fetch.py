@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError, StorageError
 from pipeline.images import parquet_reader
-from pipeline.images.coalesce import AHEAD, Row, coalesce, is_table, span, span_bytes
+from pipeline.images.coalesce import PREFETCH_BYTES, Row, coalesce, is_table, span, span_bytes
 from pipeline.images.parquet_reader import ColumnReader
 from pipeline.images.prefetch import PrefetchingFile
 from pipeline.images.row_reader import RowReader
@@ -37,7 +37,7 @@ class Fetcher:
     def fetch(self, rows: list[Row]) -> Iterator[tuple[Row, bytes | ImageError]]:
         """Return each row with its bytes or its failure, in order.
 
-        In memory are at most 2 x `concurrency` images that are read on their own, AHEAD + 2 SPAN bytes of .tar members that are read
+        In memory are at most 2 x `concurrency` images that are read on their own, PREFETCH_BYTES + 2 MAX_REQUEST_BYTES bytes of .tar members that are read
         together, and what a `ColumnReader` holds. Raises StorageError, which is no image's failure, where the storage refuses the
         credentials.
         """
@@ -46,7 +46,7 @@ class Fetcher:
         try:
             for batch in coalesce(rows, self.reader.max_bytes):
                 pending.append((batch, pool.submit(self._read, batch)))
-                while len(pending) >= 2 * self.concurrency or sum(span_bytes(batch) for batch, _ in pending) >= AHEAD:
+                while len(pending) >= 2 * self.concurrency or sum(span_bytes(batch) for batch, _ in pending) >= PREFETCH_BYTES:
                     yield from self._outcomes(*pending.popleft(), pool)
             while pending:
                 yield from self._outcomes(*pending.popleft(), pool)

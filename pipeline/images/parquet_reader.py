@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StorageError
-from pipeline.images.coalesce import SPAN
+from pipeline.images.coalesce import MAX_REQUEST_BYTES
 from pipeline.images.prefetch import Chunk, PrefetchingFile
 
 TAIL = 2**16  # bytes at the end of a file: what Arrow reads first, and where the footer mostly fits
@@ -95,9 +95,9 @@ class ColumnReader:
         return value.as_buffer() if value.is_valid else None
 
     def _start_group(self, group: int) -> None:
-        """Move to the first row of a row group. Its batches hold about SPAN bytes, or BATCH rows if those are less."""
+        """Move to the first row of a row group. Its batches hold about MAX_REQUEST_BYTES bytes, or BATCH rows if those are less."""
         metadata = self._parquet.metadata.row_group(group)
-        rows = SPAN * metadata.num_rows // max(metadata.column(self._column_index).total_uncompressed_size, 1)
+        rows = MAX_REQUEST_BYTES * metadata.num_rows // max(metadata.column(self._column_index).total_uncompressed_size, 1)
         self._batches = self._parquet.iter_batches(min(max(rows, 1), BATCH), [group], [self._path], use_threads=False)
         self._group, self._batch_start, self._batch = group, self._group_starts[group], self._batch[:0]
 

@@ -8,7 +8,7 @@ from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from itertools import islice
 from typing import NamedTuple
 
-from pipeline.images.coalesce import AHEAD, SPAN
+from pipeline.images.coalesce import MAX_REQUEST_BYTES, PREFETCH_BYTES
 
 
 class Chunk(NamedTuple):
@@ -31,7 +31,7 @@ class Request:
 class PrefetchingFile(RawIOBase):
     """A file of `size` bytes, of which the `tail` is given and `get(start, end)` requests the rest.
 
-    In memory are at most AHEAD bytes requested ahead, the response that is being read (SPAN bytes at most), and a single read.
+    In memory are at most PREFETCH_BYTES bytes requested ahead, the response that is being read (MAX_REQUEST_BYTES bytes at most), and a single read.
     """
 
     def __init__(self, size: int, tail: bytes, get: Callable[[int, int], bytes]):
@@ -99,7 +99,7 @@ class PrefetchingFile(RawIOBase):
         """Wait for the response that begins at `start`, and drop the requests before it."""
         if not any(request.start == start for request in self._requests):  # the footer, or more of a chunk than was likely
             chunk_end = next((chunk.end for chunk in self._chunks if chunk.start <= start < chunk.end), end)
-            end = max(end, min(start + SPAN, chunk_end))
+            end = max(end, min(start + MAX_REQUEST_BYTES, chunk_end))
             self._requests.extendleft(reversed(_split(start, end, end)))
         while self._requests[0].start != start:
             self._requests.popleft()
@@ -110,13 +110,13 @@ class PrefetchingFile(RawIOBase):
         return data
 
     def _submit(self) -> None:
-        """Submit the next AHEAD bytes of requests. Those that an earlier pool cancelled are submitted again."""
+        """Submit the next PREFETCH_BYTES bytes of requests. Those that an earlier pool cancelled are submitted again."""
         if self._pool is not None:
-            for request in islice(self._requests, AHEAD // SPAN):
+            for request in islice(self._requests, PREFETCH_BYTES // MAX_REQUEST_BYTES):
                 if request.response is None or request.response.cancelled():
                     request.response = self._pool.submit(self._get, request.start, request.end)
 
 
 def _split(start: int, stop: int, end: int) -> list[Request]:
-    """Return requests of SPAN bytes from `start` until they reach `stop`; none goes beyond `end`."""
-    return [Request(at, min(at + SPAN, end)) for at in range(start, stop, SPAN)]
+    """Return requests of MAX_REQUEST_BYTES bytes from `start` until they reach `stop`; none goes beyond `end`."""
+    return [Request(at, min(at + MAX_REQUEST_BYTES, end)) for at in range(start, stop, MAX_REQUEST_BYTES)]

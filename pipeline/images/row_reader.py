@@ -17,7 +17,7 @@ from pipeline.storage import client, filesystem
 from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.retry import Policy, ShortError
 from pipeline.storage.ssrf import WebClient, addresses_of
-from pipeline.storage.uris import WEB, protocol, refusal, storage_of
+from pipeline.storage.uris import WEB, protocol, storage_key, why_refused
 
 WEB_ATTEMPTS = 4  # many links of a table are dead, and none is worth a minute
 
@@ -59,7 +59,7 @@ class RowReader:
         if row["size"] == 0:
             raise ImageError("not_an_image", "the file is empty")
         is_listed = row["size"] is not None  # by the storage itself, so that its URI needs no check
-        if not is_listed and (reason := refusal(row["uri"], self.protocols)) is not None:
+        if not is_listed and (reason := why_refused(row["uri"], self.protocols)) is not None:
             raise ImageError("forbidden", reason)
         return self.read(*self.connect(row), row, seconds)
 
@@ -75,7 +75,7 @@ class RowReader:
             if row["container"] is not None:
                 return connect(self.input, self._own_options)[0], row["container"]
             own_protocols, own_storage = self._own_storage
-            is_own = protocol(link) in own_protocols and storage_of(link) == own_storage
+            is_own = protocol(link) in own_protocols and storage_key(link) == own_storage
             return connect(link, self._own_options if is_own else self._with_client(link, {}))
         except (UserError, ValueError, TypeError) as error:  # a URI that its file system can't parse
             raise ImageError("unreadable", public_message(error, self.options)) from None
@@ -95,7 +95,7 @@ class RowReader:
         def attempt(seconds: float) -> bytes:
             nonlocal attempts
             attempts += 1
-            data = client.get(fs, path, seconds, start, end, etag)
+            data = client.read_range(fs, path, seconds, start, end, etag)
             if size is not None and len(data) < size and not filesystem.is_changed(fs, path, row["version"]):
                 raise ShortError(f"{len(data)} bytes came of {size}")
             return data
@@ -103,7 +103,7 @@ class RowReader:
         try:
             if isinstance(fs, LocalFileSystem) and not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
                 raise ImageError("not_an_image", "a device or a pipe, no file")
-            data = client.ask(fs, path, self._policy(fs, seconds), attempt)
+            data = client.with_retries(fs, path, self._policy(fs, seconds), attempt)
             if size is None:
                 self.check_size(len(data))
             elif len(data) != size or filesystem.is_changed(fs, path, row["version"]):
@@ -118,7 +118,9 @@ class RowReader:
         """Read the last bytes of a file, `length` or as many as it has; return them and the file's size. Raises ImageError."""
         etag = filesystem.etag(fs, version)
         try:
-            tail = client.ask(fs, path, self._policy(fs, self.timeout), lambda seconds: client.tail(fs, path, seconds, length, etag))
+            tail = client.with_retries(
+                fs, path, self._policy(fs, self.timeout), lambda seconds: client.read_tail(fs, path, seconds, length, etag)
+            )
             if filesystem.is_changed(fs, path, version):
                 raise ImageError("changed", CHANGED)
             return tail
@@ -133,7 +135,7 @@ class RowReader:
 
     @cached_property
     def _own_storage(self) -> tuple[set[str], str]:
-        return filesystem.names(self.input), storage_of(self.input)
+        return filesystem.protocol_names(self.input), storage_key(self.input)
 
     @cached_property
     def _own_options(self) -> Options:
@@ -148,7 +150,7 @@ class RowReader:
         """Return the options with our limits of connections and idle time, and for web links our client, which guards against SSRF."""
         if protocol(uri) in WEB:
             return options | {"get_client": self._web}
-        return filesystem.for_fetching(uri, options, self.connections, self.timeout / 6)
+        return filesystem.fetch_options(uri, options, self.connections, self.timeout / 6)
 
     def _policy(self, fs: fsspec.AbstractFileSystem, seconds: float) -> Policy:
         return Policy(seconds, self.first_wait, attempts=WEB_ATTEMPTS if isinstance(fs, HTTPFileSystem) else None)

@@ -24,7 +24,7 @@ from ugrie.text import one_line
 
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
 LISTED = ["image_id", "uri", "bytes", "status"]  # columns read to list the images
-IMAGE = ["image_id", "uri", "content_hash", "width", "height", "bytes", "embedding"]
+COLUMNS = ["image_id", "uri", "content_hash", "width", "height", "bytes", "embedding"]
 
 
 def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
@@ -101,7 +101,7 @@ def _rows_at(parquet: pq.ParquetFile, positions: np.ndarray) -> Iterator[pa.Tabl
     groups = np.searchsorted(ends, positions, side="right")
     for group in np.unique(groups):
         within = positions[groups == group] - (ends[group] - sizes[group])
-        rows = parquet.read_row_group(int(group), IMAGE, use_threads=False)
+        rows = parquet.read_row_group(int(group), COLUMNS, use_threads=False)
         contiguous = within[-1] - within[0] + 1 == len(within)  # the common case: a slice copies nothing
         yield rows.slice(within[0], len(within)) if contiguous else rows.take(pa.array(within))
 

@@ -59,7 +59,7 @@ class Manifest:
 
     def read(self, output: OutputFolder, block: int) -> pa.Table:
         """Read a block's images, as a table of SCHEMA."""
-        with output.open(part(self.folder, block // BLOCKS_PER_FILE)) as file:
+        with output.open(part_path(self.folder, block // BLOCKS_PER_FILE)) as file:
             return pq.ParquetFile(file).read_row_group(block % BLOCKS_PER_FILE)
 
 
@@ -89,7 +89,7 @@ def _ids(items: Sequence[Item]) -> np.ndarray:
     return np.fromiter(digests, np.uint64, len(items)).view(np.int64)
 
 
-def part(folder: str, number: int) -> str:
+def part_path(folder: str, number: int) -> str:
     return f"{folder}/part-{number:05d}.parquet"
 
 
@@ -114,7 +114,7 @@ def write_manifest(
     for number, table in enumerate(_rechunk(chain([first], tables), block_rows * BLOCKS_PER_FILE)):
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")
-        output.write(part(folder, number), buffer.getvalue())
+        output.write(part_path(folder, number), buffer.getvalue())
     return Manifest(folder, counts["listed"] - counts["known"], block_rows, counts["listed"], counts["known"])
 
 

@@ -18,15 +18,15 @@ from pipeline.inputs import uri_table
 from pipeline.inputs.item import Item, escaped
 from pipeline.inputs.tar import tar_items
 from pipeline.inputs.uri_table import table_items
-from pipeline.storage.files import listed
-from pipeline.storage.filesystem import Options, connect, names
+from pipeline.storage.files import list_with_retries
+from pipeline.storage.filesystem import Options, connect, protocol_names
 from pipeline.storage.listing import HIDDEN, File, file_of, files_below
-from pipeline.storage.retry import FOR_NOW
-from pipeline.storage.uris import scrubbed, without_secrets
+from pipeline.storage.retry import TRANSIENT_ERRORS
+from pipeline.storage.uris import scrub, without_secrets
 from ugrie.text import one_line
 
 
-def items(uri: str, column: str, options: Options) -> Iterator[Item]:
+def list_items(uri: str, column: str, options: Options) -> Iterator[Item]:
     """List the images of a source in the order of their paths; `column` is that of a table's URIs or image bytes.
 
     Raises UserError where the source is empty or can't be read.
@@ -38,7 +38,7 @@ def items(uri: str, column: str, options: Options) -> Iterator[Item]:
         for item in _items(fs, _files(fs, path, public_uri, options), column):
             empty = False
             yield item
-    except (OSError, StorageError, *FOR_NOW) as error:
+    except (OSError, StorageError, *TRANSIENT_ERRORS) as error:
         raise UserError(f"{public_uri} can't be read: {_message(error, options)}; check the file and the credentials") from None
     if empty:
         raise UserError(f"{public_uri} holds no images")
@@ -46,7 +46,7 @@ def items(uri: str, column: str, options: Options) -> Iterator[Item]:
 
 def allowed_protocols(uri: str, extra: tuple[str, ...]) -> frozenset[str]:
     """Return the protocols that URIs of a source may have: the source's own by all its names (s3, s3a), and what the user allows."""
-    return frozenset({*names(uri), *(name.lower() for name in extra)})
+    return frozenset({*protocol_names(uri), *(name.lower() for name in extra)})
 
 
 def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options) -> Iterator[File]:
@@ -68,12 +68,12 @@ def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options)
 def _list(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[File]:
     """List the single file at `path`, or the files of a folder, prefix or glob."""
     try:
-        info = listed(fs, path, lambda: fs.info(path))
+        info = list_with_retries(fs, path, lambda: fs.info(path))
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # a prefix that may be listed can refuse this
         info = {}
     if info.get("type") == "file":
         return iter([] if HIDDEN.search(f"/{posixpath.basename(path)}") else [file_of(info)])
-    if not any(c in path for c in "*?[") or listed(fs, path, lambda: fs.isdir(path)):
+    if not any(c in path for c in "*?[") or list_with_retries(fs, path, lambda: fs.isdir(path)):
         return files_below(fs, path)
     base = re.split(r"[*?[]", path)[0].rpartition("/")[0]
     levels = None if "**" in path else path[len(base) + 1 :].count("/")
@@ -112,4 +112,4 @@ def _images(fs: fsspec.AbstractFileSystem, files: Iterator[File]) -> Iterator[It
 
 def _message(error: Exception, options: Options) -> str:
     """Return a storage client's message as one line without secrets."""
-    return one_line(scrubbed(str(error), options)) or type(error).__name__
+    return one_line(scrub(str(error), options)) or type(error).__name__

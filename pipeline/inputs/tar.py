@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.inputs.item import Item, escaped
 from pipeline.storage.files import open_file
 from pipeline.storage.listing import File
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import without_secrets
 
 THREADS = 8  # shards read at once
@@ -21,7 +21,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 
 def tar_items(fs: fsspec.AbstractFileSystem, shards: Iterable[File]) -> Iterator[Item]:
     """List the images of several shards, in their order. Raises UserError for a shard that is broken, after the images before it."""
-    return chain.from_iterable(mapped(lambda shard: list(_members(fs, shard)), shards, THREADS))
+    return chain.from_iterable(parallel_map(lambda shard: list(_members(fs, shard)), shards, THREADS))
 
 
 def _members(fs: fsspec.AbstractFileSystem, shard: File) -> Iterator[Item]:

@@ -7,9 +7,9 @@ from pipeline.errors import ImageError
 from pipeline.images.coalesce import Row
 from pipeline.inputs.manifest import plan_path, saved_manifest
 from pipeline.report.highlights import Highlight
-from pipeline.storage.filesystem import connect, names
-from pipeline.storage.parallel import mapped
-from pipeline.storage.uris import protocol, refusal, storage_of
+from pipeline.storage.filesystem import connect, protocol_names
+from pipeline.storage.parallel import parallel_map
+from pipeline.storage.uris import protocol, storage_key, why_refused
 from pipeline.table.output_folder import OutputFolder
 
 WITHIN = re.compile(r"(.+?\.(?:parquet|tar))!/(.+)", re.IGNORECASE | re.DOTALL)
@@ -23,7 +23,7 @@ def locate(output: OutputFolder, run_id: str, source: str, images: Sequence[High
         return [_from_uri(image.uri, source) for image in images]
     manifest = saved_manifest(run_id, plan)
     blocks = sorted({image.row // manifest.block_rows for image in images})  # the table's rows are in the manifest's order
-    rows = dict(zip(blocks, mapped(lambda block: manifest.read(output, block), blocks, THREADS), strict=True))
+    rows = dict(zip(blocks, parallel_map(lambda block: manifest.read(output, block), blocks, THREADS), strict=True))
     return [rows[image.row // manifest.block_rows].slice(image.row % manifest.block_rows, 1).to_pylist()[0] for image in images]
 
 
@@ -33,8 +33,12 @@ def _from_uri(uri: str, source: str) -> Row | ImageError:
     if (within := WITHIN.fullmatch(uri)) is None:
         return row
     container, inner = within.groups()
-    protocols = names(source)
-    if protocol(container) not in protocols or storage_of(container) != storage_of(source) or refusal(container, frozenset(protocols)):
+    protocols = protocol_names(source)
+    if (
+        protocol(container) not in protocols
+        or storage_key(container) != storage_key(source)
+        or why_refused(container, frozenset(protocols))
+    ):
         return ImageError("forbidden", "the file that contains it is not in the storage of the run's input")
     if not container.lower().endswith(".parquet") or not inner.isdecimal():
         return ImageError("missing", "its position in the .tar was deleted with the run's manifest")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SchemeMetadata
@@ -60,7 +60,7 @@ def run_files(output: OutputFolder, records: Sequence[RunRecord]) -> list[RunFil
 
     paths = [(run, path) for run, record in enumerate(records) for path in record.files]
     files: list[RunFile] = []
-    for (run, path), found in zip(paths, mapped(metadata, (path for _, path in paths), THREADS), strict=True):
+    for (run, path), found in zip(paths, parallel_map(metadata, (path for _, path in paths), THREADS), strict=True):
         previous = files[-1] if files and files[-1].run == run else None
         files.append(RunFile(run, path, previous.first_row + previous.rows if previous else 0, found))
     return files

@@ -7,10 +7,10 @@ from ray.exceptions import RayTaskError
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import RunError, StorageError, UserError
-from pipeline.logs import name_run
+from pipeline.logs import set_run_id
 from pipeline.report import page
 from pipeline.run.execute import RunResult, execute
-from pipeline.run.metrics import tell_success
+from pipeline.run.metrics import record_success
 from pipeline.run.plan import Plan, find_committed, prepare
 from pipeline.run.watchdog import StalledError
 from pipeline.stages.merge import VerificationError
@@ -34,7 +34,7 @@ def annotate(config: AnnotateConfig) -> RunRecord:
     output = OutputFolder(config.output, config.storage_options)
     record = find_committed(config)
     if record is not None:
-        name_run(config.run_id)
+        set_run_id(config.run_id)
         logger.info("run %s was committed at %s: nothing to do", config.run_id, record.finished_at.isoformat())
     else:
         try:
@@ -42,7 +42,7 @@ def annotate(config: AnnotateConfig) -> RunRecord:
         except StorageError as error:
             raise _stopped(config.run_id, error) from error
         record = _execute_and_commit(plan)
-        tell_success(record)
+        record_success(record)
     page.write_beside(config, output, record)  # before `tidy`: the manifest still says where the images are
     tidy(output, record)
     if config.table_format == "delta":

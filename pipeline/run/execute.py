@@ -16,7 +16,7 @@ from pipeline.run.graph import graph
 from pipeline.run.metrics import Metrics
 from pipeline.run.plan import Plan
 from pipeline.run.progress import Progress
-from pipeline.run.resources import Shares, await_workers, connect_ray, share_out
+from pipeline.run.resources import Allocation, allocate, await_workers, connect_ray
 from pipeline.run.watchdog import watched
 from pipeline.stages import merge
 from pipeline.stages.dedup import Deduplicator, EarlierRows
@@ -24,7 +24,7 @@ from pipeline.stages.merge import VerificationError
 from pipeline.stages.tracker import BlockTracker
 from pipeline.table.commit import part_prefix
 from pipeline.table.schema import STAGES
-from pipeline.table.stats import add, check_failures
+from pipeline.table.stats import check_failures, sum_counts
 
 logger = logging.getLogger(__name__)
 REPEATS = 3  # of blocks whose duplicates could not be copied
@@ -43,7 +43,7 @@ class RunResult:
 
 @dataclass
 class Work:
-    """The work on some blocks: `timings` in seconds, of all workers together; the rate; shares of time busy; settings found."""
+    """The work on some blocks: `timings` in seconds, of all workers together; the rate; allocation of time busy; settings found."""
 
     timings: dict[str, float | None] = field(default_factory=dict)
     tuning: dict[str, Any] = field(default_factory=dict)
@@ -59,20 +59,20 @@ def execute(plan: Plan) -> RunResult:
         logger.info("nothing new: %d images listed, all annotated before by %s", plan.manifest.listed, plan.tables.model)
         timings = {"ray_seconds": 0.0, "annotate_seconds": 0.0, "commit_seconds": time.perf_counter() - begun}
         precision = None if plan.config.from_embeddings else plan.config.precision
-        return RunResult((), add([], plan.tables.schemes), precision, dict(timings), {})
+        return RunResult((), sum_counts([], plan.tables.schemes), precision, dict(timings), {})
     connect_ray()
     await_workers(plan.config)
-    shares = share_out(plan.config)  # once: a GPU that joins or leaves later does not change the precision
+    allocation = allocate(plan.config)  # once: a GPU that joins or leaves later does not change the precision
     ready = time.perf_counter()
-    work = annotate_blocks(plan, shares, open_dedup(plan, shares)) if plan.todo else Work()
+    work = annotate_blocks(plan, allocation, open_dedup(plan, allocation)) if plan.todo else Work()
     annotated = time.perf_counter()
-    files = merge_blocks(plan, shares)
-    counts = add(files, plan.tables.schemes)
+    files = merge_blocks(plan, allocation)
+    counts = sum_counts(files, plan.tables.schemes)
     check_failures(counts, plan.config.max_failed_ratio)
     return RunResult(
         files=tuple(file["file"] for file in files),
         counts=counts,
-        precision=None if plan.config.from_embeddings else _precision(plan.config, shares),
+        precision=None if plan.config.from_embeddings else _precision(plan.config, allocation),
         timings={
             "ray_seconds": ready - begun,
             "annotate_seconds": annotated - ready,
@@ -83,7 +83,7 @@ def execute(plan: Plan) -> RunResult:
     )
 
 
-def open_dedup(plan: Plan, shares: Shares) -> Deduplicator:
+def open_dedup(plan: Plan, allocation: Allocation) -> Deduplicator:
     """Start the deduplication of a run: over the blocks that are done and, unless all is annotated again, over earlier runs."""
     config = plan.config
     if config.from_embeddings:
@@ -95,23 +95,23 @@ def open_dedup(plan: Plan, shares: Shares) -> Deduplicator:
             folder=plan.rows_folder,
             done=tuple(sorted(set(range(plan.manifest.blocks)) - set(plan.todo))),
             tables=plan.tables,
-            precision=_precision(config, shares),
+            precision=_precision(config, allocation),
             tower_weights=config.public()["tower_weights"],
             since=plan.started_at - dt.timedelta(days=days) if days else None,
         )
     )
 
 
-def annotate_blocks(plan: Plan, shares: Shares, dedup: Deduplicator) -> Work:
+def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> Work:
     """Load, annotate and write the blocks that are left."""
-    _configure_ray_data(plan, shares)
+    _configure_ray_data(plan, allocation)
     tracker = BlockTracker.start()
     seconds: Counter[str] = Counter()
     since_first: Counter[str] = Counter()
-    tuning: dict[str, Any] = shares.public()
+    tuning: dict[str, Any] = allocation.public()
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
-    with Progress(plan.manifest.rows, done) as progress, Metrics(plan, shares, tracker, progress) as metrics:
-        written = graph(plan, shares, tracker, dedup).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with Progress(plan.manifest.rows, done) as progress, Metrics(plan, allocation, tracker, progress) as metrics:
+        written = graph(plan, allocation, tracker, dedup).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for batch in watched(written, plan.config.stall_timeout, tracker.describe):
             for row in pa.table(batch).to_pylist():
                 took = {stage: row[f"{stage}_seconds"] for stage in STAGES}
@@ -127,13 +127,13 @@ def annotate_blocks(plan: Plan, shares: Shares, dedup: Deduplicator) -> Work:
     timings |= {"first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}
     if progress.rate:
         elapsed = progress.seconds_since_first
-        timings["annotators_busy"] = min(1.0, since_first["annotate"] / (elapsed * shares.actors))
+        timings["annotators_busy"] = min(1.0, since_first["annotate"] / (elapsed * allocation.actors))
         if not plan.config.from_embeddings:  # which has no loaders
-            timings["loaders_busy"] = min(1.0, (since_first["fetch"] + since_first["decode"]) / (elapsed * shares.loaders))
+            timings["loaders_busy"] = min(1.0, (since_first["fetch"] + since_first["decode"]) / (elapsed * allocation.loaders))
     return Work(timings, tuning)
 
 
-def merge_blocks(plan: Plan, shares: Shares) -> list[dict[str, Any]]:
+def merge_blocks(plan: Plan, allocation: Allocation) -> list[dict[str, Any]]:
     """Verify the blocks and merge them into the table's files, a task each. Return each file's path and counts.
 
     A block is annotated again where the rows that its duplicates are copied from no longer exist. Its other images are annotated
@@ -144,45 +144,45 @@ def merge_blocks(plan: Plan, shares: Shares) -> list[dict[str, Any]]:
     todo = {f"{prefix}-{i:05d}.parquet": group for i, group in enumerate(groups)}
     merged: dict[str, dict[str, Any]] = {}
     for repeats_left in reversed(range(1 + REPEATS)):
-        merged |= _merge_files(plan, shares, todo)
+        merged |= _merge_files(plan, allocation, todo)
         again = sorted({number for file in merged.values() for number in file.get("again", ())})
         if not again or not repeats_left:
             break
         todo = {target: todo[target] for target, file in merged.items() if "again" in file}
         logger.info("%d blocks hold duplicates whose annotation is gone: these blocks are annotated again", len(again))
-        annotate_blocks(replace(plan, todo=tuple(again)), shares, Deduplicator())
+        annotate_blocks(replace(plan, todo=tuple(again)), allocation, Deduplicator())
     if again:
         raise VerificationError(f"{len(again)} blocks hold duplicates whose rows can't be copied from any other, the first {again[0]}")
     return [merged[target] for target in sorted(merged)]
 
 
-def _configure_ray_data(plan: Plan, shares: Shares) -> None:
+def _configure_ray_data(plan: Plan, allocation: Allocation) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # Ray's own error does not name it
     context.target_max_block_size = None  # a block of ours stays one of Ray's
     # Blocks that are loaded and not annotated are lost with their node or the driver: no more of them than keep everyone busy.
-    waiting = 2 * shares.loaders + 4 * shares.actors
+    waiting = 2 * allocation.loaders + 4 * allocation.actors
     block_bytes = plan.manifest.block_rows * plan.tables.crop_bytes
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting * block_bytes)
 
 
-def _precision(config: AnnotateConfig, shares: Shares) -> str:
+def _precision(config: AnnotateConfig, allocation: Allocation) -> str:
     """Return the image tower's precision, with auto resolved."""
     if config.precision != "auto":
         return config.precision
-    return "bf16" if shares.device == "cuda" else "fp32"
+    return "bf16" if allocation.device == "cuda" else "fp32"
 
 
-def _merge_files(plan: Plan, shares: Shares, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
+def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
     """Merge each group of blocks into its file; return the merger's result by path.
 
     As many run at once as there are pairs of CPUs, since each takes some 0.4 GB of memory; none on a node without CPUs, which is a
     head that is kept free of work.
     """
     merger = merge.Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
-    task: Any = ray.remote(num_cpus=shares.write, scheduling_strategy="SPREAD")(lambda target, numbers: merger(target, numbers))
+    task: Any = ray.remote(num_cpus=allocation.write, scheduling_strategy="SPREAD")(lambda target, numbers: merger(target, numbers))
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
     merged: dict[str, dict[str, Any]] = {}
     running: dict[Any, str] = {}

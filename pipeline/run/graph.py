@@ -8,7 +8,7 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 from pipeline.images.decode import Limits
 from pipeline.images.fetch import Fetcher
 from pipeline.run.plan import Plan
-from pipeline.run.resources import Shares
+from pipeline.run.resources import Allocation
 from pipeline.stages.annotate import Annotator, AnnotatorSettings
 from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.load import Loader
@@ -20,7 +20,9 @@ from pipeline.table.output_folder import OutputFolder
 BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 
-def operators(plan: Plan, shares: Shares, tracker: BlockTracker, dedup: Deduplicator) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
+def operators(
+    plan: Plan, allocation: Allocation, tracker: BlockTracker, dedup: Deduplicator
+) -> tuple[Loader, AnnotatorSettings, BlockWriter]:
     """Return a run's three operators; of the annotator, the settings that an actor builds it from."""
     config = plan.config
     loader = Loader(
@@ -39,27 +41,27 @@ def operators(plan: Plan, shares: Shares, tracker: BlockTracker, dedup: Deduplic
         schemes=tuple(scheme.name for scheme in plan.tables.schemes),
         tables=plan.tables,
         run_id=config.run_id,
-        device=shares.device,
+        device=allocation.device,
         precision=config.precision,
-        threads=shares.threads,
+        threads=allocation.threads,
         batch_size=config.batch_size,
         tracker=tracker,
     )
     return loader, settings, BlockWriter(output=plan.output, folder=plan.rows_folder, tables=plan.tables, tracker=tracker)
 
 
-def graph(plan: Plan, shares: Shares, tracker: BlockTracker, dedup: Deduplicator) -> Dataset:
+def graph(plan: Plan, allocation: Allocation, tracker: BlockTracker, dedup: Deduplicator) -> Dataset:
     """Return the operators applied to the blocks that are left. A row of the result is a block that was written."""
-    loader, settings, writer = operators(plan, shares, tracker, dedup)
+    loader, settings, writer = operators(plan, allocation, tracker, dedup)
     # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
     numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
     # `map_batches` refuses GPUs without a batch size. A block is one batch whatever its rows are, and the annotator has sizes of its own.
     in_actors: dict[str, Any] = {
         "compute": ActorPoolStrategy(
-            min_size=shares.least_actors, max_size=shares.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+            min_size=allocation.least_actors, max_size=allocation.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
         ),
-        "num_cpus": shares.actor_cpus,
-        "num_gpus": shares.actor_gpus,
+        "num_cpus": allocation.actor_cpus,
+        "num_gpus": allocation.actor_gpus,
         **BLOCK,
     }
     if plan.config.from_embeddings:
@@ -67,6 +69,6 @@ def graph(plan: Plan, shares: Shares, tracker: BlockTracker, dedup: Deduplicator
         arguments = (settings, source, plan.output, plan.manifest)
         annotated = numbers.map_batches_internal(Reannotator, fn_constructor_args=arguments, **in_actors)
     else:
-        loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=shares.loaders), num_cpus=shares.load, **BLOCK)
+        loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=allocation.loaders), num_cpus=allocation.load, **BLOCK)
         annotated = loaded.map_batches_internal(Annotator, fn_constructor_args=(settings,), **in_actors)
-    return annotated.map_batches(writer, num_cpus=shares.write, **BLOCK)
+    return annotated.map_batches(writer, num_cpus=allocation.write, **BLOCK)

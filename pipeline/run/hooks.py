@@ -26,7 +26,7 @@ from pipeline import logs
 from pipeline.config import AnnotateConfig
 from pipeline.errors import RunError, UserError
 from pipeline.run.summary import summary
-from pipeline.storage.uris import scrubbed
+from pipeline.storage.uris import scrub
 from pipeline.table.run_record import RunRecord
 from ugrie.text import one_line
 
@@ -74,7 +74,7 @@ class Hook:
             logger.info("%s was notified", self.setting)
         except Exception as error:
             reason = str(error) if isinstance(error, HookError) else type(error).__name__
-            logger.warning("%s failed, after %d attempts: %s", self.setting, ATTEMPTS, one_line(scrubbed(reason, {})))
+            logger.warning("%s failed, after %d attempts: %s", self.setting, ATTEMPTS, one_line(scrub(reason, {})))
 
     def _check_url(self) -> None:
         try:
@@ -150,14 +150,14 @@ def with_hooks(config: AnnotateConfig, work: Callable[[AnnotateConfig], RunRecor
         record = work(config)
     except Exception as error:
         if on_failure is not None:
-            on_failure.notify(failure(config, error))
+            on_failure.notify(failure_payload(config, error))
         raise
     if on_success is not None:
-        on_success.notify(success(config, record))
+        on_success.notify(success_payload(config, record))
     return record
 
 
-def success(config: AnnotateConfig, record: RunRecord) -> dict[str, Any]:
+def success_payload(config: AnnotateConfig, record: RunRecord) -> dict[str, Any]:
     """Return the payload for a committed run."""
     output = _output(config)
     first_line = summary(record, output).partition("\n")[0]
@@ -166,11 +166,11 @@ def success(config: AnnotateConfig, record: RunRecord) -> dict[str, Any]:
     return payload | {"output": output, "record": f"{output}/runs/{record.run_id}.json"} | record.model_dump(mode="json", include=kept)
 
 
-def failure(config: AnnotateConfig, error: Exception) -> dict[str, Any]:
+def failure_payload(config: AnnotateConfig, error: Exception) -> dict[str, Any]:
     """Return the payload for a run that ended without a commit."""
     refused = isinstance(error, UserError)
     known = str(error) if isinstance(error, UserError | RunError) else f"{type(error).__name__}: {error}"
-    message = one_line(scrubbed(known, config.storage_options))
+    message = one_line(scrub(known, config.storage_options))
     payload = _payload(logs.run_id() or config.run_id, "refused" if refused else "failed", 2 if refused else 1, message)
     public = config.public()
     return payload | {"output": _output(config), "record": None} | {name: public[name] for name in ("model", "date", "input")}

@@ -16,7 +16,7 @@ from ray.util.metrics import Counter, Gauge
 
 from pipeline.run.plan import Plan
 from pipeline.run.progress import Progress
-from pipeline.run.resources import Shares, connect_ray
+from pipeline.run.resources import Allocation, connect_ray
 from pipeline.stages.tracker import BlockTracker
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import STAGES
@@ -49,13 +49,13 @@ METRICS: dict[str, tuple[type[Counter] | type[Gauge], str, tuple[str, ...]]] = {
 class Metrics:
     """Updates the metrics: a thread sets the gauges every few seconds while the context is open, `add` counts each block."""
 
-    def __init__(self, plan: Plan, shares: Shares, tracker: BlockTracker, progress: Progress):
+    def __init__(self, plan: Plan, allocation: Allocation, tracker: BlockTracker, progress: Progress):
         self.tracker, self.progress = tracker, progress
         self.left = len(plan.todo)
         self.stages: set[str] = set()
         self.meters = meters(plan.tables.model)
-        self.info = {"run_id": plan.config.run_id, "date": plan.config.date.isoformat(), "device": shares.device}
-        self.workers = {"annotators": shares.actors} | ({} if plan.config.from_embeddings else {"loaders": shares.loaders})
+        self.info = {"run_id": plan.config.run_id, "date": plan.config.date.isoformat(), "device": allocation.device}
+        self.workers = {"annotators": allocation.actors} | ({} if plan.config.from_embeddings else {"loaders": allocation.loaders})
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="metrics", daemon=True)
 
@@ -110,7 +110,7 @@ def meters(model: str) -> dict[str, Any]:
     }
 
 
-def tell_success(record: RunRecord) -> None:
+def record_success(record: RunRecord) -> None:
     """Record a run's commit. A run with nothing new has not started Ray: then an existing cluster is joined, and none is started."""
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
         return

@@ -15,11 +15,11 @@ import numpy as np
 import pydantic
 
 from pipeline.config import AnnotateConfig
-from pipeline.errors import PASSING, UserError
+from pipeline.errors import TRANSIENT, UserError
 from pipeline.inputs.embeddings import embedded_items
 from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_manifest
-from pipeline.inputs.source import items
-from pipeline.logs import name_run
+from pipeline.inputs.source import list_items
+from pipeline.logs import set_run_id
 from pipeline.stages.merge import GROUP_ROWS
 from pipeline.stages.model_files import check_tower, local_folder, local_tower
 from pipeline.stages.write import done_blocks, rows_folder
@@ -89,7 +89,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     }
     if config.resume and "run_id" not in config.model_fields_set:
         config = config.model_copy(update={"run_id": _unfinished(output, asked) or config.run_id})
-    name_run(config.run_id)
+    set_run_id(config.run_id)
     saved = output.read_json(plan_path(config.run_id)) or _begin(config, output, asked, tables)
     _check_same(config.run_id, saved["asked"], asked)
     manifest = saved_manifest(config.run_id, saved)
@@ -114,9 +114,9 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
         source = embedded_items(config.input, tables.tower, config.storage_options)
         block_rows = block_rows or GROUP_ROWS  # a block reads whole row groups
     else:
-        source = items(config.input, config.column, config.storage_options)
+        source = list_items(config.input, config.column, config.storage_options)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
-    known = annotated(output, config, asked["model"], asked["schemes"])
+    known = annotated_ids(output, config, asked["model"], asked["schemes"])
     orphans.warn(output, config)
     with output.writable():
         manifest = write_manifest(output, folder, source, block_rows, known, config.limit)
@@ -142,7 +142,7 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     return saved_by_another
 
 
-def annotated(output: OutputFolder, config: AnnotateConfig, model: str, schemes: Sequence[str]) -> np.ndarray:
+def annotated_ids(output: OutputFolder, config: AnnotateConfig, model: str, schemes: Sequence[str]) -> np.ndarray:
     """Return the IDs of the images that this model has annotated with every requested scheme in committed runs: int64, sorted."""
     if config.reannotate:
         return np.empty(0, np.int64)
@@ -151,7 +151,7 @@ def annotated(output: OutputFolder, config: AnnotateConfig, model: str, schemes:
         for run in past_runs(output, model)
         if set(schemes) <= set(run.schemes) and (run.config.get("keep_embeddings") or not config.keep_embeddings)
     ]
-    but = PASSING if config.retry_failed else ()
+    but = TRANSIENT if config.retry_failed else ()
     if delta.is_table(output):
         return image_ids(output, delta.files_of(output, runs), but, [run.run_id for run in runs])
     return image_ids(output, [file for run in runs for file in run.files], but)

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Shares:
+class Allocation:
     """The CPUs and GPUs that each operator's tasks and actors request from Ray, and how many run at once.
 
     Ray Data waits for ever, silently, for a task that can't fit beside the actors. So the actors of a run request at most a quarter of
@@ -83,7 +83,7 @@ def _joined() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def share_out(config: AnnotateConfig) -> Shares:
+def allocate(config: AnnotateConfig) -> Allocation:
     """Divide the cluster: half of the CPUs load images and write rows; the GPUs, or the other half, annotate.
 
     A cluster that grows is divided as it will be, with its first actors as it is. Raises UserError where GPUs are missing.
@@ -98,12 +98,12 @@ def share_out(config: AnnotateConfig) -> Shares:
     return _on_cpus(config, cpus, all_cpus)
 
 
-def _on_gpus(config: AnnotateConfig, cpus: float, all_cpus: float, all_gpus: float) -> Shares:
+def _on_gpus(config: AnnotateConfig, cpus: float, all_cpus: float, all_gpus: float) -> Allocation:
     actors = config.num_actors or max(1, int(all_gpus / config.gpus_per_actor))
     if actors * config.gpus_per_actor > all_gpus:
         raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {all_gpus:g} GPUs Ray has")
     loaders, load = _loaders(config, cpus, all_cpus)
-    return Shares(
+    return Allocation(
         device="cuda",
         actors=actors,
         least_actors=actors,
@@ -116,11 +116,11 @@ def _on_gpus(config: AnnotateConfig, cpus: float, all_cpus: float, all_gpus: flo
     )
 
 
-def _on_cpus(config: AnnotateConfig, cpus: float, all_cpus: float) -> Shares:
+def _on_cpus(config: AnnotateConfig, cpus: float, all_cpus: float) -> Allocation:
     actors = config.num_actors or max(1, int(all_cpus // 4))
     least = actors if all_cpus == cpus else min(actors, max(1, int(cpus // 4)))
     loaders, load = _loaders(config, cpus, all_cpus / 2)
-    return Shares(
+    return Allocation(
         device="cpu",
         actors=actors,
         least_actors=least,

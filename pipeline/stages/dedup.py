@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.stages.write import file_name
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import Tables
@@ -130,8 +130,8 @@ class EarlierRows:
 
     def keys(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each file that may be an owner, with the keys of the rows to copy: int64. A file that can't be read has none."""
-        yield from mapped(self._keys_of_block, self.done, PARALLEL_BLOCKS)
-        yield from mapped(self._keys_of_file, self.files(), PARALLEL_FILES)
+        yield from parallel_map(self._keys_of_block, self.done, PARALLEL_BLOCKS)
+        yield from parallel_map(self._keys_of_file, self.files(), PARALLEL_FILES)
 
     def files(self) -> list[str]:
         """Return the files of the table that may be copied from, of the newest run first: paths within the output."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import Tables
 
@@ -78,7 +78,7 @@ class DuplicateCopier:
                 hashes.setdefault(owner, set()).add(content_hash)
         blocks = sorted(owner for owner in hashes if not _is_earlier(owner))
         found = [self._schema.empty_table()]
-        found += mapped(lambda owner: self._of_block(owner, local / owner, hashes[owner]), blocks, THREADS)
+        found += parallel_map(lambda owner: self._of_block(owner, local / owner, hashes[owner]), blocks, THREADS)
         for owner in sorted(filter(_is_earlier, hashes)):  # large files, one at a time
             found += self._of_file(owner, hashes[owner])
         return Originals(pa.concat_tables(found).combine_chunks(), self.tables)

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from pipeline.inputs.manifest import Manifest
 from pipeline.stages.duplicates import DuplicateCopier, count_duplicates
 from pipeline.stages.write import done_blocks, file_name
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import Tables
-from pipeline.table.stats import add, count_labels, counts
+from pipeline.table.stats import count_labels, count_values, sum_counts
 from ugrie.text import one_line
 
 FILE_BYTES = 256 * 2**20  # of the blocks that are merged into one file
@@ -69,7 +69,7 @@ class Merger:
         copier = DuplicateCopier(self.output, self.folder, self.tables)
         with TemporaryDirectory(prefix="ugrie-") as temporary:
             local = Path(temporary)
-            duplicates = dict(zip(numbers, mapped(lambda number: self._download(number, local), numbers, THREADS), strict=True))
+            duplicates = dict(zip(numbers, parallel_map(lambda number: self._download(number, local), numbers, THREADS), strict=True))
             originals = copier.originals(duplicates.values(), local)
             if again := [number for number, rows in duplicates.items() if not originals.cover(rows)]:
                 return {"again": again}
@@ -82,7 +82,7 @@ class Merger:
                     writer.write_table(complete, row_group_size=GROUP_ROWS)
                     results.append(self._counts(complete, rows["owner"]))
             self.output.upload(str(merged), target)
-            result = add(results, self.tables.schemes)
+            result = sum_counts(results, self.tables.schemes)
             if not _reads_back(self.output, target, merged) or pq.read_metadata(merged).num_rows != result["rows"]:
                 raise VerificationError(f"{target} does not read back as it was written")
         return {"file": target, **result}
@@ -127,7 +127,7 @@ class Merger:
     def _counts(self, rows: pa.Table, owners: pa.ChunkedArray) -> dict[str, Any]:
         return {
             "rows": len(rows),
-            "status": counts(rows["status"]),
+            "status": count_values(rows["status"]),
             "reposts": count_duplicates(owners),
             "labels": {scheme.name: count_labels(scheme, rows[scheme.name]) for scheme in self.tables.schemes},
         }

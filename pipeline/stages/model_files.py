@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.storage.download_cache import fetched, version
+from pipeline.storage.download_cache import download, version
 from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import without_secrets
 from ugrie.model import checkpoint
@@ -56,4 +56,4 @@ def _local(files: dict[str, str], options: Options) -> Path:
 
 @cache
 def _once(files: str, options: str) -> Path:
-    return fetched(json.loads(files), json.loads(options))
+    return download(json.loads(files), json.loads(options))

@@ -26,8 +26,8 @@ T = TypeVar("T")
 RENEWING = threading.Lock()
 
 
-def ask(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Callable[[float], T]) -> T:
-    """Run `attempt` with retries (`Policy.ask`), and renew refused credentials. Raises StorageError if they stay refused."""
+def with_retries(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Callable[[float], T]) -> T:
+    """Run `attempt` with retries (`Policy.run`), and renew refused credentials. Raises StorageError if they stay refused."""
     client = getattr(fs, "_s3", None)
 
     def renew() -> None:
@@ -38,7 +38,7 @@ def ask(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Calla
             client = getattr(fs, "_s3", None)
 
     try:
-        return policy.ask(attempt, renew)
+        return policy.run(attempt, renew)
     except Exception as error:
         if (code := retry.credentials_refused(error)) is None or not _refuses_all(fs, path):
             raise
@@ -55,13 +55,13 @@ def _refuses_all(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     if not isinstance(fs, S3FileSystem):
         return True
     try:
-        get(fs, f"{fs.split_path(path)[0]}/ugrie-asks-who-it-is", seconds=10)
+        read_range(fs, f"{fs.split_path(path)[0]}/ugrie-asks-who-it-is", seconds=10)
     except Exception as error:  # "not found" or "access denied" shows that the credentials are accepted
         return retry.credentials_refused(error) is not None
     return False
 
 
-def get(
+def read_range(
     fs: fsspec.AbstractFileSystem, path: str, seconds: float, start: int = 0, end: int | None = None, version: str | None = None
 ) -> bytes:
     """Read bytes [start, end) of a file, or as many of them as exist, in one request.
@@ -83,7 +83,7 @@ def get(
     return fsspec.asyn.sync(fs.loop, fs._cat_file, path, start=start, end=end, timeout=seconds)
 
 
-def tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: int, version: str | None = None) -> tuple[bytes, int]:
+def read_tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: int, version: str | None = None) -> tuple[bytes, int]:
     """Read the last `length` bytes of a file, or all if it has fewer, and return them with its size. S3 needs one request.
 
     Raises ShortError if fewer bytes arrive.
@@ -95,7 +95,7 @@ def tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: int, 
     else:
         fs.invalidate_cache()
         size = fs.info(path)["size"]
-        data = get(fs, path, seconds, max(size - length, 0), size)
+        data = read_range(fs, path, seconds, max(size - length, 0), size)
     if len(data) < min(length, size):
         raise ShortError(f"{len(data)} bytes came of {min(length, size)}")
     return data, size

@@ -21,8 +21,8 @@ import platformdirs
 from filelock import FileLock
 
 from pipeline.errors import UserError
-from pipeline.storage.client import ask
-from pipeline.storage.files import listed
+from pipeline.storage.client import with_retries
+from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import Options, connect, version_of
 from pipeline.storage.retry import Policy, ShortError
 from pipeline.storage.uris import without_secrets
@@ -34,7 +34,7 @@ ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")  # key-digest; besides entries 
 DRAFT = ".downloading-"
 
 
-def fetched(files: Mapping[str, str], options: Options) -> Path:
+def download(files: Mapping[str, str], options: Options) -> Path:
     """Return a local folder that holds the files, given as URLs by name. It is shared with other processes: change nothing in it.
 
     One of several concurrent processes downloads, and the others wait for it. Raises UserError if a file can't be
@@ -52,7 +52,7 @@ def version(url: str, options: Options) -> str:
     """Return the version of a file, which changes when the file does. Raises UserError if there is no such file."""
     with _user_errors(url):
         fs, path = connect(url, options)
-        found = version_of(listed(fs, path, lambda: fs.info(path)))
+        found = version_of(list_with_retries(fs, path, lambda: fs.info(path)))
         return fs.ukey(path) if found.startswith("-") else found  # only a size, no time: fsspec may know more
 
 
@@ -153,7 +153,7 @@ def _download(folder: Path, key: str, files: Mapping[str, str], options: Options
 def _download_file(url: str, options: Options, target: Path) -> None:
     with _user_errors(url):
         fs, path = connect(url, options)
-        size = listed(fs, path, lambda: fs.info(path)).get("size") or 0
+        size = list_with_retries(fs, path, lambda: fs.info(path)).get("size") or 0
 
         def attempt(seconds: float) -> None:
             if fs.async_impl:
@@ -163,7 +163,7 @@ def _download_file(url: str, options: Options, target: Path) -> None:
             if (length := target.stat().st_size) < size:
                 raise ShortError(f"{length} bytes came of {size}")
 
-        ask(fs, path, Policy(seconds=240 + size / 1e6), attempt)
+        with_retries(fs, path, Policy(seconds=240 + size / 1e6), attempt)
 
 
 @contextmanager

@@ -15,27 +15,27 @@ from fsspec.spec import AbstractBufferedFile
 from s3fs import S3FileSystem
 
 from pipeline.storage import retry
-from pipeline.storage.client import ask, get
+from pipeline.storage.client import read_range, with_retries
 from pipeline.storage.filesystem import etag, version_of
 from pipeline.storage.retry import Policy, ShortError
 
 T = TypeVar("T")
-UPLOADED = 8 * 2**20  # bytes per part of a multipart upload
+PART_SIZE = 8 * 2**20  # bytes per part of a multipart upload
 
 
 def read(fs: fsspec.AbstractFileSystem, path: str, policy: Policy = Policy()) -> bytes:  # noqa: B008  (it is frozen)
     """Read a whole small file: a record, a plan, a block."""
-    return ask(fs, path, policy, lambda seconds: get(fs, path, seconds))
+    return with_retries(fs, path, policy, lambda seconds: read_range(fs, path, seconds))
 
 
-def listed(fs: fsspec.AbstractFileSystem, path: str, listing: Callable[[], T]) -> T:
+def list_with_retries(fs: fsspec.AbstractFileSystem, path: str, listing: Callable[[], T]) -> T:
     """Return the result of `listing`, a call that lists `fs`, with retries and without fsspec's cache. Calls have no timeout."""
 
     def attempt(seconds: float) -> T:
         fs.invalidate_cache()
         return listing()
 
-    return ask(fs, path, Policy(seconds=3600, attempts=6), attempt)
+    return with_retries(fs, path, Policy(seconds=3600, attempts=6), attempt)
 
 
 class Ranges(AbstractBufferedFile):
@@ -43,19 +43,19 @@ class Ranges(AbstractBufferedFile):
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         def attempt(seconds: float) -> bytes:
-            data = get(self.fs, self.path, seconds, start, end, etag(self.fs, version_of(self.details)))
+            data = read_range(self.fs, self.path, seconds, start, end, etag(self.fs, version_of(self.details)))
             if len(data) < min(end, self.size) - start:
                 raise ShortError(f"{len(data)} bytes came of {min(end, self.size) - start}")
             return data
 
-        return ask(self.fs, self.path, Policy(seconds=120 + (end - start) / 1e6), attempt)
+        return with_retries(self.fs, self.path, Policy(seconds=120 + (end - start) / 1e6), attempt)
 
 
 def open_file(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any] | None = None, ahead: int = 2**20) -> IO[bytes]:
     """Open a file for random reads. `info` is its entry in a listing, `ahead` the bytes to read at a time."""
     if not fs.async_impl:
         return fs.open(path, "rb")
-    info = info or listed(fs, path, lambda: fs.info(path))
+    info = info or list_with_retries(fs, path, lambda: fs.info(path))
     file = Ranges(fs, path, size=info["size"], block_size=ahead)
     file._details = info
     return file
@@ -67,7 +67,7 @@ def write_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes, content_
     Object stores show an object once its upload is complete. On a local disk the bytes go to a hidden file in the same folder,
     which is renamed when complete. S3 sends the `content_type` to browsers, so that they show the file and do not download it.
     """
-    ask(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, content_type=content_type))
+    with_retries(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, content_type=content_type))
 
 
 def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
@@ -78,13 +78,13 @@ def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
             with open(file, "rb") as data, _draft(path, data) as draft:
                 os.replace(draft, path)
         elif isinstance(fs, S3FileSystem):
-            fsspec.asyn.sync(fs.loop, fs._put_file, file, path, chunksize=UPLOADED, max_concurrency=4, timeout=seconds)
+            fsspec.asyn.sync(fs.loop, fs._put_file, file, path, chunksize=PART_SIZE, max_concurrency=4, timeout=seconds)
         elif fs.async_impl:
             fsspec.asyn.sync(fs.loop, fs._put_file, file, path, timeout=seconds)
         else:
             fs.put_file(file, path)
 
-    ask(fs, path, _write_policy(os.path.getsize(file)), attempt)
+    with_retries(fs, path, _write_policy(os.path.getsize(file)), attempt)
 
 
 def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
@@ -97,7 +97,7 @@ def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
     if the name exists. fsspec's other file systems check first and then write, unless they implement something better.
     """
     try:
-        ask(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, new=True))
+        with_retries(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, new=True))
     except OSError as error:
         if not isinstance(error, FileExistsError) and retry.http_status(error) != 412:
             raise

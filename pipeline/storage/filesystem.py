@@ -36,13 +36,13 @@ def connect(uri: str, options: Options) -> tuple[fsspec.AbstractFileSystem, str]
     return kind(**(kind._get_kwargs_from_urls(uri) | ({} if name in LOCAL else options))), kind._strip_protocol(uri)
 
 
-def names(uri: str) -> set[str]:
+def protocol_names(uri: str) -> set[str]:
     """Return all protocol names of a URI's kind of storage: s3 and s3a."""
     protocols = fsspec.get_filesystem_class(protocol(uri)).protocol
     return {protocols} if isinstance(protocols, str) else set(protocols)
 
 
-def for_fetching(uri: str, options: Options, connections: int, idle_seconds: float) -> Options:
+def fetch_options(uri: str, options: Options, connections: int, idle_seconds: float) -> Options:
     """Return the options for fetching many images at once, with retries left to the fetcher.
 
     Turns off botocore's own retries, and allows as many connections as are used. Botocore's default is ten: an image

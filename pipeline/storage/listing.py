@@ -21,8 +21,8 @@ from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
-from pipeline.storage.client import ask
-from pipeline.storage.files import listed
+from pipeline.storage.client import with_retries
+from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import version_of
 from pipeline.storage.retry import Policy
 
@@ -152,7 +152,7 @@ def _list_page(fs: S3FileSystem, folder: _Folder) -> tuple[list[_Entry], str | N
     request = {"Bucket": bucket, "Prefix": prefix}
     request |= {"Delimiter": "/"} if folder.threads >= 1 or folder.levels is not None else {}
     request |= {"ContinuationToken": folder.token} if folder.token else {}
-    page = ask(fs, folder.path, PAGE, lambda seconds: fsspec.asyn.sync(fs.loop, _list_objects, fs, request, timeout=seconds))
+    page = with_retries(fs, folder.path, PAGE, lambda seconds: fsspec.asyn.sync(fs.loop, _list_objects, fs, request, timeout=seconds))
     entries: list[_Entry] = [(f"{bucket}/{each['Prefix']}", None) for each in page.get("CommonPrefixes", ())]
     for each in page.get("Contents", ()):
         if each["Size"] or not each["Key"].endswith("/"):  # an empty object with such a key marks a folder, as consoles create them
@@ -182,7 +182,7 @@ def _parse_timestamp(value: Any) -> dt.datetime:
 def _list_entries(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int) -> list[_Entry]:
     """Return the entries of a folder of any storage but S3. A subfolder that has just disappeared has none."""
     try:
-        infos = listed(fs, folder.path, lambda: fs.ls(folder.path, detail=True))
+        infos = list_with_retries(fs, folder.path, lambda: fs.ls(folder.path, detail=True))
     except FileNotFoundError:
         if len(folder.path) <= root_length:
             raise

@@ -9,7 +9,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def mapped(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def parallel_map(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """Apply `function` to each item in threads, and yield the results in order.
 
     At most `threads` items are in progress or finished but not yet taken. Executor.map starts all at once, and holds all

@@ -36,7 +36,7 @@ BUSY = {
     *("RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "IncompleteBody", "XAmzContentSHA256Mismatch"),
 }
 FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-FOR_NOW = (
+TRANSIENT_ERRORS = (
     *(TimeoutError, ConnectionError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError),
     *(
         boto.HTTPClientError,
@@ -66,7 +66,7 @@ class Policy:
     longest_wait: float = 10.0
     attempts: int | None = None
 
-    def ask(self, attempt: Callable[[float], T], renew: Callable[[], None] = lambda: None) -> T:
+    def run(self, attempt: Callable[[float], T], renew: Callable[[], None] = lambda: None) -> T:
         """Call `attempt(timeout in seconds)` until it succeeds, and return its result. Raises the last attempt's error.
 
         Refused credentials are retried three times only, each time after `renew`.
@@ -78,7 +78,7 @@ class Policy:
                 renew()
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: for_now(error) or credentials_refused(error) is not None),
+            retry=tenacity.retry_if_exception(lambda error: is_transient(error) or credentials_refused(error) is not None),
             wait=tenacity.wait_random_exponential(multiplier=self.first_wait, max=self.longest_wait),
             stop=self._stop,
             before_sleep=renew_if_refused,
@@ -105,7 +105,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def cause(error: BaseException | None, kind: type[E]) -> E | None:
+def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
     """Return the first error of a kind in the chain of causes, or None."""
     return next((each for each in _chain(error) if isinstance(each, kind)), None)
 
@@ -116,7 +116,7 @@ def _response(error: BaseException | None) -> dict[str, Any] | None:
     return next((response for response in responses if isinstance(response, dict)), None)
 
 
-def code(error: BaseException | None) -> str | None:
+def s3_error_code(error: BaseException | None) -> str | None:
     """Return S3's error code (SlowDown, NoSuchKey, 404 …), or None."""
     response = _response(error) or {}
     return response.get("Error", {}).get("Code")
@@ -132,17 +132,17 @@ def http_status(error: BaseException | None) -> int | None:
 
 def credentials_refused(error: BaseException | None) -> str | None:
     """Return the code or name of an error about expired, wrong or absent credentials, or None. Denied access is no such error."""
-    if (s3_code := code(error)) in CREDENTIALS:
+    if (s3_code := s3_error_code(error)) in CREDENTIALS:
         return s3_code
     return next((type(each).__name__ for each in _chain(error) if isinstance(each, NO_CREDENTIALS)), None)
 
 
-def for_now(error: BaseException | None) -> bool:
+def is_transient(error: BaseException | None) -> bool:
     """Return whether an error is transient: a retry may succeed."""
-    if not isinstance(error, Exception) or cause(error, RefusedAddressError):
+    if not isinstance(error, Exception) or find_cause(error, RefusedAddressError):
         return False
     if (status := http_status(error)) is not None:
-        return status >= 500 or status in (408, 425, 429) or code(error) in BUSY
-    if isinstance(error, FOR_NOW):
+        return status >= 500 or status in (408, 425, 429) or s3_error_code(error) in BUSY
+    if isinstance(error, TRANSIENT_ERRORS):
         return True
     return isinstance(error, OSError) and not isinstance(error, FINAL) and error.errno not in FINAL_NUMBERS

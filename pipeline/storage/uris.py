@@ -19,7 +19,7 @@ SIGNING = {
     *("password", "passwd", "pwd", "secret", "client_secret"),
 }
 # Ordinary words that sign a link only beside the named parameter.
-BESIDE_A_SIGNATURE = {
+SIGNING_IN_CONTEXT = {
     "signature": {"expires", "policy"},
     "sig": {"se", "sp", "sv", "sr", "st", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"},
 }
@@ -66,7 +66,7 @@ def without_secrets(uri: str) -> str:
 def _public(parameters: list[str]) -> Iterator[str]:
     """Yield the query parameters that are no secret."""
     names = [unquote_plus(parameter.partition("=")[0]).lower() for parameter in parameters]
-    secret = SIGNING.union(*(words for signature, words in BESIDE_A_SIGNATURE.items() if signature in names))
+    secret = SIGNING.union(*(words for signature, words in SIGNING_IN_CONTEXT.items() if signature in names))
     for name, parameter in zip(names, parameters, strict=True):
         if name == "key":
             yield f"key={hashlib.sha256(parameter.encode()).hexdigest()[:16]}"
@@ -74,7 +74,7 @@ def _public(parameters: list[str]) -> Iterator[str]:
             yield parameter
 
 
-def scrubbed(text: str, options: dict[str, Any]) -> str:
+def scrub(text: str, options: dict[str, Any]) -> str:
     """Remove the secrets of `options`, passwords and signatures from a storage client's message."""
     for value in sorted(_secrets(options), key=len, reverse=True):
         text = text.replace(value, "…").replace(quote(value, safe=""), "…")
@@ -92,7 +92,7 @@ def _secrets(options: Any, secret: bool = False) -> set[str]:
     return {options} if secret and isinstance(options, str) and len(options) > 3 else set()
 
 
-def storage_of(uri: str) -> str:
+def storage_key(uri: str) -> str:
     """Return a key of the storage that a URI names. Storage options are for URIs with the same key only.
 
     Buckets of one object store share their options; those of a host or an account are for no other. A web password is for
@@ -108,7 +108,7 @@ def storage_of(uri: str) -> str:
     return f"{scheme.lower()}://{host}" if name in WEB else host
 
 
-def refusal(uri: str, protocols: frozenset[str]) -> str | None:
+def why_refused(uri: str, protocols: frozenset[str]) -> str | None:
     """Return why a table must not point to a URI, or None if it may. `protocols`: the table's own and those the user allows."""
     name = protocol(uri)
     if name not in protocols:

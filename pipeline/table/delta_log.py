@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.storage.filesystem import LOCAL
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import protocol, without_secrets
 from pipeline.table.delta_storage import PROTOCOLS, explain, storage_options
 from pipeline.table.image_ids import unreadable
@@ -71,7 +71,7 @@ class DeltaLog:
         if table is None:
             return found
         with self._readable():  # where compaction has replaced a run's files, the log still has its ID
-            versions = list(mapped(lambda run: table.transaction_version(run.run_id), found, THREADS))
+            versions = list(parallel_map(lambda run: table.transaction_version(run.run_id), found, THREADS))
         return [run for run, version in zip(found, versions, strict=True) if version is None]
 
     def add_missing(self) -> None:
@@ -103,7 +103,7 @@ class DeltaLog:
 
     def files(self, runs: Iterable[RunRecord]) -> "Iterator[tuple[str, pa.Schema, AddAction]]":
         """Yield the runs' files, each with its schema and its entry for the log."""
-        return mapped(lambda each: self._file(*each), [(file, run) for run in runs for file in run.files], THREADS)
+        return parallel_map(lambda each: self._file(*each), [(file, run) for run in runs for file in run.files], THREADS)
 
     def _file(self, file: str, run: RunRecord) -> "tuple[str, pa.Schema, AddAction]":
         from deltalake.transaction import AddAction

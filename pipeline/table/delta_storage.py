@@ -8,7 +8,7 @@ import fsspec
 from s3fs import S3FileSystem
 
 from pipeline.storage.filesystem import Options
-from pipeline.storage.uris import scrubbed
+from pipeline.storage.uris import scrub
 from ugrie.text import one_line
 
 PROTOCOLS = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # that fsspec and deltalake understand alike
@@ -47,4 +47,4 @@ def storage_options(fs: fsspec.AbstractFileSystem) -> dict[str, str]:
 def explain(error: Exception, options: Options) -> str:
     """Return deltalake's message as one line, without colours, traces, secrets and the pages that servers send."""
     text = TRACE.split(COLOUR.sub("", str(error)), maxsplit=1)[0]
-    return one_line(scrubbed(text, options), 400) or type(error).__name__
+    return one_line(scrub(text, options), 400) or type(error).__name__

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import OutputFolder
 from ugrie.text import one_line
 
@@ -21,7 +21,7 @@ def image_ids(output: OutputFolder, files: Sequence[str], but: Sequence[str] = (
     Rows whose status is one of `but` are left out, and where `runs` are given, rows of other runs. Only the columns that this
     takes are read. However often the files repeat an image, memory stays within a few times the result.
     """
-    return union(mapped(lambda file: _ids(output, file, but, runs), files, THREADS))
+    return union(parallel_map(lambda file: _ids(output, file, but, runs), files, THREADS))
 
 
 def union(arrays: Iterable[np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import IO, Any
 import fsspec
 
 from pipeline.errors import UserError
-from pipeline.storage.files import create_atomic, listed, open_file, read, upload_atomic, write_atomic
+from pipeline.storage.files import create_atomic, list_with_retries, open_file, read, upload_atomic, write_atomic
 from pipeline.storage.filesystem import Options, connect
 
 ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
@@ -90,7 +90,7 @@ class OutputFolder:
         def entries() -> list[dict[str, Any]]:
             return self.fs.ls(folder, detail=True) if self.fs.exists(folder) else []
 
-        return listed(self.fs, folder, entries)
+        return list_with_retries(self.fs, folder, entries)
 
     def names(self, path: str) -> list[str]:
         """Return the names of the files and folders in a folder; none where there is no such folder."""
@@ -98,12 +98,12 @@ class OutputFolder:
 
     def find(self) -> dict[str, dict[str, Any]]:
         """Return fsspec's entries of all files, by their path within the folder."""
-        found = listed(self.fs, self.root, lambda: self.fs.find(self.root, detail=True))
+        found = list_with_retries(self.fs, self.root, lambda: self.fs.find(self.root, detail=True))
         prefix = f"{self.root}/"
         return {name.removeprefix(prefix): entry for name, entry in found.items() if name.startswith(prefix)}
 
     def exists(self, path: str) -> bool:
-        return listed(self.fs, self.root, lambda: self.fs.exists(self.absolute(path)))
+        return list_with_retries(self.fs, self.root, lambda: self.fs.exists(self.absolute(path)))
 
     def write(self, path: str, data: bytes, content_type: str | None = None) -> None:
         """Write a file, whole or not at all."""

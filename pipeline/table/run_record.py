@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from pipeline.errors import UserError
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import RUNS, OutputFolder
 from pipeline.table.schema import SCHEMA_VERSION
 from ugrie.text import one_line
@@ -121,5 +121,5 @@ def past_runs(output: OutputFolder, model: str | None = None) -> list[RunRecord]
         with output.readable():
             return read_record(output, path)
 
-    records: Iterable[RunRecord] = mapped(record, paths, THREADS)
+    records: Iterable[RunRecord] = parallel_map(record, paths, THREADS)
     return sorted((each for each in records if model in (None, each.model)), key=lambda each: each.order, reverse=True)

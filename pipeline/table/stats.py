@@ -15,7 +15,7 @@ class FailuresError(RuntimeError):
     """More images failed than the run may commit with. All rows are written, and stay."""
 
 
-def counts(column: pa.ChunkedArray) -> dict[str, int]:
+def count_values(column: pa.ChunkedArray) -> dict[str, int]:
     """Return how often each value occurs."""
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
 
@@ -24,13 +24,13 @@ def count_labels(scheme: Scheme, column: pa.ChunkedArray) -> dict[str, int]:
     """Return how often each label occurs; for an ordinal scheme, the level nearest to each value."""
     struct = column.combine_chunks().drop_null()
     if scheme.kind == "categorical":
-        found = counts(pa.chunked_array([struct.field("label")]))
+        found = count_values(pa.chunked_array([struct.field("label")]))
         return {label: found.get(label, 0) for label in scheme.label_names}
     nearest = np.abs(struct.field("value").to_numpy()[:, None] - np.asarray(scheme.values, np.float32)).argmin(1)
     return dict(zip(scheme.label_names, np.bincount(nearest, minlength=len(scheme.values)).tolist(), strict=True))
 
 
-def add(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> dict[str, Any]:
+def sum_counts(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> dict[str, Any]:
     """Return the sums of the counts of several files, or of the parts of one."""
     status: Counter[str] = Counter()
     reposts = Counter({"run": 0, "earlier": 0})

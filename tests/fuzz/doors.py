@@ -52,11 +52,11 @@ def image(data: bytes) -> None:
 def source(given: tuple[str, str]) -> None:
     """An input, and the column of a table."""
     from pipeline.inputs.manifest import write_manifest
-    from pipeline.inputs.source import items
+    from pipeline.inputs.source import list_items
     from pipeline.table.output_folder import OutputFolder
 
     name, column = given
-    found = list(islice(items(os.path.join(os.getcwd(), name), column, {}), MAX_ITEMS))
+    found = list(islice(list_items(os.path.join(os.getcwd(), name), column, {}), MAX_ITEMS))
     assert 0 < len(found) < MAX_ITEMS
     for item in found:
         assert item.size is None or item.size >= 0, item

@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 from cyclopts import Parameter
 
-from pipeline.cli import ConfigFile, Tokens, job_app, problems, run_command, storage_options, with_config
+from pipeline.cli import ConfigFile, Tokens, job_app, problems, run_command, run_with_config, storage_options
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
 
@@ -29,7 +29,7 @@ class Job:
             raise self.raises
 
     def _main(self, *tokens: Tokens, config: ConfigFile = None) -> None:
-        with_config(self.app, config, tokens)
+        run_with_config(self.app, config, tokens)
 
     def run(self, *tokens: object) -> int:
         return run_command(self.app.meta, "job", [str(token) for token in tokens])

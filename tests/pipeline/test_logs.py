@@ -46,7 +46,7 @@ def test_the_run_is_named_once_it_is_known(log):
     text = log("json")
     assert logs.run_id() is None
     logging.info("before")
-    logs.name_run("r-1")
+    logs.set_run_id("r-1")
     logging.info("after")
     assert [line.get("run_id") for line in lines(text)] == [None, "r-1"]
     assert logs.run_id() == "r-1"

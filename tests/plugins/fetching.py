@@ -3,7 +3,7 @@
 from pipeline.images.fetch import Fetcher
 from pipeline.images.row_reader import RowReader
 from pipeline.inputs.manifest import image_id
-from pipeline.inputs.source import allowed_protocols, items
+from pipeline.inputs.source import allowed_protocols, list_items
 
 
 def fetcher(source, **settings):
@@ -23,7 +23,7 @@ def fetched(fetch, *found):
 
 
 def fetch_all(source, column="uri", **settings):
-    return fetched(fetcher(source, column=column, **settings), *items(str(source), column, {}))
+    return fetched(fetcher(source, column=column, **settings), *list_items(str(source), column, {}))
 
 
 def through(where, server, **settings):

@@ -6,7 +6,7 @@ from pipeline.inputs import source
 
 
 def items(uri, column="uri"):
-    return list(source.items(str(uri), column, {}))
+    return list(source.list_items(str(uri), column, {}))
 
 
 def names(uri, column="uri"):

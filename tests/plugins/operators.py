@@ -44,12 +44,12 @@ class Operators:
 
     def _of(self, plan: Any) -> tuple[Any, Any, Any]:
         from pipeline.run.graph import operators
-        from pipeline.run.resources import Shares
+        from pipeline.run.resources import Allocation
         from pipeline.stages.dedup import Deduplicator
         from pipeline.stages.tracker import BlockTracker
 
-        shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
-        return operators(plan, shares, BlockTracker(), self.dedup or Deduplicator())
+        allocation = Allocation("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
+        return operators(plan, allocation, BlockTracker(), self.dedup or Deduplicator())
 
     @contextmanager
     def sharing(self, earlier: Any = None) -> Iterator[None]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.images.coalesce import GAP, SPAN, coalesce, is_table, span, span_bytes
+from pipeline.images.coalesce import MAX_GAP, MAX_REQUEST_BYTES, coalesce, is_table, span, span_bytes
 
 MAX_BYTES = 10**6
 SIZES = st.one_of(st.integers(1, 50_000), st.sampled_from([0, MAX_BYTES, MAX_BYTES + 1]))
@@ -24,7 +24,7 @@ def rows_of(members):
     return found
 
 
-@given(st.lists(st.tuples(st.integers(0, 2 * GAP), SIZES), max_size=60))
+@given(st.lists(st.tuples(st.integers(0, 2 * MAX_GAP), SIZES), max_size=60))
 def test_neighbours_are_read_together_as_far_as_a_span_goes(members):
     rows = rows_of(members)
     found = list(coalesce(rows, MAX_BYTES))
@@ -32,13 +32,13 @@ def test_neighbours_are_read_together_as_far_as_a_span_goes(members):
     for batch in found:
         if len(batch) > 1:
             last = batch[-1]
-            assert span_bytes(batch) == span(batch)["size"] == last["position"] + last["size"] - batch[0]["position"] <= SPAN
+            assert span_bytes(batch) == span(batch)["size"] == last["position"] + last["size"] - batch[0]["position"] <= MAX_REQUEST_BYTES
             assert all(0 < each["size"] <= MAX_BYTES for each in batch)
     for batch, (after, *_) in pairwise(found):  # no batch could have been longer
         last = batch[-1]
-        apart = after["position"] - last["position"] - last["size"] > GAP
+        apart = after["position"] - last["position"] - last["size"] > MAX_GAP
         unread = not all(0 < each["size"] <= MAX_BYTES for each in (last, after))
-        assert apart or unread or after["position"] + after["size"] - batch[0]["position"] > SPAN
+        assert apart or unread or after["position"] + after["size"] - batch[0]["position"] > MAX_REQUEST_BYTES
 
 
 def test_only_members_of_one_version_of_one_shard_in_their_order_are_read_together():

@@ -9,7 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.inputs.item import Item
-from pipeline.inputs.source import items
+from pipeline.inputs.source import list_items
 from tests.plugins.fetching import fetch_all, fetched, fetcher, rows
 
 
@@ -140,7 +140,7 @@ def test_the_members_of_a_tar_are_read_out_of_it(tmp_path, tar):
 
 def test_a_shard_that_has_gone_or_shrunk_fails_its_members(tmp_path, tar):
     tar(tmp_path / "x.tar", {"a.jpg": b"1" * 500, "b.jpg": b"2" * 600})
-    found = list(items(str(tmp_path / "x.tar"), "uri", {}))
+    found = list(list_items(str(tmp_path / "x.tar"), "uri", {}))
     (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1800])
     assert [status for status, _ in fetched(fetcher(tmp_path / "x.tar"), *found)] == ["changed"] * 2
     first, second = fetched(fetcher(tmp_path / "x.tar"), *(item._replace(version="") for item in found))
@@ -176,7 +176,7 @@ def test_any_rows_of_any_parquets_come_in_the_order_asked(tmp_path):
         pq.write_table(
             pa.table({"image": [b"%s%d" % (name.encode(), i) for i in range(9)]}), tmp_path / f"{name}.parquet", row_group_size=4
         )
-    found = list(items(str(tmp_path), "image", {}))
+    found = list(list_items(str(tmp_path), "image", {}))
     chosen = [found[i] for i in (17, 3, 4, 9, 0, 8)]
     assert fetched(fetcher(tmp_path, column="image"), *chosen) == [b"b8", b"a3", b"a4", b"b0", b"a0", b"a8"]
 
@@ -184,7 +184,7 @@ def test_any_rows_of_any_parquets_come_in_the_order_asked(tmp_path):
 def test_a_parquet_that_broke_since_it_was_listed_fails_its_rows_only(tmp_path):
     for name in "ab":
         pq.write_table(pa.table({"image": [name.encode()]}), tmp_path / f"{name}.parquet")
-    found = list(items(str(tmp_path), "image", {}))
+    found = list(list_items(str(tmp_path), "image", {}))
     (tmp_path / "a.parquet").write_bytes(b"gone")
     (status, _), good = fetched(fetcher(tmp_path, column="image"), *found)
     assert (status, good) == ("changed", b"b")
@@ -195,7 +195,7 @@ def test_a_parquet_that_broke_since_it_was_listed_fails_its_rows_only(tmp_path):
 
 def test_rows_come_with_their_bytes(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"mine")
-    ((row, data),) = fetcher(tmp_path).fetch(rows(*items(str(tmp_path), "uri", {})))
+    ((row, data),) = fetcher(tmp_path).fetch(rows(*list_items(str(tmp_path), "uri", {})))
     assert (row["uri"], row["size"], data) == (f"file://{tmp_path}/a.jpg", 4, b"mine")
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.servers.proxy import BODIES, READING
 from pipeline.errors import StorageError
 from pipeline.inputs.item import Item
-from pipeline.inputs.source import items
+from pipeline.inputs.source import list_items
 from tests.plugins.fetching import fetched, fetcher, through
 
 
@@ -24,7 +24,7 @@ def many(s3, images):
 @pytest.mark.parametrize("kinds", [READING, ("stall",), BODIES], ids=["all", "stalls", "bodies"])
 def test_every_image_comes_through_faults_of_a_fifth_of_the_requests(many, s3, failing, kinds):
     where, contents = many
-    found = list(items(where, "uri", s3.options))
+    found = list(list_items(where, "uri", s3.options))
     with failing(fraction=0.2, kinds=kinds, most=2) as (proxy, server):
         assert fetched(through(where, server), *found) == contents
     assert proxy.failed.total() >= 8
@@ -34,7 +34,7 @@ def test_every_image_comes_through_faults_of_a_fifth_of_the_requests(many, s3, f
 def test_an_image_is_one_request_and_nothing_else(many, s3, failing):
     where, contents = many
     with failing() as (proxy, server):
-        assert fetched(through(where, server), *items(where, "uri", s3.options)) == contents
+        assert fetched(through(where, server), *list_items(where, "uri", s3.options)) == contents
         assert set(proxy.requests.values()) == {1}
         assert (proxy.count("GET", "/many/"), proxy.count("HEAD"), proxy.requests.total()) == (60, 0, 60)
 
@@ -52,7 +52,7 @@ def test_what_keeps_failing_is_named_and_hurts_no_neighbour(many, s3, failing):
         "/07.jpg": "reset",
         "/08.jpg": "expired",
     }
-    found = list(items(where, "uri", s3.options))
+    found = list(list_items(where, "uri", s3.options))
     clock = time.monotonic()
     with failing(always=always) as (_, server):
         outcomes = fetched(through(where, server, timeout=3.0), *found)
@@ -70,14 +70,14 @@ def test_what_keeps_failing_is_named_and_hurts_no_neighbour(many, s3, failing):
 def test_one_object_that_is_denied_is_a_row_and_is_asked_for_once(many, s3, failing):
     where, _ = many
     with failing(always={"/00.jpg": "denied"}) as (proxy, server):
-        (outcome,) = fetched(through(where, server), *list(items(where, "uri", s3.options))[:1])
+        (outcome,) = fetched(through(where, server), *list(list_items(where, "uri", s3.options))[:1])
     assert outcome == ("forbidden", "access denied: Access Denied.")
     assert proxy.requests.total() == 1
 
 
 def test_credentials_that_ran_out_end_the_run_and_are_no_rows(many, s3, failing):
     where, _ = many
-    found = list(items(where, "uri", s3.options))
+    found = list(list_items(where, "uri", s3.options))
     with failing(always={"/": "expired"}) as (proxy, server), pytest.raises(StorageError) as stopped:
         fetched(through(where, server), *found)
     message = r"the credentials for s3://images/many/\d\d.jpg are expired or wrong \(ExpiredToken\): renew them; .* resumes the run"
@@ -90,7 +90,7 @@ def test_an_object_that_is_not_the_one_that_was_listed_says_so(s3, images):
     where = f"s3://{s3.bucket}/altered"
     for name in ("equal", "grown", "shrunk", "emptied", "gone", "same"):
         s3.put(f"altered/{name}.jpg", b"1" * 500)
-    found = list(items(where, "uri", s3.options))
+    found = list(list_items(where, "uri", s3.options))
     for name, data in {"equal": b"2" * 500, "grown": b"1" * 600, "shrunk": b"1" * 400, "emptied": b"", "same": b"1" * 500}.items():
         s3.put(f"altered/{name}.jpg", data)
     s3.fs.rm(f"{s3.bucket}/altered/gone.jpg")
@@ -104,7 +104,7 @@ def test_an_object_that_is_not_the_one_that_was_listed_says_so(s3, images):
 def test_a_local_file_that_was_written_anew_says_so(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"1" * 500)
     (tmp_path / "link.jpg").symlink_to("a.jpg")
-    found = [item for name in ("a.jpg", "link.jpg") for item in items(str(tmp_path / name), "uri", {})]
+    found = [item for name in ("a.jpg", "link.jpg") for item in list_items(str(tmp_path / name), "uri", {})]
     assert fetched(fetcher(tmp_path), *found) == [b"1" * 500] * 2
     for data in (b"2" * 500, b"1" * 600, b"1" * 400):
         (tmp_path / "a.jpg").write_bytes(data)

@@ -13,7 +13,7 @@ from pipeline.errors import StorageError
 from pipeline.images import coalesce, parquet_reader, prefetch
 from pipeline.images.fetch import Fetcher
 from pipeline.images.parquet_reader import LastReader
-from pipeline.inputs.source import items
+from pipeline.inputs.source import list_items
 from tests.plugins.corpus import write_tar
 from tests.plugins.fetching import fetched, fetcher, rows, through
 
@@ -54,15 +54,15 @@ def in_blocks(fetch, found, block=64):
 
 
 def test_a_block_of_a_tars_small_members_is_one_request(shard, contents, s3, failing):
-    found = list(items(shard, "uri", s3.options))
+    found = list(list_items(shard, "uri", s3.options))
     with failing() as (proxy, server):
         assert in_blocks(through(shard, server), found) == contents
     assert (proxy.count("GET"), proxy.requests.total()) == (4, 4)
 
 
 def test_larger_members_are_as_many_requests_as_spans_and_none_is_read_that_is_too_large(shard, contents, s3, failing, monkeypatch):
-    monkeypatch.setattr(coalesce, "SPAN", 40_000)
-    found = list(items(shard, "uri", s3.options))
+    monkeypatch.setattr(coalesce, "MAX_REQUEST_BYTES", 40_000)
+    found = list(list_items(shard, "uri", s3.options))
     length = found[-1].position + found[-1].size
     with failing() as (proxy, server):
         assert fetched(through(shard, server), *found) == contents
@@ -75,8 +75,8 @@ def test_larger_members_are_as_many_requests_as_spans_and_none_is_read_that_is_t
 
 
 def test_the_spans_ahead_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(coalesce, "SPAN", 10_000)
-    monkeypatch.setattr("pipeline.images.fetch.AHEAD", 30_000)
+    monkeypatch.setattr(coalesce, "MAX_REQUEST_BYTES", 10_000)
+    monkeypatch.setattr("pipeline.images.fetch.PREFETCH_BYTES", 30_000)
     write_tar(tmp_path / "x.tar", {f"{i}.jpg": b"%d" % (i % 10) * 900 for i in range(200)})
     begun = []
 
@@ -85,7 +85,7 @@ def test_the_spans_ahead_are_bounded(tmp_path, monkeypatch):
             begun.append(batch)
             return super()._read(batch)
 
-    stream = Watched(**vars(fetcher(tmp_path / "x.tar", concurrency=16))).fetch(rows(*items(str(tmp_path / "x.tar"), "uri", {})))
+    stream = Watched(**vars(fetcher(tmp_path / "x.tar", concurrency=16))).fetch(rows(*list_items(str(tmp_path / "x.tar"), "uri", {})))
     next(stream)
     assert len(begun) <= 5
     assert len(list(stream)) == 199
@@ -94,18 +94,18 @@ def test_the_spans_ahead_are_bounded(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["slow_down", "body_cut", "short_length", "reset"])
 def test_a_span_that_fails_once_is_asked_for_again(shard, contents, s3, failing, kind):
-    found = list(items(shard, "uri", s3.options))
+    found = list(list_items(shard, "uri", s3.options))
     with failing(fraction=1, kinds=(kind,), most=1) as (proxy, server):
         assert in_blocks(through(shard, server), found) == contents
     assert proxy.count("GET") == 8
 
 
 def test_all_members_and_rows_come_through_faults(shard, table, contents, s3, failing, monkeypatch):
-    monkeypatch.setattr(coalesce, "SPAN", 10_000)
-    monkeypatch.setattr(parquet_reader, "SPAN", 10_000)
-    monkeypatch.setattr(prefetch, "SPAN", 10_000)
+    monkeypatch.setattr(coalesce, "MAX_REQUEST_BYTES", 10_000)
+    monkeypatch.setattr(parquet_reader, "MAX_REQUEST_BYTES", 10_000)
+    monkeypatch.setattr(prefetch, "MAX_REQUEST_BYTES", 10_000)
     for where, column in ((shard, "uri"), (table, "image")):
-        found = list(items(where, column, s3.options))
+        found = list(list_items(where, column, s3.options))
         with failing(fraction=0.2, most=2, kinds=READING) as (proxy, server):
             assert in_blocks(through(where, server, column=column), found) == contents
         assert proxy.failed.total() >= 8
@@ -121,7 +121,7 @@ def test_all_members_and_rows_come_through_faults(shard, table, contents, s3, fa
     ],
 )
 def test_what_keeps_failing_is_what_it_is_of_a_member_alone(shard, s3, failing, kind, status, message):
-    found = list(items(shard, "uri", s3.options))[:6]
+    found = list(list_items(shard, "uri", s3.options))[:6]
     with failing(always={"x.tar": kind}) as (_, server):
         clock = time.monotonic()
         together = fetched(through(shard, server, timeout=3.0), *found)
@@ -136,7 +136,7 @@ def test_what_keeps_failing_is_what_it_is_of_a_member_alone(shard, s3, failing, 
 def test_a_member_beyond_the_end_of_the_shard_hurts_no_neighbour(s3, failing, tmp_path):
     write_tar(tmp_path / "x.tar", {f"{name}.jpg": name.encode() * 600 for name in "abcd"})
     uri = s3.put("shards/cut.tar", (tmp_path / "x.tar").read_bytes())
-    found = [item._replace(version="") for item in items(uri, "uri", s3.options)]
+    found = [item._replace(version="") for item in list_items(uri, "uri", s3.options)]
     s3.put("shards/cut.tar", (tmp_path / "x.tar").read_bytes()[: found[2].position + 200])
     a, b, c, d = fetched(through(uri, s3), *found)
     assert (a, b) == (b"a" * 600, b"b" * 600)
@@ -150,7 +150,7 @@ def test_shards_and_tables_that_were_written_anew_fail_their_rows(s3, tmp_path, 
         pq.write_table(pa.table({"image": [fill * 50_000] * 4}), tmp_path / f"{version}.parquet", row_group_size=2, **PLAIN)
     for kind, column in (("tar", "uri"), ("parquet", "image")):
         uri = s3.put(f"anew/x.{kind}", (tmp_path / f"0.{kind}").read_bytes())
-        found = list(items(uri, column, s3.options))
+        found = list(list_items(uri, column, s3.options))
         fetch = through(uri, s3, column=column)
         assert fetched(fetch, *found[:2]) == [b"1" * 50_000] * 2
         s3.put(f"anew/x.{kind}", (tmp_path / f"1.{kind}").read_bytes())
@@ -163,27 +163,27 @@ def test_shards_and_tables_that_were_written_anew_fail_their_rows(s3, tmp_path, 
 
 def test_credentials_that_ran_out_end_the_run_and_are_no_rows(shard, table, s3, failing):
     for where, column in ((shard, "uri"), (table, "image")):
-        found = list(items(where, column, s3.options))
+        found = list(list_items(where, column, s3.options))
         with failing(always={"/": "expired"}) as (proxy, server), pytest.raises(StorageError, match="renew them"):
             fetched(through(where, server, column=column), *found)
         assert proxy.requests.total() <= 8
 
 
 def test_a_tables_row_groups_are_a_request_each_and_are_read_once_by_one_process(table, contents, s3, failing):
-    found = list(items(table, "image", s3.options))
+    found = list(list_items(table, "image", s3.options))
     with failing() as (proxy, server):
         assert in_blocks(through(table, server, column="image"), found) == contents
     assert (proxy.count("GET"), proxy.requests.total()) == (4, 4)  # the end of the file, and the groups
 
 
 def test_a_tables_rows_are_there_before_all_is_read(s3, failing, tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_reader, "SPAN", 50_000)
-    monkeypatch.setattr(prefetch, "SPAN", 50_000)
-    monkeypatch.setattr(prefetch, "AHEAD", 100_000)
+    monkeypatch.setattr(parquet_reader, "MAX_REQUEST_BYTES", 50_000)
+    monkeypatch.setattr(prefetch, "MAX_REQUEST_BYTES", 50_000)
+    monkeypatch.setattr(prefetch, "PREFETCH_BYTES", 100_000)
     values = [os.urandom(5000) for _ in range(200)]
     pq.write_table(pa.table({"image": values}), tmp_path / "x.parquet", row_group_size=10)
     uri = s3.put("tables/long.parquet", (tmp_path / "x.parquet").read_bytes())
-    found = rows(*items(uri, "image", s3.options))
+    found = rows(*list_items(uri, "image", s3.options))
     with failing() as (proxy, server):
         stream = through(uri, server, column="image").fetch(found)
         assert next(stream)[1] == values[0]

@@ -59,8 +59,8 @@ def pool():
 @pytest.fixture(autouse=True)
 def _small_spans(monkeypatch):
     for module in (parquet_reader, prefetch):
-        monkeypatch.setattr(module, "SPAN", 1000)
-    monkeypatch.setattr(prefetch, "AHEAD", 3000)
+        monkeypatch.setattr(module, "MAX_REQUEST_BYTES", 1000)
+    monkeypatch.setattr(prefetch, "PREFETCH_BYTES", 3000)
     monkeypatch.setattr(parquet_reader, "TAIL", 3000)
 
 
@@ -116,8 +116,8 @@ def test_as_much_is_read_ahead_as_the_rows_are_likely_to_need(pool):
     assert read(column, list(range(50)), pool, file) == values[:50]
     start, end = file.chunk(0)
     read_bytes = sum(b - a for a, b in file.asked)
-    assert (end - start) / 4 <= read_bytes <= (end - start) / 4 + parquet_reader.BUFFER + 2 * prefetch.SPAN
-    assert max(b - a for a, b in file.asked) == prefetch.SPAN
+    assert (end - start) / 4 <= read_bytes <= (end - start) / 4 + parquet_reader.BUFFER + 2 * prefetch.MAX_REQUEST_BYTES
+    assert max(b - a for a, b in file.asked) == prefetch.MAX_REQUEST_BYTES
 
 
 def test_no_more_is_held_ahead_than_there_may_be(pool):
@@ -128,7 +128,7 @@ def test_no_more_is_held_ahead_than_there_may_be(pool):
     stream = column.values(list(range(200)), pool, file.get)
     next(stream)
     begun = sum(b - a for a, b in file.asked)
-    assert begun <= parquet_reader.BUFFER + prefetch.AHEAD + 2 * prefetch.SPAN
+    assert begun <= parquet_reader.BUFFER + prefetch.PREFETCH_BYTES + 2 * prefetch.MAX_REQUEST_BYTES
     assert len(list(stream)) == 199
 
 

@@ -67,7 +67,7 @@ def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path):
 def test_images_come_while_the_listing_goes_on(tmp_path, monkeypatch):
     endless = (File(f"{tmp_path}/{i}.jpg", 1, "v") for i in count())
     monkeypatch.setattr(source, "files_below", lambda fs, folder: endless)
-    found = source.items(str(tmp_path), "uri", {})
+    found = source.list_items(str(tmp_path), "uri", {})
     assert [next(found) for _ in range(3)] == [Item(f"file://{tmp_path}/{i}.jpg", 1, "v") for i in range(3)]
 
 
@@ -150,7 +150,7 @@ def test_the_uris_of_a_listing_are_always_allowed(tmp_path):
 def test_a_source_that_can_not_be_read_is_named_without_its_secrets(s3):
     for uri in ("s3://me:hunter2@nobodys-bucket/x", "https://me:hunter2@127.0.0.1:9/x.csv?X-Amz-Signature=hunter2"):
         with pytest.raises(UserError) as refused:
-            list(source.items(uri, "uri", s3.options if uri.startswith("s3") else {}))
+            list(source.list_items(uri, "uri", s3.options if uri.startswith("s3") else {}))
         assert "hunter2" not in str(refused.value)
         assert "\n" not in str(refused.value)
 
@@ -162,20 +162,20 @@ def test_every_kind_of_source_is_listed_through_faults(s3, failing, tar, tmp_pat
     s3.fs.pipe({f"{s3.bucket}/sources/folder/{i}.jpg": b"1" for i in range(5)})
     uris = [f"s3://{s3.bucket}/sources/folder", f"s3://{s3.bucket}/sources/folder/*.jpg"]
     uris += [s3.put(f"sources/{name}", (tmp_path / name).read_bytes()) for name in ("x.tar", "list.parquet", "list.csv")]
-    expected = [list(source.items(uri, "uri", s3.options)) for uri in uris]
+    expected = [list(source.list_items(uri, "uri", s3.options)) for uri in uris]
     assert [len(found) for found in expected] == [5, 5, 30, 50, 2]
     with failing(fraction=0.3, kinds=("slow_down", "internal_error", "reset", "short_length", "body_cut"), most=2) as (proxy, server):
         options = server.options | {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
-        assert [list(source.items(uri, "uri", options)) for uri in uris] == expected
+        assert [list(source.list_items(uri, "uri", options)) for uri in uris] == expected
     assert proxy.failed.total() >= 3
 
 
 def test_a_listing_is_never_an_old_one(s3):
     where = f"s3://{s3.bucket}/fresh"
     s3.put("fresh/a.jpg", b"1")
-    assert len(list(source.items(where, "uri", s3.options))) == 1
+    assert len(list(source.list_items(where, "uri", s3.options))) == 1
     fsspec.filesystem("s3", **s3.options | {"use_ssl": False}).pipe_file(f"{s3.bucket}/fresh/b.jpg", b"1")  # by another instance
-    assert len(list(source.items(where, "uri", s3.options))) == 2
+    assert len(list(source.list_items(where, "uri", s3.options))) == 2
 
 
 def test_links_are_followed_to_files_and_one_that_leads_nowhere_is_missing(tmp_path, operators, images):

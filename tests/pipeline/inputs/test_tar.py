@@ -83,7 +83,7 @@ def test_a_shard_that_is_broken_is_named_after_those_before_it(tmp_path, tar):
     for i in range(20):
         tar(tmp_path / f"{i:02}.tar", {"a.jpg": b"1"})
     (tmp_path / "07.tar").write_bytes(b"no tar")
-    found = source.items(str(tmp_path), "uri", {})
+    found = source.list_items(str(tmp_path), "uri", {})
     assert [next(found).uri.rpartition("/")[0][-7:-1] for _ in range(7)] == [f"{i:02}.tar" for i in range(7)]
     with pytest.raises(UserError, match=r"07\.tar is not a readable \.tar"):
         next(found)

@@ -65,7 +65,7 @@ def test_what_a_few_bytes_repeat_often_takes_little_memory(tmp_path):
     assert (tmp_path / "list.parquet").stat().st_size < 20_000
     before = pa.total_allocated_bytes()
     most = 0
-    for item in source.items(str(tmp_path / "list.parquet"), "uri", {}):
+    for item in source.list_items(str(tmp_path / "list.parquet"), "uri", {}):
         assert item.uri == uri
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 10 * 2**20

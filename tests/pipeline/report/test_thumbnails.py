@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import write_manifest
-from pipeline.inputs.source import items
+from pipeline.inputs.source import list_items
 from pipeline.report.highlights import Highlight
 from pipeline.report.thumbnails import SIZE, settings_of, thumbnails
 from pipeline.table.output_folder import OutputFolder
@@ -82,7 +82,7 @@ def test_while_the_manifest_is_there_an_image_in_a_tar_is_found_by_its_place(sho
     tar(tmp_path / "shard.tar", data)
     work = tmp_path / "out" / "_work" / "r"
     manifest = write_manifest(
-        OutputFolder(str(tmp_path / "out"), {}), "_work/r/m", items(str(tmp_path / "shard.tar"), "uri", {}), block_rows=2
+        OutputFolder(str(tmp_path / "out"), {}), "_work/r/m", list_items(str(tmp_path / "shard.tar"), "uri", {}), block_rows=2
     )
     settled = {"manifest": "m", "rows": manifest.rows, "block_rows": 2, "listed": 5, "known": 0}
     (work / "plan.json").write_text(json.dumps(settled))

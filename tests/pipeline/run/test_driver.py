@@ -15,7 +15,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.run import execute, graph
 from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import prepare
-from pipeline.run.resources import share_out
+from pipeline.run.resources import allocate
 from pipeline.run.summary import summary
 from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.tracker import BlockTracker
@@ -237,13 +237,13 @@ def test_ray_data_takes_a_run_on_gpus(finished, tmp_path, local_ray, monkeypatch
     """The machine needs no GPU: Ray Data checks its arguments before it starts."""
     monkeypatch.setattr(execute.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
     plan = prepare(finished.config.model_copy(update={"output": str(tmp_path)}))
-    shares = share_out(plan.config)
-    assert (shares.device, shares.actor_gpus) == ("cuda", 1.0)
-    assert "Annotator" in repr(graph.graph(plan, shares, BlockTracker(), Deduplicator()))
+    allocation = allocate(plan.config)
+    assert (allocation.device, allocation.actor_gpus) == ("cuda", 1.0)
+    assert "Annotator" in repr(graph.graph(plan, allocation, BlockTracker(), Deduplicator()))
 
 
 def test_a_run_that_is_stuck_says_where_and_ends(finished, tmp_path, local_ray, monkeypatch):
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "stuck", "stall_timeout": 3.0})
-    monkeypatch.setattr(execute, "share_out", lambda config: replace(share_out(config), actor_cpus=3.0, load=2.0))  # which can't both fit
+    monkeypatch.setattr(execute, "allocate", lambda config: replace(allocate(config), actor_cpus=3.0, load=2.0))  # which can't both fit
     with pytest.raises(RunError, match=r"run stuck stopped: no block was written for 3 s: .*of 4 CPUs.*stall_timeout = 3 s"):
         annotate(config)

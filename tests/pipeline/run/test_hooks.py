@@ -149,7 +149,7 @@ def test_a_failure_is_told_with_its_exit_code_and_raised(told, error, status, ex
 
 
 def test_a_run_that_was_gone_on_with_is_named_by_its_own_id(told):
-    logs.name_run("of-yesterday")
+    logs.set_run_id("of-yesterday")
     with pytest.raises(RunError):
         with_hooks(config(on_failure=told.command), raises(RunError("stopped")))
     assert told.notes()[0]["UGRIE_RUN_ID"] == "of-yesterday"

@@ -13,13 +13,13 @@ from ray.util.metrics import Counter
 
 from pipeline.config import AnnotateConfig
 from pipeline.run import metrics
-from pipeline.run.metrics import METRICS, NOT_BEGUN, Metrics, tell_success
+from pipeline.run.metrics import METRICS, NOT_BEGUN, Metrics, record_success
 from pipeline.run.progress import Progress
-from pipeline.run.resources import Shares
+from pipeline.run.resources import Allocation
 from pipeline.stages.tracker import BlockTracker
 from pipeline.table.run_record import RunRecord
 
-SHARES = Shares("cpu", actors=2, least_actors=2, actor_cpus=1, actor_gpus=0, threads=None, loaders=3, load=1, write=0.25)
+SHARES = Allocation("cpu", actors=2, least_actors=2, actor_cpus=1, actor_gpus=0, threads=None, loaders=3, load=1, write=0.25)
 WRITTEN = {"block": 0, "rows": 9, "ok": 7, "status": [("ok", 5), ("repost", 2), ("missing", 2)]}
 SECONDS = {"fetch_seconds": 1.5, "decode_seconds": 0.5, "annotate_seconds": 0.0}
 
@@ -133,7 +133,7 @@ def test_gauges_are_told_again_while_no_block_is_written(values, monkeypatch):
 
 def test_a_success_is_told_with_the_time_at_which_the_run_finished(values, monkeypatch):
     monkeypatch.setattr(metrics.ray, "is_initialized", lambda: True)
-    tell_success(record())
+    record_success(record())
     assert values("ugrie_last_success_timestamp_seconds") == 1767312000
     assert values("ugrie_stage_seconds_total", stage="commit") == 2.5
 
@@ -142,7 +142,7 @@ def test_a_night_with_nothing_new_starts_no_ray_to_tell_of_it(values, monkeypatc
     monkeypatch.setattr(metrics.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(metrics, "connect_ray", lambda: pytest.fail("Ray was started"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    tell_success(record())
+    record_success(record())
     assert values == {}
 
 
@@ -153,7 +153,7 @@ def test_that_a_success_can_not_be_told_is_a_warning(values, monkeypatch, caplog
     monkeypatch.setattr(metrics.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(metrics, "connect_ray", refuses)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    tell_success(record())
+    record_success(record())
     assert "run r is committed, but its metrics could not be set: no cluster is there" in caplog.text
 
 
@@ -185,7 +185,7 @@ def test_rays_agent_exports_all_of_them(local_ray):
         for _ in range(2):
             progress.add(9, 7)
             updater.add(WRITTEN | SECONDS | {"annotate_seconds": 1.0})
-    tell_success(record("scraped@1"))
+    record_success(record("scraped@1"))
     end, names, found = time.monotonic() + 60, {f"ray_{name}" for name in METRICS}, {}
     while {name for name, *_ in found} != names and time.monotonic() < end:  # the agent gets them every ten seconds
         time.sleep(0.5)

@@ -126,10 +126,10 @@ from dataclasses import replace
 from pipeline.config import AnnotateConfig
 from pipeline.run import execute
 from pipeline.run.driver import annotate
-from pipeline.run.resources import share_out
+from pipeline.run.resources import allocate
 
 config = AnnotateConfig(input=sys.argv[1], output=sys.argv[2], run_id="gpu", date="2026-01-02", block_rows=32, gpus_per_actor=0.5)
-execute.share_out = lambda config: replace(share_out(config), device="cpu", threads=1)
+execute.allocate = lambda config: replace(allocate(config), device="cpu", threads=1)
 annotate(config)
 """
 

@@ -238,7 +238,7 @@ def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, t
 def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, local_ray, monkeypatch, tmp_path, settings, days):
     plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), block_rows=16, **settings))
     monkeypatch.setattr(execute.Deduplicator, "start", staticmethod(lambda rows: rows))
-    known = execute.open_dedup(replace(plan, todo=(1,)), execute.share_out(plan.config))
+    known = execute.open_dedup(replace(plan, todo=(1,)), execute.allocate(plan.config))
     assert known.since == (days and plan.started_at - dt.timedelta(days=days))
     assert (known.done, known.precision, known.folder) == ((0, 2), "fp32", plan.rows_folder)
 

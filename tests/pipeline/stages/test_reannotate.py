@@ -11,7 +11,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.run import driver, graph
 from pipeline.run.plan import prepare
-from pipeline.run.resources import Shares
+from pipeline.run.resources import Allocation
 from pipeline.stages import merge
 from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.reannotate import Reannotator
@@ -87,8 +87,8 @@ def test_another_version_says_something_else(output, newer):
 
 
 def reannotator_of(plan):
-    shares = Shares("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=2, loaders=1, load=1, write=1)
-    _, settings, _ = graph.operators(plan, shares, BlockTracker(), Deduplicator())
+    allocation = Allocation("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=2, loaders=1, load=1, write=1)
+    _, settings, _ = graph.operators(plan, allocation, BlockTracker(), Deduplicator())
     return Reannotator(settings, OutputFolder(plan.config.input, {}), plan.output, plan.manifest)
 
 

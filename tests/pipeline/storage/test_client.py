@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.storage.client import ask, get, tail
+from pipeline.storage.client import read_range, read_tail, with_retries
 from pipeline.storage.files import create_atomic, read
 from pipeline.storage.filesystem import connect
 from pipeline.storage.retry import Policy, ShortError
@@ -14,10 +14,10 @@ def test_the_end_of_a_file_comes_with_its_size(where, s3, tmp_path):
     base = {"local": str(tmp_path), "memory": "memory://tail", "s3": f"s3://{s3.bucket}/tail"}[where]
     fs, path = connect(f"{base}/file", s3.options if where == "s3" else {})
     fs.pipe_file(path, b"0123456789")
-    assert tail(fs, path, 10, 4) == (b"6789", 10)
-    assert tail(fs, path, 10, 10) == tail(fs, path, 10, 11) == (b"0123456789", 10)
+    assert read_tail(fs, path, 10, 4) == (b"6789", 10)
+    assert read_tail(fs, path, 10, 10) == read_tail(fs, path, 10, 11) == (b"0123456789", 10)
     with pytest.raises(FileNotFoundError):
-        tail(fs, f"{path}-not-there", 10, 4)
+        read_tail(fs, f"{path}-not-there", 10, 4)
 
 
 def test_the_end_of_an_object_is_one_request_for_the_version_that_is_meant(s3, failing):
@@ -25,12 +25,12 @@ def test_the_end_of_an_object_is_one_request_for_the_version_that_is_meant(s3, f
     etag = s3.fs.info(uri)["ETag"].strip('"')
     with failing() as (proxy, server):
         fs, path = connect(uri, server.options)
-        assert tail(fs, path, 10, 4, etag) == (b"6789", 10)
+        assert read_tail(fs, path, 10, 4, etag) == (b"6789", 10)
         assert (proxy.count("GET"), proxy.requests.total()) == (1, 1)
         with pytest.raises(OSError, match=r"PreconditionFailed|pre-conditions"):
-            tail(fs, path, 10, 4, "0" * 32)
+            read_tail(fs, path, 10, 4, "0" * 32)
     with failing(always={"one": "short_length"}) as (_, server), pytest.raises(ShortError, match="2 bytes came of 4"):
-        tail(connect(uri, server.options)[0], path, 10, 4)
+        read_tail(connect(uri, server.options)[0], path, 10, 4)
 
 
 def test_credentials_that_were_renewed_meanwhile_are_taken(s3, monkeypatch, tmp_path):
@@ -49,14 +49,14 @@ def test_credentials_that_were_renewed_meanwhile_are_taken(s3, monkeypatch, tmp_
 
     def attempt(seconds):
         try:
-            outcomes.append(get(fs, path, seconds))
+            outcomes.append(read_range(fs, path, seconds))
         except PermissionError:
             outcomes.append("refused")
             give(s3.key, s3.secret)
             raise
         return outcomes[-1]
 
-    assert ask(fs, path, Policy(20, first_wait=0.01), attempt) == b"mine"
+    assert with_retries(fs, path, Policy(20, first_wait=0.01), attempt) == b"mine"
     assert outcomes == ["refused", b"mine"]
 
 

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import UserError
 from pipeline.storage import download_cache
-from pipeline.storage.download_cache import fetched
+from pipeline.storage.download_cache import download
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ WHOLE = {"a": b"a" * 1000, "b": b"b" * 1000}
 
 
 def test_files_are_fetched_once_into_a_folder_that_is_the_users_alone(source, gets, cache):
-    folder = fetched(source, {})
+    folder = download(source, {})
     assert content(folder) == WHOLE
-    assert fetched(source, {}) == folder
+    assert download(source, {}) == folder
     assert gets == ["a", "b"]
     assert folder.parent == cache
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder)] == [0o700, 0o700]
@@ -65,16 +65,16 @@ def test_files_are_fetched_once_into_a_folder_that_is_the_users_alone(source, ge
 
 def test_of_many_that_ask_at_once_one_fetches(source, gets):
     with ThreadPoolExecutor(8) as pool:
-        folders = set(pool.map(lambda _: fetched(source, {}), range(8)))
+        folders = set(pool.map(lambda _: download(source, {}), range(8)))
     assert len(folders) == 1
     assert sorted(gets) == ["a", "b"]
 
 
 def test_another_version_is_fetched_beside_the_first(source, tmp_path):
-    before = fetched(source, {})
+    before = download(source, {})
     (tmp_path / "source" / "b").write_bytes(b"c" * 1000)
     os.utime(tmp_path / "source" / "b", (1, 1))
-    after = fetched(source, {})
+    after = download(source, {})
     assert content(after) == WHOLE | {"b": b"c" * 1000}
     assert content(before) == WHOLE
 
@@ -93,11 +93,11 @@ def lose(folder):
 
 @pytest.mark.parametrize("spoil", [damage, cut, lose], ids=lambda spoil: spoil.__name__)
 def test_what_was_damaged_is_fetched_again(source, gets, spoil):
-    spoil(fetched(source, {}))
-    folder = fetched(source, {})
+    spoil(download(source, {}))
+    folder = download(source, {})
     assert content(folder) == WHOLE
     assert len(gets) == 4
-    assert fetched(source, {}) == folder
+    assert download(source, {}) == folder
     assert len(gets) == 4
 
 
@@ -106,7 +106,7 @@ def test_what_a_process_that_died_had_half_fetched_is_removed(source, cache):
     cache.mkdir(mode=0o700, parents=True)
     half.mkdir()
     (half / "a").write_bytes(b"a")
-    fetched({"a": source["a"]}, {})
+    download({"a": source["a"]}, {})
     assert not half.exists()
 
 
@@ -116,7 +116,7 @@ def test_a_process_that_was_killed_leaves_no_lock(source, cache):
     with subprocess.Popen([sys.executable, "-c", program, str(cache / "lock")], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         process.kill()
-    assert content(fetched(source, {})) == WHOLE
+    assert content(download(source, {})) == WHOLE
 
 
 def test_a_disk_without_locks_is_named_with_the_remedy(source, cache, monkeypatch):
@@ -125,16 +125,16 @@ def test_a_disk_without_locks_is_named_with_the_remedy(source, cache, monkeypatc
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(UserError, match=r"models can't be locked \(No locks available\): set UGRIE_CACHE to a folder on a local disk"):
-        fetched(source, {})
+        download(source, {})
 
 
 def test_those_taken_last_are_kept(source, monkeypatch):
     monkeypatch.setattr(download_cache, "KEPT", 2)
-    first, second = fetched({"a": source["a"]}, {}), fetched({"b": source["b"]}, {})
+    first, second = download({"a": source["a"]}, {}), download({"b": source["b"]}, {})
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
-    assert fetched({"a": source["a"]}, {}) == first
-    third = fetched(source, {})
+    assert download({"a": source["a"]}, {}) == first
+    third = download(source, {})
     assert {path for path in third.parent.iterdir() if path.is_dir()} == {first, third}
 
 
@@ -144,7 +144,7 @@ def test_other_files_in_a_folder_that_the_user_named_stay(source, cache, monkeyp
     for name in (".ssh", "my-model"):
         (cache / name).mkdir()
     for name in source:
-        fetched({name: source[name]}, {})
+        download({name: source[name]}, {})
     assert {path.name for path in cache.iterdir() if not download_cache.ENTRY.fullmatch(path.name)} == {".ssh", "my-model", "lock"}
 
 
@@ -170,7 +170,7 @@ def temporary(home):
 
 
 def test_the_cache_is_the_users_own(source, home):
-    folder = fetched(source, {}).parent
+    folder = download(source, {}).parent
     assert folder.is_relative_to(home)
     assert (folder.parts[-2:], stat.S_IMODE(folder.stat().st_mode)) == (("ugrie", "models"), 0o700)
 
@@ -179,7 +179,7 @@ def test_others_may_enter_the_folder_that_the_cache_lies_in(source, home):
     folder = platformdirs.user_cache_path("ugrie")
     folder.mkdir(parents=True)
     folder.chmod(0o755)
-    assert fetched(source, {}).parent == folder / "models"
+    assert download(source, {}).parent == folder / "models"
 
 
 def no_home(home, monkeypatch):
@@ -221,7 +221,7 @@ def others_may_enter_the_cache(home, monkeypatch):
 )
 def test_without_a_home_that_can_be_written_the_cache_is_in_the_temporary_folder(source, home, temporary, monkeypatch, break_home):
     break_home(home, monkeypatch)
-    folder = fetched(source, {})
+    folder = download(source, {})
     assert folder.parent == temporary
     assert (content(folder), stat.S_IMODE(temporary.stat().st_mode)) == (WHOLE, 0o700)
 
@@ -254,14 +254,14 @@ def test_a_folder_that_others_may_have_made_is_refused(source, home, temporary, 
     home_is_not_there(home, monkeypatch)
     make(temporary, home / "elsewhere")
     with pytest.raises(UserError, match=rf"ugrie-\d+: {problem}; remove it, or set UGRIE_CACHE to another folder"):
-        fetched(source, {})
+        download(source, {})
 
 
 @UNSAFE
 def test_a_named_folder_that_is_not_safe_is_refused_and_no_other_is_taken(source, cache, tmp_path, make, problem):
     make(cache, tmp_path / "elsewhere")
     with pytest.raises(UserError, match=rf"models can't be kept in {cache}: {problem}; remove it, or set UGRIE_CACHE to another folder"):
-        fetched(source, {})
+        download(source, {})
 
 
 def test_a_folder_of_another_user_is_refused(source, cache, monkeypatch):
@@ -269,13 +269,13 @@ def test_a_folder_of_another_user_is_refused(source, cache, monkeypatch):
     uid = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: uid + 1)
     with pytest.raises(UserError, match="it belongs to another user"):
-        fetched(source, {})
+        download(source, {})
 
 
 def test_a_named_folder_that_can_not_be_made_is_refused(source, monkeypatch):
     monkeypatch.setenv("UGRIE_CACHE", "/dev/null/cache")
     with pytest.raises(UserError, match=r"/dev/null/cache/models: it can't be created \(Not a directory\)"):
-        fetched(source, {})
+        download(source, {})
 
 
 # --- what fails
@@ -283,7 +283,7 @@ def test_a_named_folder_that_can_not_be_made_is_refused(source, monkeypatch):
 
 def test_a_file_that_is_not_there_is_named_and_nothing_is_left(source, cache):
     with pytest.raises(UserError, match=r"source/a\.gone can't be fetched: .*; check the address and the credentials"):
-        fetched(source | {"b": f"{source['a']}.gone"}, {})
+        download(source | {"b": f"{source['a']}.gone"}, {})
     assert list(cache.glob("*-*")) == []
 
 
@@ -296,11 +296,11 @@ def test_a_file_that_changes_meanwhile_is_no_entry(source, gets, cache, monkeypa
 
     monkeypatch.setattr(LocalFileSystem, "get_file", changing)
     with pytest.raises(UserError, match="source/a changed while it was fetched: try again"):
-        fetched(source, {})
+        download(source, {})
     assert [path.name for path in cache.iterdir()] == ["lock"]
 
 
 def test_an_address_shows_no_secrets(monkeypatch, source):
     with pytest.raises(UserError) as refused:
-        fetched({"a": "ftp://user:hunter2@127.0.0.1:1/a"}, {})
+        download({"a": "ftp://user:hunter2@127.0.0.1:1/a"}, {})
     assert "hunter2" not in str(refused.value)

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from benchmarks.servers.proxy import WRITING
-from pipeline.storage.files import create_atomic, listed, open_file, read, upload_atomic, write_atomic
+from pipeline.storage.files import create_atomic, list_with_retries, open_file, read, upload_atomic, write_atomic
 from pipeline.storage.filesystem import connect
 from pipeline.storage.retry import Policy
 
@@ -91,9 +91,9 @@ def test_a_listing_is_made_again_where_it_fails(s3, failing):
     s3.put("listed/a", b"1")
     with failing(fraction=1, kinds=("slow_down", "internal_error", "reset"), most=3) as (_, server):
         fs, path = connect(f"s3://{s3.bucket}/listed", server.options | TIMES)
-        assert listed(fs, path, lambda: fs.ls(path, detail=False)) == [f"{path}/a"]
+        assert list_with_retries(fs, path, lambda: fs.ls(path, detail=False)) == [f"{path}/a"]
     s3.put("listed/b", b"1")
-    assert listed(s3.fs, path, lambda: s3.fs.ls(path, detail=False)) == [f"{path}/a", f"{path}/b"]
+    assert list_with_retries(s3.fs, path, lambda: s3.fs.ls(path, detail=False)) == [f"{path}/a", f"{path}/b"]
 
 
 # --- writing what must be new
@@ -122,7 +122,7 @@ def test_a_new_file_is_written_once(folder):
 @pytest.mark.parametrize("size", [0, 1000, 3 * 5 * 2**20 + 1], ids=["empty", "small", "in parts"])
 def test_a_local_file_is_uploaded_whole(folder, tmp_path_factory, monkeypatch, size):
     fs, path = folder
-    monkeypatch.setattr("pipeline.storage.files.UPLOADED", 5 * 2**20)
+    monkeypatch.setattr("pipeline.storage.files.PART_SIZE", 5 * 2**20)
     file = tmp_path_factory.mktemp("uploaded") / "file"
     file.write_bytes(os.urandom(size))
     upload_atomic(fs, str(file), f"{path}/deep/file")

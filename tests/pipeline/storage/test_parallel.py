@@ -6,30 +6,30 @@ from itertools import count, islice
 
 import pytest
 
-from pipeline.storage.parallel import mapped
+from pipeline.storage.parallel import parallel_map
 
 
 def test_results_come_in_order_however_long_each_takes():
     delays = [0.02, 0, 0.01, 0, 0, 0.01, 0]
-    assert list(mapped(lambda i: time.sleep(delays[i]) or i, range(7), 3)) == list(range(7))
-    assert list(mapped(str, [], 3)) == []
+    assert list(parallel_map(lambda i: time.sleep(delays[i]) or i, range(7), 3)) == list(range(7))
+    assert list(parallel_map(str, [], 3)) == []
 
 
 def test_as_many_are_at_work_at_once_as_there_are_threads():
     together = threading.Barrier(4)
-    assert list(mapped(lambda i: together.wait(timeout=10) >= 0, range(8), 4)) == [True] * 8
+    assert list(parallel_map(lambda i: together.wait(timeout=10) >= 0, range(8), 4)) == [True] * 8
 
 
 def test_no_more_is_begun_than_threads_ahead_of_what_is_taken():
     begun = []
-    results = mapped(lambda i: begun.append(i) or i, count(), 3)
+    results = parallel_map(lambda i: begun.append(i) or i, count(), 3)
     assert list(islice(results, 5)) == [0, 1, 2, 3, 4]
     assert max(begun) < 5 + 3
     results.close()
 
 
 def test_an_error_comes_where_its_result_would_have_and_ends_it():
-    results = mapped(lambda i: 1 // (2 - i), range(9), 4)
+    results = parallel_map(lambda i: 1 // (2 - i), range(9), 4)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)

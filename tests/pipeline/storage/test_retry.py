@@ -36,7 +36,7 @@ def asked(policy, *failures, renew=lambda: None):
             raise failures[len(attempts) - 1]
         return len(attempts)
 
-    return policy.ask(attempt, renew)
+    return policy.run(attempt, renew)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_no_attempt_has_more_than_half_of_the_time_or_than_is_left():
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        Policy(seconds=0.2, first_wait=0.001).ask(attempt)
+        Policy(seconds=0.2, first_wait=0.001).run(attempt)
     assert len(given) >= 3
     assert given[0] == pytest.approx(0.1, abs=0.01)
     assert given == sorted(given, reverse=True)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.storage import uris
-from pipeline.storage.uris import refusal, scrubbed, storage_of, without_secrets
+from pipeline.storage.uris import scrub, storage_key, why_refused, without_secrets
 
 AMZ = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAABCDEFGHIJKLMNOP%2F20260102&X-Amz-Date=20260102T000000Z&X-Amz-Expires=3600"
 
@@ -82,7 +82,7 @@ def test_any_text_has_a_form_without_secrets(text):
 )
 def test_what_a_client_says_loses_its_secrets(message):
     options = {"key": "me", "client_kwargs": {"headers": {"Authorization": "hunter2"}}, "secret": "hunter2/and+more"}
-    text = scrubbed(message, options)
+    text = scrub(message, options)
     assert "hunter2" not in text
     assert text
 
@@ -90,7 +90,7 @@ def test_what_a_client_says_loses_its_secrets(message):
 def test_what_is_no_secret_is_still_said():
     options = {"client_kwargs": {"endpoint_url": "http://127.0.0.1:9000", "region_name": "us-east-1"}, "token": "abc"}
     message = "Could not connect to http://127.0.0.1:9000/images/token of gold.jpg in us-east-1 (abc)"
-    assert scrubbed(message, options) == message
+    assert scrub(message, options) == message
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_is_no_secret_is_still_said():
     ],
 )
 def test_options_are_for_the_storage_they_were_given_for(one, other, same):
-    assert (storage_of(one) == storage_of(other)) is same
+    assert (storage_key(one) == storage_key(other)) is same
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_options_are_for_the_storage_they_were_given_for(one, other, same):
     ],
 )
 def test_what_a_table_may_not_point_to_is_refused_with_a_reason(uri):
-    assert refusal(uri, frozenset({"s3", "https"}))
+    assert why_refused(uri, frozenset({"s3", "https"}))
 
 
 @pytest.mark.parametrize("uri", ["s3://b/x", "S3://b/x", "s3://b/a::b.jpg", "s3://b/a..b/c.jpg", "https://h/a/../b.jpg", "https://h/%20"])
 def test_what_is_allowed_is_not(uri):
-    assert refusal(uri, frozenset({"s3", "https"})) is None
+    assert why_refused(uri, frozenset({"s3", "https"})) is None

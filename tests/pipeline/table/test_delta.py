@@ -19,7 +19,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.run import driver
 from pipeline.run.driver import RunError, annotate
-from pipeline.run.plan import annotated, prepare
+from pipeline.run.plan import annotated_ids, prepare
 from pipeline.table import commit, delta, delta_log
 from pipeline.table.delta_storage import storage_options
 from pipeline.table.output_folder import OutputFolder
@@ -38,7 +38,7 @@ def check(made, schemes=("polarity3", "valence"), **settings):
 
 def known(made, schemes=("polarity3", "valence"), **settings):
     config = AnnotateConfig(input="in", output=made.output, storage_options=made.options, **settings)
-    return annotated(made.folder, config, made.model, schemes).tolist()
+    return annotated_ids(made.folder, config, made.model, schemes).tolist()
 
 
 def contents(folder):

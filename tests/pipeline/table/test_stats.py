@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.table.stats import FailuresError, add, check_failures, count_labels
+from pipeline.table.stats import FailuresError, check_failures, count_labels, sum_counts
 from ugrie.schemes.scheme import load_scheme
 
 
@@ -28,7 +28,7 @@ def test_the_counts_of_all_files_are_added():
     one = {"rows": 3, "status": {"ok": 2, "corrupt": 1}, "labels": {"polarity2": {"negative": 2, "positive": 0}}}
     other = {"rows": 2, "status": {"missing": 1, "ok": 1}, "labels": {"polarity2": {"negative": 0, "positive": 1}}}
     one["reposts"], other["reposts"] = {"run": 1, "earlier": 0}, {"run": 1, "earlier": 2}
-    total = add([one, other], [scheme])
+    total = sum_counts([one, other], [scheme])
     assert total == {
         "rows": 5,
         "status": {"ok": 3, "corrupt": 1, "missing": 1},
