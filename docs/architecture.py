@@ -25,7 +25,7 @@ Edges = dict[str, set[str]]
 
 FOLDER_WIDTH, FILE_WIDTH, LANE_WIDTH = 184, 92, 12  # pixels; a lane is where an arrow passes a row
 FOLDER_HEIGHT, FILE_HEIGHT = 46, 30
-MAX_GAP, ROW, PADDING, TITLE, BAR = 16, 72, 20, 52, 56
+GAP, ROW, PADDING, TITLE, BAR = 16, 72, 20, 52, 56
 STARTS, SWEEPS = 40, 40  # orders that the layout begins with; passes over the rows, each
 STYLE = """
   .page { fill: #ffffff } .panel { fill: #f6f8fa; stroke: #d0d7de }
@@ -167,7 +167,7 @@ class Panel:
         """Put the boxes of a row side by side without overlap, near the wanted positions on the whole."""
         end = -float("inf")
         for box, x in zip(row, wanted, strict=True):
-            box.x = max(x, end + MAX_GAP + box.width / 2)
+            box.x = max(x, end + GAP + box.width / 2)
             end = box.x + box.width / 2
         shift = sum(x - box.x for box, x in zip(row, wanted, strict=True)) / len(row)
         for box in row:

@@ -126,7 +126,7 @@ def _seconds(loading: Range, annotating: Range, device: str, cluster: Cluster) -
 
 
 def _requests(scan: InputScan, volume: Range, block_rows: int) -> tuple[Range, Range]:
-    """Return the GETs and HEADs, and the PUTs and LISTs. Images within files share requests: one for each span of MAX_REQUEST_BYTES bytes."""
+    """Return the GETs and HEADs, and the PUTs and LISTs. Images within files share requests of MAX_REQUEST_BYTES."""
     alone = scan.new - scan.in_files
     share = scan.in_files / max(scan.new, 1)
     blocks = math.ceil(scan.new / block_rows)

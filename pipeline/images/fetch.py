@@ -37,8 +37,8 @@ class Fetcher:
     def fetch(self, rows: list[Row]) -> Iterator[tuple[Row, bytes | ImageError]]:
         """Return each row with its bytes or its failure, in order.
 
-        In memory are at most 2 x `concurrency` images that are read on their own, PREFETCH_BYTES + 2 MAX_REQUEST_BYTES bytes of .tar members that are read
-        together, and what a `ColumnReader` holds. Raises StorageError, which is no image's failure, where the storage refuses the
+        In memory are at most 2 x `concurrency` images that are read on their own, PREFETCH_BYTES + 2 MAX_REQUEST_BYTES of .tar
+        members that are read together, and what a `ColumnReader` holds. Raises StorageError, which is no image's failure, where the storage refuses the
         credentials.
         """
         pool = ThreadPoolExecutor(self.concurrency)

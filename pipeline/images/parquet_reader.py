@@ -95,7 +95,7 @@ class ColumnReader:
         return value.as_buffer() if value.is_valid else None
 
     def _start_group(self, group: int) -> None:
-        """Move to the first row of a row group. Its batches hold about MAX_REQUEST_BYTES bytes, or BATCH rows if those are less."""
+        """Move to the first row of a row group. Its batches hold about MAX_REQUEST_BYTES, or BATCH rows if those are less."""
         metadata = self._parquet.metadata.row_group(group)
         rows = MAX_REQUEST_BYTES * metadata.num_rows // max(metadata.column(self._column_index).total_uncompressed_size, 1)
         self._batches = self._parquet.iter_batches(min(max(rows, 1), BATCH), [group], [self._path], use_threads=False)

@@ -31,7 +31,8 @@ class Request:
 class PrefetchingFile(RawIOBase):
     """A file of `size` bytes, of which the `tail` is given and `get(start, end)` requests the rest.
 
-    In memory are at most PREFETCH_BYTES bytes requested ahead, the response that is being read (MAX_REQUEST_BYTES bytes at most), and a single read.
+    In memory are at most PREFETCH_BYTES requested ahead, the response that is being read (at most MAX_REQUEST_BYTES), and a single
+    read.
     """
 
     def __init__(self, size: int, tail: bytes, get: Callable[[int, int], bytes]):
@@ -110,7 +111,7 @@ class PrefetchingFile(RawIOBase):
         return data
 
     def _submit(self) -> None:
-        """Submit the next PREFETCH_BYTES bytes of requests. Those that an earlier pool cancelled are submitted again."""
+        """Submit the next PREFETCH_BYTES of requests. Those that an earlier pool cancelled are submitted again."""
         if self._pool is not None:
             for request in islice(self._requests, PREFETCH_BYTES // MAX_REQUEST_BYTES):
                 if request.response is None or request.response.cancelled():
@@ -118,5 +119,5 @@ class PrefetchingFile(RawIOBase):
 
 
 def _split(start: int, stop: int, end: int) -> list[Request]:
-    """Return requests of MAX_REQUEST_BYTES bytes from `start` until they reach `stop`; none goes beyond `end`."""
+    """Return requests of MAX_REQUEST_BYTES from `start` until they reach `stop`; none goes beyond `end`."""
     return [Request(at, min(at + MAX_REQUEST_BYTES, end)) for at in range(start, stop, MAX_REQUEST_BYTES)]
