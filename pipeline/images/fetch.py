@@ -38,8 +38,8 @@ class Fetcher:
         """Return each row with its bytes or its failure, in order.
 
         In memory are at most 2 x `concurrency` images that are read on their own, PREFETCH_BYTES + 2 MAX_REQUEST_BYTES of .tar
-        members that are read together, and what a `ColumnReader` holds. Raises StorageError, which is no image's failure, where the storage refuses the
-        credentials.
+        members that are read together, and what a `ColumnReader` holds. Raises StorageError, which is no image's failure, where the
+        storage refuses the credentials.
         """
         pool = ThreadPoolExecutor(self.concurrency)
         pending: deque[tuple[list[Row], Future[Any]]] = deque()
