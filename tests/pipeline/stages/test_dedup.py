@@ -327,7 +327,7 @@ def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_ni
 def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, first_night, rows, monkeypatch, tmp_path):
     output = shutil.copytree(first_night, tmp_path / "out")
     (file,) = rows.record(output).files
-    monkeypatch.setattr(merge, "groups", lambda *blocks, groups=merge.groups: (output / file).unlink() or groups(*blocks))
+    monkeypatch.setattr(merge, "block_groups", lambda *blocks, groups=merge.block_groups: (output / file).unlink() or groups(*blocks))
     record = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
     assert rows.differences(rows.of(output, record), apart, rows.file_name) == []
     assert record.counts.reposts.earlier == 0
