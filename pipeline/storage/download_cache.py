@@ -1,23 +1,19 @@
 """Local cache of files from URLs: downloaded once for all processes of a user, and verified each time they are used.
 
-The cache is the folder `models` in UGRIE_CACHE. If that is not set, it is `models` in the user's cache folder (~/.cache/ugrie on
-Linux), or, where that can't be written, ugrie-<uid> in the temporary folder. Only the user may enter it. An entry's name holds a
-key of its files and their versions, and the SHA-256 of their contents: a damaged entry no longer fits its name, and is
-downloaded again.
+The cache is the folder `models` of `ugrie.cache`. An entry's name holds a key of its files and their versions, and the SHA-256 of their
+contents: a damaged entry no longer fits its name, and is downloaded again.
 """
 
 import hashlib
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec.asyn
-import platformdirs
 from filelock import FileLock
 
 from pipeline.errors import UserError
@@ -26,9 +22,9 @@ from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import Options, connect, version_of
 from pipeline.storage.retry import Policy, ShortError
 from pipeline.storage.uris import without_secrets
+from ugrie.cache import VARIABLE, CacheError, cache_folder
 from ugrie.text import one_line
 
-VARIABLE = "UGRIE_CACHE"
 KEPT = 4  # entries, those used last
 ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")  # key-digest; besides entries only drafts are removed
 DRAFT = ".downloading-"
@@ -40,7 +36,11 @@ def download(files: Mapping[str, str], options: Options) -> Path:
     One of several concurrent processes downloads, and the others wait for it. Raises UserError if a file can't be
     downloaded, or if the cache is not safe.
     """
-    folder, key = _cache_folder(), _key(files, options)
+    try:
+        folder = cache_folder("models")
+    except CacheError as error:
+        raise UserError(str(error)) from None
+    key = _key(files, options)
     entry = _find(folder, key, files)
     if entry is None:
         with _locked(folder):
@@ -54,42 +54,6 @@ def version(url: str, options: Options) -> str:
         fs, path = connect(url, options)
         found = version_of(list_with_retries(fs, path, lambda: fs.info(path)))
         return fs.ukey(path) if found.startswith("-") else found  # only a size, no time: fsspec may know more
-
-
-def _cache_folder() -> Path:
-    """Return the cache's folder, created if necessary. Raises UserError if none can be used safely."""
-    for folder in _candidates():
-        if (problem := _prepare(folder)) is None:
-            return folder
-    raise UserError(f"downloaded models can't be kept in {folder}: {problem}; remove it, or set {VARIABLE} to another folder")
-
-
-def _candidates() -> Iterator[Path]:
-    if named := os.environ.get(VARIABLE):
-        yield Path(os.path.abspath(os.path.expanduser(named))) / "models"
-        return
-    with suppress(RuntimeError):  # the user has no home folder
-        yield platformdirs.user_cache_path("ugrie") / "models"
-    yield Path(tempfile.gettempdir()) / f"ugrie-{os.getuid()}"
-
-
-def _prepare(folder: Path) -> str | None:
-    """Create a folder that only this user may enter, and return why it can't be used, or None."""
-    if not folder.is_absolute():  # "~/.cache" of a user who has no home folder
-        return "it is not an absolute path"
-    try:
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700, parents=True)
-        found = folder.lstat()
-    except OSError as error:
-        return f"it can't be created ({error.strerror})"
-    if not stat.S_ISDIR(found.st_mode):
-        return "it is not a folder"
-    if found.st_uid != os.getuid():
-        return "it belongs to another user"
-    if found.st_mode & 0o077:
-        return "other users may enter it"
-    return None if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
 
 
 @contextmanager

@@ -1,18 +1,18 @@
 """An image tower in int8 on the CPU, by ONNX Runtime: weights are quantized once, activations dynamically.
 
 It speeds up the matrix products of transformers and leaves convolutions as they are. Needs UGRIE's `int8` extra. The quantized
-tower is cached in `$XDG_CACHE_HOME/ugrie` under a digest of its weights, because quantizing takes longer than loading.
+tower is cached (`ugrie.cache`) under a digest of its weights, because quantizing takes longer than loading.
 """
 
 import hashlib
 import logging
 import os
 import tempfile
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ugrie.cache import cache_folder
 from ugrie.errors import GivenError
 
 
@@ -49,11 +49,10 @@ def _quantized(tower: nn.Module, crop_size: int) -> str:
     state = hashlib.sha256(f"{torch.__version__} {__version__} {crop_size} {tower}".encode())
     for name, tensor in tower.state_dict().items():
         state.update(name.encode() + tensor.float().numpy().tobytes())
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ugrie"
-    path = folder / f"int8-{state.hexdigest()[:32]}.onnx"
+    folder = cache_folder("int8")
+    path = folder / f"{state.hexdigest()[:32]}.onnx"
     if path.is_file():
         return str(path)
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as draft:
         example = torch.zeros(2, 3, crop_size, crop_size)
         batch = torch.export.Dim("batch", min=1, max=4096)

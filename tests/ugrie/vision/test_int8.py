@@ -22,7 +22,7 @@ def crops() -> torch.Tensor:
 
 @torch.inference_mode()
 def test_embeddings_are_nearly_those_of_fp32(crops, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("UGRIE_CACHE", str(tmp_path))
     exact = tower(**VIT)(crops)
     quantized = tower(**VIT).prepare("cpu", "int8")
     assert torch.cosine_similarity(quantized(crops), exact).min() > 0.999
@@ -32,9 +32,9 @@ def test_embeddings_are_nearly_those_of_fp32(crops, tmp_path, monkeypatch):
 
 @torch.inference_mode()
 def test_the_quantized_tower_is_kept_and_found_again(crops, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("UGRIE_CACHE", str(tmp_path))
     first = tower(**VIT).prepare("cpu", "int8")(crops)
-    (kept,) = (tmp_path / "ugrie").iterdir()
+    (kept,) = (tmp_path / "int8").iterdir()
     written = kept.stat().st_mtime_ns
     assert torch.equal(tower(**VIT).prepare("cpu", "int8")(crops), first)
     assert kept.stat().st_mtime_ns == written
