@@ -65,7 +65,7 @@ def layers() -> dict[str, list[list[str]]]:
 
 
 def captions() -> dict[str, str]:
-    """What each folder holds, from the headings of the page: `pipeline/run` -> one run, from plan to record."""
+    """Return each folder's purpose, from the headings of the page: `pipeline/run` -> one run, from plan to record."""
     return dict(re.findall(r"^### `([\w/]+?)/`: (.*)$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE))
 
 

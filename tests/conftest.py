@@ -1,4 +1,4 @@
-"""What the tests share, in tests/plugins: images and a small corpus, operators without Ray, one Ray, one S3, one finished run.
+"""Fixtures of all tests, in tests/plugins: images and a small corpus, operators without Ray, one Ray, one S3, one finished run.
 
 Nothing here leaves the machine: Ray's and SeaweedFS's reports home are off, and both listen on the loopback alone.
 """

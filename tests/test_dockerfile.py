@@ -68,7 +68,7 @@ def test_kuberay_finds_what_it_calls(steps):
 
 @pytest.mark.parametrize(("checkpoint", "code"), [("ugrie-tiny", 0), ("ugrie-tny", 1)])
 def test_the_tower_of_a_checkpoint_is_fetched_by_its_name(checkpoint, code):
-    """What the build runs for CHECKPOINT, here for one that brings its tower along."""
+    """The build's commands for CHECKPOINT, here one that bundles its tower."""
     (program,) = re.findall(r"python - \"\$CHECKPOINT\" <<'PROGRAM'\n(.*?)\nPROGRAM\n", DOCKERFILE.read_text(), re.DOTALL)
     command = [sys.executable, "-c", program, checkpoint]
     assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120).returncode == code

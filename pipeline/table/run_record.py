@@ -38,7 +38,7 @@ class Duplicates(BaseModel):
 
 
 class Counts(BaseModel):
-    """How many images a run listed, left out as known, and wrote a row for; rows by status, by duplicate and by label."""
+    """Counts of a run: images listed, images known before, and rows written, by status, duplicate and label."""
 
     model_config = ConfigDict(frozen=True)
 

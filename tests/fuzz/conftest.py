@@ -49,7 +49,7 @@ class Doors:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as this
 
     def attempt(self, door: str, given: Any, files: Mapping[bytes | str, bytes]) -> tuple[str, str]:
-        """How a door answers: valid or the name of its error, and the message. Fails the test where it answers otherwise."""
+        """Return the answer of a door, valid or the name of its error, and the message. Fail the test on any other answer."""
         self.log.seek(0)  # the process's own place in it as well
         self.log.truncate()
         if self.process is None:

@@ -225,7 +225,7 @@ class Watch:
 
 
 def attempt(door: Callable[[Any], None], given: Any, watch: Watch) -> tuple[str, str]:
-    """How the door answers: valid, the name of its error, or problem; with the message."""
+    """Return the door's answer (valid, the name of its error, or problem) and the message."""
     before = _peak()
     try:
         with watch.over(os.getcwd()):
@@ -245,7 +245,7 @@ def attempt(door: Callable[[Any], None], given: Any, watch: Watch) -> tuple[str,
 
 
 def _one_line(text: str) -> bool:
-    """Whether a terminal and a table show it as one line of text."""
+    """Return whether a terminal and a table show it as one line of text."""
     return len(text.splitlines()) == 1 and not any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in text)
 
 
@@ -275,7 +275,7 @@ def main() -> None:
 
 
 def among(files: Mapping[bytes | str, bytes], folder: str, name: str, given: Any, watch: Watch) -> tuple[str, str]:
-    """How a door answers in a folder of these files, which is gone afterwards."""
+    """Return a door's answer in a temporary folder of these files."""
     with tempfile.TemporaryDirectory(dir=os.path.realpath(folder)) as place:
         os.chdir(place)
         for path, content in files.items():

@@ -1,4 +1,4 @@
-"""What the tests of the corpus job share beside the corpus: an S3 whose storage fails."""
+"""Fixtures of the corpus job's tests: an S3 server that fails."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""What an output holds beside its committed runs."""
+"""Warnings about files and runs that are not committed."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ FOLDER = "annotations/dt=2026-01-02"
 
 @pytest.fixture
 def said(made, caplog):
-    """What is warned of before a run r into the output."""
+    """Return the warnings before a run r into the output."""
 
     def look(run_id="r", date="2026-01-02"):
         caplog.clear()

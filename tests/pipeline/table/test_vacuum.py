@@ -1,4 +1,4 @@
-"""What dead runs left."""
+"""Left-overs of dead runs."""
 
 import datetime as dt
 import json
