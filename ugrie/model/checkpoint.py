@@ -113,7 +113,8 @@ def read_config(folder: Path) -> Config:
         return Config.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise CheckpointError(f"{folder / 'config.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(f"{folder / 'config.json'}: {'.'.join(map(str, first['loc']))}: {message}") from None
 
 
 def digest(folder: Path) -> str:

@@ -246,7 +246,7 @@ def _read(path: Path) -> Scheme:
 def _problem(error: ErrorDetails) -> str:
     """Format an error of pydantic: the field's place in the file, the message and, for an unknown key, a suggestion."""
     place, key = error["loc"], str(error["loc"][-1]) if error["loc"] else ""
-    message = f"{'.'.join(map(str, place)) or 'scheme'}: {error['msg']}"
+    message = f"{'.'.join(map(str, place)) or 'scheme'}: {error['msg'].removeprefix('Value error, ')}"
     if error["type"] != "extra_forbidden":
         return message
     if len(place) == 1:

@@ -71,10 +71,10 @@ def test_a_file_is_no_checkpoint(folder):
         ({"tower": {"embedding_dim": "wide"}}, "tower.embedding_dim: Input should be a valid integer"),
         ({"tower": {"embedding_dim": 0}}, "tower.embedding_dim: Input should be greater than 0"),
         ({"temperatures": {"calmness": 0.0}}, "temperatures.calmness: Input should be greater than 0"),
-        ({"schemes": []}, "schemes: Value error, a template needs at least one scheme"),
+        ({"schemes": []}, "schemes: a template needs at least one scheme"),
         (
             {"schemes": [load_scheme("valence").model_dump(mode="json")] * 2},
-            "schemes: Value error, two schemes of the template have the name",
+            "schemes: two schemes of the template have the name",
         ),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
     ],
