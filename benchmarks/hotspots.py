@@ -33,7 +33,7 @@ from pipeline.stages.tracker import TrackerActor
 
 ROOT = Path(__file__).parents[1]
 DRIVER, ANNOTATOR, LOADER = "driver", "annotator", "loaders and writers"
-ACTORS, RAY = "deduplication and block tracker", "Ray's own processes"  # the names in the committed results
+ACTORS, RAY = "deduplication and block tracker", "Ray's own processes"
 TITLES = {  # how the titles of the job's processes begin
     f"ray::MapWorker(MapBatches({Annotator.__name__}": ANNOTATOR,
     "ray::MapBatches(": LOADER,
