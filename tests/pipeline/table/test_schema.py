@@ -79,11 +79,11 @@ def test_a_table_as_declared_goes_through():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"block": pa.array([1], pa.int64()), "uri": ["a"]}, "load: column block int32 was declared, block int64 came"),
-        ({"block": pa.array([1], pa.int32()), "url": ["a"]}, "load: column uri string was declared, url string came"),
-        ({"uri": ["a"], "block": pa.array([1], pa.int32())}, "load: column block int32 was declared, uri string came"),
-        ({"block": pa.array([1], pa.int32())}, r"load: columns \['block', 'uri'\] were declared, \['block'\] came"),
-        ({"block": pa.array([1], pa.int32()), "uri": ["a"], "x": [1]}, r"load: columns .* were declared, \['block', 'uri', 'x'\] came"),
+        ({"block": pa.array([1], pa.int64()), "uri": ["a"]}, "load: column block int32 was declared, block int64 received"),
+        ({"block": pa.array([1], pa.int32()), "url": ["a"]}, "load: column uri string was declared, url string received"),
+        ({"uri": ["a"], "block": pa.array([1], pa.int32())}, "load: column block int32 was declared, uri string received"),
+        ({"block": pa.array([1], pa.int32())}, r"load: columns \['block', 'uri'\] were declared, \['block'\] received"),
+        ({"block": pa.array([1], pa.int32()), "uri": ["a"], "x": [1]}, r"load: columns .* were declared, \['block', 'uri', 'x'\] received"),
     ],
 )
 def test_another_table_is_refused_with_the_column_that_differs(columns, message):
