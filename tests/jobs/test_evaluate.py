@@ -62,7 +62,10 @@ def refused(job, data, capsys, monkeypatch):
         ("--model ugrie-tny --data embeddings.npz", r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\).*"),
         ("--model ugrie-tiny --data embedding.npz", r".*embedding.npz.*embeddings.npz.*"),
         ("--model ugrie-tiny --data small.npz", "small.npz: embeddings of 8 dimensions; ugrie-tiny reads 1024, of its own tower"),
-        ("--model ugrie-tiny --data wrong.npz", r"wrong.npz, column 'polarity2': 'postive' is not a label of polarity2 \(did you mean 'positive'\?\).*"),
+        (
+            "--model ugrie-tiny --data wrong.npz",
+            r"wrong.npz, column 'polarity2': 'postive' is not a label of polarity2 \(did you mean 'positive'\?\).*",
+        ),
         ("--model ugrie-tiny --data other.npz", "other.npz has no labels for ugrie-tiny, which knows polarity3, .*; it has ekman6"),
         (
             "--model ugrie-tiny --data embeddings.npz --range valence",
