@@ -230,12 +230,12 @@ def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpu
         process.terminate()
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 143, said
-    assert "run stopped was told to stop: the same command with --run-id stopped goes on" in said
+    assert "run stopped was told to stop: the same command with --run-id stopped resumes it" in said
     assert "Traceback" not in said
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
     assert not (tmp_path / "runs").exists()
     done = subprocess.run([*command[:-2], "--resume"], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "going on with run stopped" in done.stderr
+    assert "resuming run stopped" in done.stderr
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
