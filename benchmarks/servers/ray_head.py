@@ -46,11 +46,15 @@ class Head:
     def join(self, name: str, cpus: int, gpus: int = 0, store: int = 100_000_000) -> "Node":
         """Start a worker node that joins the cluster and ends with its head. GPUs need not exist; `store` is in bytes.
 
-        Start nodes one after another: Ray gives a node 30 s to join, most of which is CPU time.
+        Start nodes one after another: Ray gives a node 30 s to join, most of which is CPU time. Each has a temporary folder of its own, as
+        each machine has: in a shared one, a node that joins replaces the uploaded working folder that the others' workers run in.
         """
         (agent,) = free_ports(1)
+        folder = tempfile.mkdtemp(prefix="ugrie-node-")  # short: Ray's sockets lie below it
+        self.started.callback(shutil.rmtree, folder, ignore_errors=True)
         command = [script("ray"), "start", "--block", f"--address={self.address}", "--node-ip-address=127.0.0.1", f"--node-name={name}"]
-        command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={store}", f"--dashboard-agent-listen-port={agent}"]
+        command += [f"--temp-dir={folder}", f"--dashboard-agent-listen-port={agent}"]
+        command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={store}"]
         command += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false", "--disable-usage-stats"]
         log = Path(self.folder) / f"{name}.log"
         with log.open("wb") as file:
