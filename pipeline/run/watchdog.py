@@ -11,6 +11,7 @@ from typing import TypeVar
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 WARNINGS = 4  # of one wait; the last ends the run
+ANSWER_SECONDS = 30.0  # to find out where the run is
 
 
 class StalledError(RuntimeError):
@@ -20,7 +21,7 @@ class StalledError(RuntimeError):
 class Watchdog:
     """A thread that times how long the calling thread waits, and ends its wait by a signal."""
 
-    def __init__(self, seconds: float, where: Callable[[], str]):
+    def __init__(self, seconds: float, where: Callable[[float], str]):
         self.seconds, self.where = seconds, where
         self.last_reset = time.monotonic()
         self.stopped = threading.Event()
@@ -51,7 +52,8 @@ class Watchdog:
                 seen, warned = self.last_reset, 0
                 continue
             warned += 1
-            message = f"no block was written for {time.monotonic() - seen:,.0f} s: {self.where()}"
+            timeout = ANSWER_SECONDS if warned == WARNINGS else min(ANSWER_SECONDS, self.seconds / WARNINGS)  # no warning delays the end
+            message = f"no block was written for {time.monotonic() - seen:,.0f} s: {self.where(timeout)}"
             if warned == WARNINGS and self.last_reset == seen and not self.stopped.is_set():
                 self.message = f"{message} (stall_timeout = {self.seconds:g} s)"
                 if self.can_interrupt:
@@ -64,8 +66,11 @@ class Watchdog:
             raise StalledError(self.message)
 
 
-def watched(items: Iterable[T], seconds: float, where: Callable[[], str]) -> Iterator[T]:
-    """Yield the items as they come. Log a warning at each quarter of `seconds` without one, with `where()`; then raise StalledError."""
+def watched(items: Iterable[T], seconds: float, where: Callable[[float], str]) -> Iterator[T]:
+    """Yield the items as they come. Log a warning at each quarter of `seconds` without one; then raise StalledError.
+
+    Both say where the run is: `where` returns it within the seconds that it is given.
+    """
     with Watchdog(seconds, where) as watchdog:
         for item in items:
             watchdog.reset()

@@ -63,10 +63,13 @@ class BlockTracker:
         """Return how many blocks are in each stage. Raises Ray's errors if the actor does not answer within 5 s."""
         return {} if self.actor is None else ray.get(self.actor.stages.remote(), timeout=5)
 
-    def describe(self) -> str:
-        """Return on one line the five blocks that have been in one stage for longest, and the CPUs and GPUs that are free."""
+    def describe(self, timeout: float) -> str:
+        """Return on one line the five blocks that have been in one stage for longest, and the CPUs and GPUs that are free.
+
+        If the actor does not answer within `timeout` seconds, return that it does not.
+        """
         try:
-            oldest = ray.get(self.actor.oldest.remote(5), timeout=30)
+            oldest = ray.get(self.actor.oldest.remote(5), timeout=timeout)
         except Exception as error:  # called when something is wrong already: it must not add an error of its own
             return f"the block tracker does not answer: {type(error).__name__}"
         lines = [f"block {block} {stage} for {seconds:,.0f} s on {worker}" for block, stage, worker, seconds in oldest]

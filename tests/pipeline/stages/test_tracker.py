@@ -48,7 +48,7 @@ def test_workers_and_driver_share_one_through_ray(local_ray):
     assert [ray.get(begin.remote())[0] for _ in range(2)] == [0, 1]
     shared.begin(8)
     shared.leave(8)
-    text = shared.describe()
+    text = shared.describe(30)
     assert "block 7 being written for 0 s on" in text
     assert "block 8" not in text
     assert "CPUs" in text
