@@ -102,9 +102,9 @@ class Cluster:
 class Run:
     """One run of the job, by as many commands as it takes to commit it."""
 
-    def __init__(self, cluster: Cluster, config: Path, name: str):
+    def __init__(self, cluster: Cluster, job: Path, config: Path, name: str):
         self.cluster, self.name = cluster, name
-        self.command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--config", str(config), "--run-id", name]
+        self.command = [sys.executable, str(job), "--config", str(config), "--run-id", name]
         self.log = config.with_name(f"{name}.log")
         self.commands = 0
 
@@ -184,7 +184,7 @@ def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
 
 
 def chaos(
-    photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int, nodes: int, kinds: Sequence[str]
+    photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int, nodes: int, kinds: Sequence[str], job: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield the result of the undisturbed run, then that of each other run."""
     rng = random.Random(seed)
@@ -208,7 +208,7 @@ def chaos(
             options = f"storage_options = {{ key = {json.dumps(seen.key)}, secret = {json.dumps(seen.secret)}, client_kwargs = "
             options += f'{{ endpoint_url = {json.dumps(seen.endpoint)}, region_name = "us-east-1" }} }}'
             config.write_text("\n".join([*lines, options]) + "\n")
-            return Run(cluster, config, name)
+            return Run(cluster, job, config, name)
 
         seconds = run("undisturbed").undisturbed()
         wanted = rows_of(server, f"s3://{server.bucket}/undisturbed", "undisturbed")
@@ -246,6 +246,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=0, help="worker nodes; the head then has no CPUs")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS[:4], help="kinds of process to kill, in turn")
     parser.add_argument("--block-rows", type=int, default=32, help="rows of a block")
+    parser.add_argument("--stub", action="store_true", help="annotate with a stub of the model, which starts sooner: to test this script")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
     if "node" in args.kinds and args.nodes < 2:
@@ -254,7 +255,8 @@ def main() -> int:
     if not found:
         parser.error(f"--photos {args.photos}: it holds no photos: give a folder with .jpg, .png or .webp files")
     photos = random.Random(args.seed).sample(found, min(args.images, len(found)))
-    settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, args.kinds)
+    job = ROOT / ("benchmarks/stubs.py" if args.stub else "jobs/annotate.py")
+    settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, args.kinds, job)
     undisturbed, *stories = [show(story) for story in chaos(photos, *settings)]
     total = {key: sum(story[key] for story in stories) for key in ("lost", "double", "different", "repeated")}
     struck = sum(story["struck"] is not None for story in stories)

@@ -51,12 +51,12 @@ def run(folder: Path) -> None:
     """Annotate the folder's table, in a process of its own. Prints the record and the maximum use of the object store as JSON."""
     import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-    from stubs import put_in
+    from stubs import stub_all
 
     from pipeline.config import AnnotateConfig
     from pipeline.run.driver import annotate
 
-    put_in()
+    stub_all()
     # As `connect_ray` does, but with an object store whose size does not depend on the machine.
     os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
     settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}

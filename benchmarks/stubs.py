@@ -1,17 +1,26 @@
-"""Stubs for images and model, to measure the job itself: numbers as bytes, black crops, random predictions."""
+"""Stubs for images and model, to measure or test the job itself: numbers as bytes, black crops, predictions of a moment.
 
+python benchmarks/stubs.py FLAGS      # jobs/annotate.py with the stub of the model
+"""
+
+import sys
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 import pipeline.run.graph
 import pipeline.stages.load
 from pipeline.images.decode import Decoded, Decoder
 from pipeline.images.fetch import Fetcher
-from pipeline.stages.annotate import Annotator, AnnotatorSettings
+from pipeline.stages import annotate
+from pipeline.stages.annotate import AnnotatorSettings, planned_model
 from pipeline.stages.load import Loader
 from ugrie.model import checkpoint
 from ugrie.model.prediction import Prediction
@@ -38,31 +47,68 @@ class BlackLoader(Loader):
         return super().__call__(numbers)
 
 
-class Chance:
-    """A model with random predictions: embeddings of one number, and random probabilities that add up to 1."""
+class Embeddings(np.ndarray):
+    """Embeddings with the methods of a tensor that the annotator calls."""
+
+    def cpu(self) -> "Embeddings":
+        return self
+
+    def numpy(self) -> np.ndarray:
+        return np.asarray(self)
+
+
+class StubModel:
+    """A model that needs no torch and starts at once. Its predictions follow from the pixels: equal crops have equal ones."""
 
     def __init__(self, config: checkpoint.Config):
         self.config = config
 
-    def encode(self, batches: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-        return (torch.zeros(len(crops), 1) for crops in batches)
+    def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Embeddings]:
+        """Yield the mean and the spread of each crop's colours, repeated: float32 [crops, embedding_dim], as exact as float16."""
+        for crops in batches:
+            colours = crops[:, ::8, ::8].reshape(len(crops), -1, 3) / 255
+            found = np.concatenate([colours.mean(1) - 0.5, colours.std(1) - 0.25], 1)
+            repeated = np.resize(found.T, (self.config.tower.embedding_dim, len(crops))).T
+            yield repeated.astype(np.float16).astype(np.float32).view(Embeddings)
 
-    def predict(self, embeddings: torch.Tensor, schemes: tuple[str, ...]) -> Prediction:
-        template = self.config.template(schemes)
-        rng = np.random.default_rng()
-        labels = {scheme.name: len(scheme.labels) for scheme in template.schemes}
-        probs = {name: rng.dirichlet(np.ones(count), len(embeddings)).astype(np.float32) for name, count in labels.items()}
+    def predict(self, embeddings: np.ndarray, schemes: tuple[str, ...]) -> Prediction:
+        template, probs = self.config.template(schemes), {}
+        for scheme in template.schemes:
+            rng = np.random.default_rng(zlib.crc32(scheme.name.encode()))
+            weights = rng.normal(size=(len(scheme.labels), embeddings.shape[1])).astype(np.float32)
+            scores = 40 * np.asarray(embeddings) @ weights.T / embeddings.shape[1] ** 0.5
+            shares = np.exp(scores - scores.max(1, keepdims=True))
+            probs[scheme.name] = shares / shares.sum(1, keepdims=True)
         return Prediction(template, probs, {name: values.argmax(1) for name, values in probs.items()})
 
 
-class ChanceAnnotator(Annotator):
+class Annotator(annotate.Annotator):
+    """The annotator with the stub of the model. Ray shows it under the same name."""
+
     def __init__(self, settings: AnnotatorSettings):
         self.settings = settings
-        self.model = Chance(checkpoint.read_config(checkpoint.find(settings.model)))
+        self.model = StubModel(checkpoint.read_config(planned_model(settings)))  # type: ignore[assignment]
+        settings.tracker.agree_on("batch_size", settings.batch_size or 1)
         self.device = threading.Lock()
 
 
-def put_in() -> None:
-    """Make the runs of this process use the stubs."""
-    graph = pipeline.run.graph
-    graph.Fetcher, graph.Loader, graph.Annotator = Numbers, BlackLoader, ChanceAnnotator  # type: ignore[misc]
+def stub_model() -> None:
+    """Make the runs of this process annotate with the stub of the model."""
+    pipeline.run.graph.Annotator = Annotator  # type: ignore[misc]
+
+
+def stub_all() -> None:
+    """Make the runs of this process use all stubs."""
+    pipeline.run.graph.Fetcher, pipeline.run.graph.Loader = Numbers, BlackLoader  # type: ignore[misc]
+    stub_model()
+
+
+if __name__ == "__main__":
+    import logging
+
+    import benchmarks.stubs  # workers import the classes by this name
+    from jobs.annotate import run
+
+    benchmarks.stubs.stub_model()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    sys.exit(run())

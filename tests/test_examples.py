@@ -110,13 +110,13 @@ def test_a_frame_has_the_newest_row_of_each_image_whatever_its_schemes(example, 
     assert images.loc[~changed & (images["status"] == "ok"), "arousal"].notna().all()
 
 
-def test_images_that_look_alike(example, operators, images, tmp_path):
+def test_images_that_look_alike(example, model_operators, images, tmp_path):
     """Uses five pictures and a smaller copy of one."""
     (tmp_path / "in").mkdir()
     for seed in range(5):
         (tmp_path / "in" / f"{seed}.jpg").write_bytes(images.jpeg(seed))
     (tmp_path / "in" / "again.png").write_bytes(images.encoded(images.picture(3).resize((80, 60)), "PNG"))
-    operators.rows(prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path), keep_embeddings=True)))
+    model_operators.rows(prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path), keep_embeddings=True)))
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "r.json").write_text(json.dumps({"files": ["annotations/part-0.parquet"]}))
     _, printed = example("similar", "--uri", f"file://{tmp_path}/in/3.jpg", "--count", "2", output=tmp_path)

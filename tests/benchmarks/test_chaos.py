@@ -25,6 +25,7 @@ def test_runs_that_are_killed_lose_nothing(corpus, images, tmp_path):
         str(RUNS),
         "--block-rows",
         "4",
+        "--stub",
         "--json",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280 + 200 * RUNS)

@@ -19,8 +19,8 @@ def benchmark(monkeypatch):
     return importlib.import_module
 
 
-def test_chance_gives_every_scheme_probabilities_that_come_to_one(benchmark):
-    model = benchmark("stubs").Chance(checkpoint.read_config(checkpoint.find("ugrie-tiny")))
+def test_the_stub_of_the_model_gives_every_scheme_probabilities_that_add_up_to_one(benchmark):
+    model = benchmark("stubs").StubModel(checkpoint.read_config(checkpoint.find("ugrie-tiny")))
     (embeddings,) = model.encode([np.zeros((3, 8, 8, 3), np.uint8)])
     prediction = model.predict(embeddings, ("valence", "polarity2"))
     assert len(prediction.sentences()) == 3

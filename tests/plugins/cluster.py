@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """Start the Ray instance that all tests of this process share, with four logical CPUs."""
+    """Start the Ray instance that all tests of this process share, with four logical CPUs.
+
+    Runs on it annotate with the stub of the model: they test the job, and most of an annotator's start is the import of torch.
+    """
     import ray
 
+    from benchmarks import stubs
+
+    stubs.stub_model()
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()

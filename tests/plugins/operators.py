@@ -37,8 +37,12 @@ class LocalDeduplicator:
 
 @dataclass
 class Operators:
-    """A plan's three operators, as `pipeline.run.graph` builds them, called one after another in this process."""
+    """A plan's three operators, as `pipeline.run.graph` builds them, called one after another in this process.
 
+    With `stub` the annotator has the stub of the model, as that of `local_ray` has.
+    """
+
+    stub: bool = True
     models: dict[str, Any] = field(default_factory=dict)
     dedup: Any = None
 
@@ -64,11 +68,12 @@ class Operators:
 
     def annotator(self, plan: Any) -> Any:
         """Return the plan's annotator; a model is loaded once for all plans."""
+        from benchmarks import stubs
         from pipeline.stages.annotate import Annotator
 
         settings = self._of(plan)[1]
         if plan.tables.model not in self.models:
-            self.models[plan.tables.model] = Annotator(settings)
+            self.models[plan.tables.model] = (stubs.Annotator if self.stub else Annotator)(settings)
         self.models[plan.tables.model].settings = settings
         return self.models[plan.tables.model]
 
@@ -121,3 +126,9 @@ class Operators:
 @pytest.fixture(scope="session")
 def operators() -> Operators:
     return Operators()
+
+
+@pytest.fixture(scope="session")
+def model_operators() -> Operators:
+    """The operators with the model itself."""
+    return Operators(stub=False)

@@ -70,7 +70,7 @@ def disturbed(head, corpus, tmp_path_factory):
     output = tmp_path_factory.mktemp("disturbed")
     head.join("gpu", cpus=1, gpus=1, store=STORE)
     lost = head.join("lost", cpus=2, store=STORE)
-    job = f"ls -A; (cd / && {sys.executable} -c 'import pipeline; print(pipeline.__file__)'); exec {sys.executable} jobs/annotate.py"
+    job = f"ls -A; (cd / && {sys.executable} -c 'import pipeline; print(pipeline.__file__)'); exec {sys.executable} benchmarks/stubs.py"
     arguments = f"--input {corpus.folder} --output {output} --run-id submitted --date 2026-01-02 --block-rows 2 --device cpu"
     process = head.submit("--working-dir", ".", entrypoint=["sh", "-c", f"{job} {arguments}"])
     while process.poll() is None and not loaded_by(head, "lost"):
@@ -123,6 +123,8 @@ def test_a_node_that_joins_late_works_and_the_head_does_not(disturbed):
 PRETENDING = """
 import sys
 from dataclasses import replace
+sys.path.insert(0, sys.argv[3])
+from benchmarks.stubs import stub_model
 from pipeline.config import AnnotateConfig
 from pipeline.run import execute
 from pipeline.run.driver import annotate
@@ -130,6 +132,7 @@ from pipeline.run.resources import allocate
 
 config = AnnotateConfig(input=sys.argv[1], output=sys.argv[2], run_id="gpu", date="2026-01-02", block_rows=32, gpus_per_actor=0.5)
 execute.allocate = lambda config: replace(allocate(config), device="cpu", threads=1)
+stub_model()
 annotate(config)
 """
 
@@ -142,7 +145,7 @@ def mixed(disturbed, head, corpus, tmp_path_factory):
     for i in range(LINKS):
         file = corpus.files[i % len(corpus.files)]
         os.link(file, folder / "in" / f"{i:04d}-{file.name}")
-    done = head.python("-c", PRETENDING, folder / "in", folder / "out")
+    done = head.python("-c", PRETENDING, folder / "in", folder / "out", ROOT)
     placed = Placed(head)
     return NodesRun(done.stderr, done.returncode, folder / "out", placed, placed.jobs()[-1])
 

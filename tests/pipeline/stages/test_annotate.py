@@ -20,31 +20,31 @@ def plan(corpus, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def loaded(operators, plan):
-    return operators.load(plan, 1)
+def loaded(model_operators, plan):
+    return model_operators.load(plan, 1)
 
 
 @pytest.fixture(scope="module")
-def annotated(operators, plan, loaded):
-    return operators.annotator(plan)(loaded)
+def annotated(model_operators, plan, loaded):
+    return model_operators.annotator(plan)(loaded)
 
 
-def test_a_table_that_is_not_as_declared_is_refused_by_its_column(operators, plan, loaded):
+def test_a_table_that_is_not_as_declared_is_refused_by_its_column(model_operators, plan, loaded):
     with pytest.raises(TypeError, match="annotate: column status string was declared, state string received"):
-        operators.annotator(plan)(loaded.rename_columns(["state" if name == "status" else name for name in loaded.column_names]))
+        model_operators.annotator(plan)(loaded.rename_columns(["state" if name == "status" else name for name in loaded.column_names]))
     with pytest.raises(TypeError, match="annotate: column crop"):
-        operators.annotator(plan)(loaded.drop_columns("crop"))
+        model_operators.annotator(plan)(loaded.drop_columns("crop"))
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(None, 3), (5, 5)])
-def test_the_batch_size_is_the_one_asked_for_or_what_the_device_likes_best(operators, plan, monkeypatch, asked, taken):
+def test_the_batch_size_is_the_one_asked_for_or_what_the_device_likes_best(model_operators, plan, monkeypatch, asked, taken):
     monkeypatch.setattr("ugrie.vision.batch_size.best_batch_size", lambda encoder: 3)
     config = plan.config.model_copy(update={"batch_size": asked})
-    assert Annotator(operators._of(replace(plan, config=config))[1]).model.encoder.batch_size == taken
+    assert Annotator(model_operators._of(replace(plan, config=config))[1]).model.encoder.batch_size == taken
 
 
-def test_two_blocks_at_once_are_annotated_as_one_after_the_other(operators, plan, loaded, annotated):
-    annotator = operators.annotator(plan)
+def test_two_blocks_at_once_are_annotated_as_one_after_the_other(model_operators, plan, loaded, annotated):
+    annotator = model_operators.annotator(plan)
     with ThreadPoolExecutor(2) as pool:
         for twin in pool.map(annotator, [loaded, loaded]):
             assert twin.drop_columns(["annotated_at", "annotate_seconds"]).equals(
@@ -83,18 +83,18 @@ def test_labels_agree_with_their_probabilities_and_the_sentence(plan, annotated)
                 assert reading["value"] == pytest.approx(np.dot(reading["probs"], scheme.values), abs=1e-4)
 
 
-def test_the_model_itself_says_the_same_of_an_image(corpus, plan, annotated, operators):
+def test_the_model_itself_says_the_same_of_an_image(corpus, plan, annotated, model_operators):
     row = next(row for row in annotated.to_pylist() if row["uri"].endswith("/photo.webp"))
-    (expected,) = operators.annotator(plan).model.annotate([corpus.folder / "b" / "photo.webp"])
+    (expected,) = model_operators.annotator(plan).model.annotate([corpus.folder / "b" / "photo.webp"])
     assert row["sentence"] == expected.sentence
     for name, reading in expected.readings.items():
         assert row[name]["probs"] == pytest.approx(list(reading.probs.values()), abs=1e-4)
 
 
-def test_the_model_says_the_same_of_the_embedding_alone(plan, annotated, operators):
+def test_the_model_says_the_same_of_the_embedding_alone(plan, annotated, model_operators):
     good = [row for row in annotated.to_pylist() if row["status"] == "ok"]
     embeddings = np.array([row["embedding"] for row in good])
-    for row, expected in zip(good, operators.annotator(plan).model.annotate_embeddings(embeddings), strict=True):
+    for row, expected in zip(good, model_operators.annotator(plan).model.annotate_embeddings(embeddings), strict=True):
         for name, reading in expected.readings.items():
             assert row[name]["probs"] == pytest.approx(list(reading.probs.values()), abs=5e-3)
 
@@ -105,23 +105,23 @@ def test_the_row_says_which_model_and_run_it_is_of(plan, annotated):
     assert all(str(value.tzinfo) == "UTC" for value in annotated.column("annotated_at").to_pylist())
 
 
-def test_a_block_whose_images_all_failed_is_annotated_with_nothing(operators, plan, loaded):
+def test_a_block_whose_images_all_failed_is_annotated_with_nothing(model_operators, plan, loaded):
     failed = loaded.filter(pa.compute.not_equal(loaded.column("status"), "ok"))
     assert len(failed) > 1
-    result = operators.annotator(plan)(failed)
+    result = model_operators.annotator(plan)(failed)
     assert result.column("image_id").equals(failed.column("image_id"))
     for name in (*(scheme.name for scheme in plan.tables.schemes), "sentence", "embedding"):
         assert result.column(name).null_count == len(failed)
 
 
-def test_the_batch_an_image_is_in_does_not_change_what_is_said_of_it(operators, plan, loaded, annotated, rows):
-    chunks = [operators.annotator(plan)(loaded.slice(i, 7)) for i in range(0, len(loaded), 7)]
+def test_the_batch_an_image_is_in_does_not_change_what_is_said_of_it(model_operators, plan, loaded, annotated, rows):
+    chunks = [model_operators.annotator(plan)(loaded.slice(i, 7)) for i in range(0, len(loaded), 7)]
     assert rows.differences(pa.concat_tables(chunks).to_pylist(), annotated.to_pylist(), lambda row: row["image_id"]) == []
 
 
-def test_only_the_schemes_that_are_asked_for_are_annotated(corpus, operators, tmp_path):
+def test_only_the_schemes_that_are_asked_for_are_annotated(corpus, model_operators, tmp_path):
     plan = prepare(AnnotateConfig(input=str(corpus.folder / "a"), output=str(tmp_path), schemes="valence,polarity2", limit=3))
-    result = operators.annotator(plan)(operators.load(plan, 0))
+    result = model_operators.annotator(plan)(model_operators.load(plan, 0))
     assert [name for name in result.column_names if pa.types.is_struct(result.schema.field(name).type)] == ["valence", "polarity2"]
     assert "embedding" not in result.column_names
 

@@ -22,10 +22,10 @@ from ugrie.model import checkpoint
 
 
 @pytest.fixture(scope="module")
-def kept(corpus, operators, tmp_path_factory):
+def kept(corpus, model_operators, tmp_path_factory):
     """An output that keeps embeddings."""
     output = tmp_path_factory.mktemp("kept")
-    operators.commit(prepare(AnnotateConfig(input=str(corpus.folder), output=str(output), run_id="first", keep_embeddings=True)))
+    model_operators.commit(prepare(AnnotateConfig(input=str(corpus.folder), output=str(output), run_id="first", keep_embeddings=True)))
     return output
 
 
