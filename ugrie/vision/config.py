@@ -1,5 +1,6 @@
 """The description of an image tower in a checkpoint."""
 
+import hashlib
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
@@ -18,6 +19,7 @@ class TowerConfig(BaseModel):
     deviation: tuple[Scale, Scale, Scale]
     name: str | None = None
     pretrained: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")  # of the file of the weights known by `name` and `pretrained`
     vision_cfg: dict[str, Any] | None = None
     stages: PositiveInt | None = None  # number of a timm trunk's last stages that make the embedding (`ugrie.vision.stage_tower`)
 
@@ -26,3 +28,14 @@ class TowerConfig(BaseModel):
         """True if the tower is a vision transformer, which int8 speeds up."""
         trunk = (self.vision_cfg or {}).get("timm_model_name")
         return "vit" in (trunk or self.name or "vit").lower()
+
+
+def check_weights(config: TowerConfig, file: str) -> str:
+    """Return the SHA-256 of a file of weights. Raises ValueError where the tower's description states another."""
+    with open(file, "rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if config.sha256 not in (None, digest):
+        raise ValueError(
+            f"{file} does not hold the weights of {config.name} that the model was trained with: its SHA-256 is not {config.sha256}"
+        )
+    return digest

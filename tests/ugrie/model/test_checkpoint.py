@@ -1,5 +1,6 @@
 """Checkpoints are found by name or folder; a wrong one is refused before anything is loaded."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -143,15 +144,34 @@ def test_a_towers_digest_is_that_of_its_own_weights(tmp_path, part, differs):
     assert (checkpoint.tower_digest(folder, config) != before) == differs
 
 
-def test_a_towers_digest_is_that_of_its_description(tmp_path):
+def test_the_digest_of_a_tower_known_by_name_is_that_of_its_description_and_its_weights(tmp_path):
     folder = checkpoint.find("ugrie-l14")
     config = checkpoint.read_config(folder)
-    before = checkpoint.tower_digest(folder, config)
-    (tmp_path / "weights.safetensors").write_bytes(b"weights")
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"weights")
+    before = checkpoint.tower_digest(folder, config, str(file))
     other = config.model_copy(update={"tower": config.tower.model_copy(update={"pretrained": "laion2b"})})
-    found = {before, checkpoint.tower_digest(folder, other), checkpoint.tower_digest(folder, config, str(tmp_path / "weights.safetensors"))}
-    assert len(found) == 3
-    assert checkpoint.tower_digest(folder, config.model_copy(update={"name": "another"})) == before
+    assert checkpoint.tower_digest(folder, other, str(file)) != before
+    assert checkpoint.tower_digest(folder, config.model_copy(update={"name": "another"}), str(file)) == before
+    file.write_bytes(b"others!")  # in the same path, of the same size
+    assert checkpoint.tower_digest(folder, config, str(file)) != before
+
+
+def test_a_tower_whose_weights_are_stated_takes_no_others_and_needs_no_file_to_be_known(tmp_path):
+    folder = checkpoint.find("ugrie-l14")
+    config = checkpoint.read_config(folder)
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"weights")
+    stating = config.model_copy(update={"tower": config.tower.model_copy(update={"sha256": hashlib.sha256(b"weights").hexdigest()})})
+    digest = checkpoint.tower_digest(folder, config, str(file))
+    assert checkpoint.tower_digest(folder, stating, str(file)) == checkpoint.tower_digest(folder, stating) == digest
+    file.write_bytes(b"others!")
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors does not hold the weights of ViT-L-14-quickgelu that the model was trained"
+    ):
+        checkpoint.tower_digest(folder, stating, str(file))
+    with pytest.raises(CheckpointError, match="ugrie-l14 does not state the weights of its image tower: give them as tower_weights"):
+        checkpoint.tower_digest(folder, config)
 
 
 def test_a_tower_in_a_broken_file_has_no_digest(tmp_path):
