@@ -4,12 +4,14 @@ import hashlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ugrie import UGRIE
 from ugrie.model import checkpoint
 from ugrie.model.checkpoint import CheckpointError
 from ugrie.schemes.scheme import SchemeError, load_scheme
@@ -195,3 +197,35 @@ def test_a_job_checks_its_model_without_torch():
     check = "from ugrie.model import checkpoint; checkpoint.read_config(checkpoint.find('ugrie-tiny'))"
     code = f"import sys; {check}; sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("tower", "field"),
+    [
+        ({"vision_cfg": {"timm_model_name": "hf-hub:someone/model"}}, r"vision_cfg: 'timm_model_name' must be a plain name"),
+        ({"vision_cfg": {"timm_model_name": "hf_hub:someone/model"}}, r"vision_cfg: 'timm_model_name' must be a plain name"),
+        ({"vision_cfg": {"timm_model_name": "local-dir:/root"}}, r"vision_cfg: 'timm_model_name' must be a plain name"),
+        (
+            {"vision_cfg": {"timm_model_name": "resnet18", "act_kwargs": {"file": ["https://host/a"]}}},
+            r"vision_cfg: 'file' must be a plain name",
+        ),
+        ({"vision_cfg": {"timm_model_name": "resnet18", "timm_model_pretrained": True}}, "'timm_model_pretrained' asks for weights"),
+        ({"vision_cfg": {"timm_model_name": "resnet18", "pretrained": True}}, "'pretrained' asks for weights"),
+        ({"vision_cfg": {"hf_model_name": "roberta"}}, "'hf_model_name' asks for weights from a model hub"),
+        ({"vision_cfg": {"hf_tokenizer_name": "roberta"}}, "'hf_tokenizer_name' asks for weights from a model hub"),
+        ({"vision_cfg": None, "name": "hf-hub:someone/model", "pretrained": "openai"}, "name: 'hf-hub:someone/model' must be a plain name"),
+        ({"vision_cfg": None, "name": "ViT-B-32", "pretrained": "../weights"}, "pretrained: '../weights' must be a plain name"),
+        ({"vision_cfg": {"no_such_key": 1}}, "vision_cfg: .*no_such_key"),
+        ({"vision_cfg": {"timm_model_name": "no_such_model"}}, "vision_cfg: .*no_such_model"),
+    ],
+)
+def test_a_checkpoint_that_names_a_model_elsewhere_is_refused_before_a_socket_is_opened(folder, monkeypatch, tower, field):
+    connected = []
+    monkeypatch.setattr(socket.socket, "connect", lambda self, address: connected.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: connected.append(address) or [])
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder, tower={**config["tower"], **tower})
+    with pytest.raises(CheckpointError, match=rf"config\.json: tower\.{field}" if field.startswith(("v", "n", "p")) else field) as error:
+        UGRIE.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+    assert connected == []
