@@ -150,6 +150,7 @@ def earlier_run(output: Path, rows: int) -> None:
     """Write a committed run that annotated the first `rows` URIs. Its table has only the columns that planning reads, and the URIs."""
     from pipeline.inputs.item import Item
     from pipeline.inputs.manifest import image_id
+    from pipeline.table.schema import SCHEMA_VERSION
     from ugrie.model import checkpoint
 
     files = [f"annotations/dt=2026-11-24/part-earlier-00000000-{number:05d}.parquet" for number in range(-(-rows // GROUP))]
@@ -161,8 +162,9 @@ def earlier_run(output: Path, rows: int) -> None:
     config = checkpoint.read_config(folder)
     record = {
         "run_id": "earlier",
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "model": f"{config.name}@{checkpoint.digest(folder)}",
+        "tower": checkpoint.tower_digest(folder, config),
         "date": "2026-11-24",
         "finished_at": "2026-11-24T03:00:00+00:00",
         "schemes": {scheme.name: scheme.kind for scheme in config.template().schemes},

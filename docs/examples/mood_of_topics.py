@@ -20,7 +20,7 @@ MOOD = """
 WITH seen AS (
     SELECT topic, day, polarity2.label = 'positive' AS positive, valence.value AS valence
     FROM posts JOIN annotations USING (uri)
-    WHERE status = 'ok'
+    WHERE status = 'ok' AND polarity2.label IS NOT NULL
 ), counted AS (
     SELECT topic, day, count(*) AS n, avg(positive::INTEGER) AS share, avg(valence) AS valence, coalesce(stddev(valence), 0) AS deviation
     FROM seen GROUP BY ALL
@@ -41,7 +41,7 @@ def committed(output: str) -> duckdb.DuckDBPyConnection:
     base = duckdb.connect()
     files = base.execute(f"SELECT list('{output}/' || file) FROM (SELECT unnest(files) AS file FROM '{output}/runs/*.json')").fetchone()[0]
     newest = "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY annotated_at DESC) = 1"
-    base.execute(f"CREATE VIEW annotations AS SELECT * FROM read_parquet({files}) {newest}")
+    base.execute(f"CREATE VIEW annotations AS SELECT * FROM read_parquet({files}, union_by_name = true) {newest}")
     return base
 
 

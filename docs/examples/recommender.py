@@ -21,11 +21,11 @@ def committed(output: Path) -> pl.DataFrame:
 
 
 def vectors(rows: pl.DataFrame) -> np.ndarray:
-    """Return float32 [images, labels]: the square roots of all schemes' probabilities, side by side.
+    """Return float32 [images, labels]: the square roots of the probabilities of the schemes that all images have, side by side.
 
     The product of two vectors is then the mean similarity of their distributions (Bhattacharyya coefficient); each vector has length 1.
     """
-    schemes = [name for name, kind in rows.schema.items() if isinstance(kind, pl.Struct)]
+    schemes = [name for name, kind in rows.schema.items() if isinstance(kind, pl.Struct) and rows[name].null_count() == 0]
     columns = [np.sqrt(np.array(rows[name].struct.field("probs").to_list(), np.float32)) for name in schemes]
     return np.concatenate(columns, axis=1) / np.sqrt(len(schemes))
 
@@ -77,7 +77,7 @@ def main() -> None:
         for place in nearest(images, profile, 3):
             print(f"  {images[place] @ profile:.3f}  {rows['uri'][int(place)]}")
         print("and in a brighter mood")
-        for place in reranked(images @ profile, valence, float(np.quantile(valence, 0.8)), 0.1)[:3]:
+        for place in reranked(images @ profile, valence, float(np.nanquantile(valence, 0.8)), 0.1)[:3]:
             print(f"  valence {valence[place]:.1f}  {rows['uri'][int(place)]}")
 
 

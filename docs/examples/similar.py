@@ -31,7 +31,7 @@ def main() -> None:
         sys.exit(f"{args.output} has no embeddings: annotate with --keep-embeddings")
     rows = rows.filter(pl.col("embedding").is_not_null())
     valence = rows["valence"].struct.field("value").to_numpy()
-    found = np.flatnonzero(rows["uri"] == args.uri) if args.uri else [int(np.argmin(valence))]
+    found = np.flatnonzero(rows["uri"] == args.uri) if args.uri else [int(np.nanargmin(valence))]
     if len(found) == 0:
         sys.exit(f"{args.output} has no annotated image {args.uri}")
     images = looks(rows)

@@ -1,4 +1,5 @@
--- The table in Spark SQL. Replace the location, and add a struct for each scheme of the model.
+-- The table in Spark SQL. Replace the location, and add a struct for each scheme of the model:
+-- columns are read by name, and a scheme that a night lacks is null in its rows.
 CREATE TABLE emotions (
   image_id BIGINT,
   uri STRING,

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 
 class Annotations(IterableDataset):
-    """Yields {image_id int64, probs float32 [labels]} for each annotated row of committed runs.
+    """Yields {image_id int64, probs float32 [labels]} for each row of committed runs that is annotated with the scheme.
 
     An image that was annotated again comes again. DataLoader workers divide the files among themselves.
     """
@@ -31,7 +33,8 @@ class Annotations(IterableDataset):
         if not files:
             return
         columns = {"image_id": ds.field("image_id"), "probs": ds.field(self.scheme, "probs")}
-        for batch in ds.dataset(files).to_batches(columns=columns, filter=ds.field("status") == "ok"):
+        schema = pa.unify_schemas([pq.read_schema(file) for file in self.files])  # nights may have different schemes
+        for batch in ds.dataset(files, schema=schema).to_batches(columns=columns, filter=ds.field(self.scheme).is_valid()):
             if not len(batch):
                 continue
             probs = batch["probs"].values.to_numpy().reshape(len(batch), -1) if batch["probs"].offset == 0 else np.stack(batch["probs"])

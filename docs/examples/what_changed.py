@@ -20,7 +20,7 @@ CHANGE = """
 WITH seen AS (
     SELECT {scheme}.label AS label, day > (SELECT max(day) FROM posts) - 7 AS this_week
     FROM posts JOIN annotations USING (uri)
-    WHERE status = 'ok' AND day > (SELECT max(day) FROM posts) - 14
+    WHERE status = 'ok' AND {scheme}.label IS NOT NULL AND day > (SELECT max(day) FROM posts) - 14
 ), weeks AS (
     SELECT count(*) FILTER (this_week) AS n, count(*) FILTER (NOT this_week) AS n_before FROM seen
 ), shares AS (

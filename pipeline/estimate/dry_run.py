@@ -11,10 +11,10 @@ from pipeline.estimate.profile import Profile, profile_images
 from pipeline.estimate.scan import InputScan, scan_input
 from pipeline.inputs.source import list_items
 from pipeline.run.hooks import Hook
-from pipeline.run.plan import tables_of
+from pipeline.run.plan import NEW_OUTPUT, tables_of
 from pipeline.table import delta
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import past_runs
+from pipeline.table.run_record import current_runs
 from pipeline.table.schema import Tables
 
 
@@ -65,7 +65,7 @@ def check(config: AnnotateConfig) -> None:
     checks: list[Callable[[], Any]] = [
         lambda: tables_of(config),
         lambda: next(list_items(config.input, config.column, config.storage_options)),
-        lambda: past_runs(OutputFolder(config.output, config.storage_options), ""),
+        lambda: current_runs(OutputFolder(config.output, config.storage_options), NEW_OUTPUT),
         lambda: Hook.of(config, "on_success"),
         lambda: Hook.of(config, "on_failure"),
     ]

@@ -12,8 +12,9 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError
 from pipeline.images.decode import Decoder, Limits
 from pipeline.images.fetch import Fetcher
-from pipeline.stages.model_files import local_folder, local_tower
+from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.table.schema import Tables
+from ugrie.model import checkpoint
 
 MIN_CROPS = 32  # that the model's time is measured with; fewer are repeated
 
@@ -78,7 +79,8 @@ def _time_model(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray])
 
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     folder = local_folder(config.model, config.storage_options)
-    model = UGRIE.from_pretrained(folder, device, local_tower(config.tower_weights, config.storage_options), config.precision)
+    tower = tower_file(checkpoint.read_config(folder), config.tower_weights, config.storage_options)
+    model = UGRIE.from_pretrained(folder, device, tower, config.precision)
     encoder = model.load_encoder()
     encoder.batch_size = config.batch_size or best_batch_size(encoder)
     schemes = [scheme.name for scheme in tables.schemes]

@@ -1,5 +1,6 @@
 """Scans an input without starting a run: counts its new images, their bytes and duplicates, and draws a random sample of them."""
 
+import hashlib
 import heapq
 import re
 from collections import Counter
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import new_images
@@ -42,7 +42,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
     """List the input and draw `size` of its new images. Nothing is written. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
     source = list_items(config.input, config.column, config.storage_options)
-    known = annotated_ids(output, config, tables.model, [scheme.name for scheme in tables.schemes])
+    known = annotated_ids(output, config, tables)
     counts: Counter[str] = Counter()
     sample, hashes = RandomSample(size, np.random.default_rng(seed)), list[np.ndarray]()
     for table in new_images(source, known, config.limit, counts):
@@ -91,7 +91,7 @@ def _content_hashes(table: pa.Table) -> np.ndarray:
     """Return a hash of size and MD5, int64, for each image that is an object of its own and whose version is an MD5."""
     rows = zip(table["size"].to_pylist(), table["version"].to_pylist(), table["container"].to_pylist(), strict=True)
     texts = (f"{size}\0{version}" for size, version, container in rows if container is None and MD5.fullmatch(version))
-    return np.fromiter((xxhash.xxh64_intdigest(text.encode()) for text in texts), np.uint64).view(np.int64)
+    return np.frombuffer(b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts), np.int64)
 
 
 def _repost_share(counts: list[Counts]) -> float | None:

@@ -19,12 +19,13 @@ from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import without_secrets
 from pipeline.table.image_ids import unreadable
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import past_runs
+from pipeline.table.run_record import current_runs
 from ugrie.text import one_line
 
+IMAGES_AGAIN = "annotate the images themselves, without --from-embeddings"
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
 LISTED = ["image_id", "uri", "bytes", "status"]  # columns read to list the images
-COLUMNS = ["image_id", "uri", "content_hash", "width", "height", "bytes", "embedding"]
+COLUMNS = ["uri", "content_hash", "width", "height", "bytes", "embedding"]  # columns read to annotate them
 
 
 def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
@@ -36,7 +37,7 @@ def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
     public_uri = without_secrets(uri)
     partition = PARTITION.fullmatch(uri)
     output = OutputFolder(partition["root"] if partition else uri, options)
-    runs = [run for run in past_runs(output) if partition is None or run.date.isoformat() == partition["date"]]
+    runs = [run for run in current_runs(output, IMAGES_AGAIN) if partition is None or run.date.isoformat() == partition["date"]]
     if not runs:
         raise UserError(f"{public_uri} holds no committed run: name the --output of an earlier run, or a partition of it")
     with_embeddings = [run for run in runs if run.config.get("keep_embeddings")]
@@ -74,7 +75,7 @@ def _items(output: OutputFolder, file: str) -> Iterator[Item]:
 
 
 def read_embedded(fs: fsspec.AbstractFileSystem, rows: pa.Table) -> pa.Table:
-    """Read the columns IMAGE of a block's images; `rows` are the block's manifest rows, made of `embedded_items`. Keeps their order.
+    """Read COLUMNS of a block's images; `rows` are the block's manifest rows, made of `embedded_items`. Keeps their order and IDs.
 
     Raises StorageError where a file of the table is gone or has changed since it was listed.
     """
@@ -89,9 +90,9 @@ def read_embedded(fs: fsspec.AbstractFileSystem, rows: pa.Table) -> pa.Table:
             message = f"{containers[start]} can't be read ({_message(error)}): restore it, then resume with the same --run-id"
             raise StorageError(message) from None
     table = pa.concat_tables(tables)
-    if not table["image_id"].equals(rows["image_id"]):
+    if not table["uri"].equals(rows["uri"]):
         raise StorageError(f"{containers[0]} has changed since it was listed: restore it, then resume with the same --run-id")
-    return table
+    return table.append_column("image_id", rows["image_id"])
 
 
 def _rows_at(parquet: pq.ParquetFile, positions: np.ndarray) -> Iterator[pa.Table]:

@@ -8,7 +8,7 @@ deleted when the run is committed, and the secrets with it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain, islice
@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from pipeline.inputs.item import Item
-from pipeline.inputs.seen import Seen, lookup
+from pipeline.inputs.seen import Seen, hash_images, lookup
 from pipeline.table.output_folder import OutputFolder, work_folder
 
 SCHEMA = pa.schema(
@@ -77,16 +76,9 @@ def saved_manifest(run_id: str, plan: dict[str, Any]) -> Manifest:
 def image_id(item: Item) -> int:
     """Return the image's stable key: the same URI (without secrets) and version always have the same ID.
 
-    It is their xxh64 hash as int64: among a billion images, two share an ID in one of 40 runs.
+    In a listing, an image whose ID another one has gets a second ID (`pipeline.inputs.seen`).
     """
-    return int(_ids([item])[0])
-
-
-def _ids(items: Sequence[Item]) -> np.ndarray:
-    if items and items[0].image_id is not None:
-        return np.fromiter((item.image_id for item in items), np.int64, len(items))
-    digests = (xxhash.xxh64_intdigest(f"{item.uri}\0{item.version}".encode()) for item in items)
-    return np.fromiter(digests, np.uint64, len(items)).view(np.int64)
+    return int(hash_images([item])[0][0])
 
 
 def part_path(folder: str, number: int) -> str:
@@ -103,9 +95,7 @@ def write_manifest(
 ) -> Manifest:
     """Write the images in blocks of `block_rows`: by default 256, or fewer, at least 16, so that a small run has several blocks too.
 
-    Leaves out images whose IDs are `known` (int64, sorted), those after the first `limit` new ones, and duplicates.
-    Raises UserError where two different images share an ID: one of them would be lost.
-    """
+    Leaves out images whose IDs are `known` (int64, sorted), those after the first `limit` new ones, and duplicates."""
     counts: Counter[str] = Counter()
     tables = _rechunk(new_images(items, known, limit, counts), MAX_BLOCK_ROWS * 16)
     first = next(tables, SCHEMA.empty_table())
@@ -125,8 +115,7 @@ def new_images(items: Iterable[Item], known: np.ndarray, limit: int | None, coun
     """
     items, seen, left = iter(items), Seen(), limit
     while left != 0 and (batch := list(islice(items, BATCH if left is None else min(BATCH, max(left, 1024))))):
-        ids = _ids(batch)
-        first = seen.add(ids, batch)
+        ids, first = seen.add(batch)
         annotated = first & lookup(ids, known)[0]
         new = np.flatnonzero(first & ~annotated)
         if left is not None:

@@ -1,16 +1,35 @@
-"""Duplicates among the images of a listing, found by ID."""
+"""Gives the images of a listing their IDs, and finds those that it names twice.
 
+An image's ID is the first 8 bytes of the BLAKE2b hash of its URI and version. Where that is the ID of another image listed before, the
+hash is salted with 1, 2 and so on until the ID is free, so that no pair of images ends a run.
+"""
+
+import hashlib
+import logging
 from collections.abc import Sequence
 
 import numpy as np
-import xxhash
 
-from pipeline.errors import UserError
 from pipeline.inputs.item import Item
+
+logger = logging.getLogger(__name__)
+
+
+def hash_image(uri: str, version: str, salt: int = 0) -> bytes:
+    """Return the 16-byte BLAKE2b hash of an image's URI and version: the ID, and 8 bytes that tell apart images with the same ID."""
+    return hashlib.blake2b(f"{uri}\0{version}".encode(), digest_size=16, salt=salt.to_bytes(8, "little")).digest()
+
+
+def hash_images(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images' IDs, and the rest of their hashes: int64. An ID that a table of ours states is kept."""
+    hashes = np.frombuffer(b"".join([hash_image(item.uri, item.version) for item in items]), "<i8").reshape(-1, 2)
+    if items and items[0].image_id is not None:
+        return np.fromiter((item.image_id for item in items), np.int64, len(items)), hashes[:, 1]
+    return hashes[:, 0], hashes[:, 1]
 
 
 class Seen:
-    """The IDs seen so far, each with a second hash of its URI: 16 bytes an image.
+    """The IDs seen so far, each with the rest of its image's hash: 16 bytes an image.
 
     They are kept as sorted arrays. An array at least half as long as the one before it is merged with that one, so there are few:
     among millions, an image is looked up, and moved, a dozen times.
@@ -19,33 +38,45 @@ class Seen:
     def __init__(self) -> None:
         self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, ids: np.ndarray, items: Sequence[Item]) -> np.ndarray:
-        """Add images, and return which of them are new, as booleans. Raises UserError where two different URIs share an ID."""
-        uris = np.fromiter((xxhash.xxh3_64_intdigest(item.uri.encode()) for item in items), np.uint64, len(items))
+    def add(self, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+        """Add images. Return their IDs, and which of them are new, as booleans."""
+        ids, rests = hash_images(items)
         order = np.argsort(ids, kind="stable")
-        ids, uris = ids[order], uris[order]
-        duplicate = np.append(False, ids[1:] == ids[:-1])
-        collision = duplicate & np.append(False, uris[1:] != uris[:-1])
-        for seen_ids, seen_uris in self.arrays:
-            found, indices = lookup(ids, seen_ids)
-            duplicate |= found
-            collision |= found & (seen_uris[indices] != uris)
-        if collision.any():
-            i = int(np.flatnonzero(collision)[0])
-            uri = items[order[i]].uri
-            raise UserError(f"{uri} has the same image_id as another image ({ids[i]}): annotate it in a run of its own, under another URI")
-        self._append(ids[~duplicate], uris[~duplicate])
-        new = np.empty(len(order), bool)
-        new[order] = ~duplicate
-        return new
+        sorted_ids, sorted_rests = ids[order], rests[order]
+        new = np.append(True, sorted_ids[1:] != sorted_ids[:-1])
+        firsts = np.maximum.accumulate(np.where(new, np.arange(len(ids)), 0))
+        owners = sorted_rests[firsts]  # of each ID, the rest of the hash of the image that was listed first
+        for seen_ids, seen_rests in self.arrays:
+            found, indices = lookup(sorted_ids, seen_ids)
+            new &= ~found
+            owners = np.where(found, seen_rests[indices], owners)
+        self._append(sorted_ids[new], sorted_rests[new])
+        ids, is_new = ids.copy(), np.empty(len(ids), bool)
+        is_new[order] = new
+        for i in np.sort(order[owners != sorted_rests]):
+            ids[i], is_new[i] = self._add_salted(items[i])
+        return ids, is_new
 
-    def _append(self, ids: np.ndarray, uris: np.ndarray) -> None:
+    def _add_salted(self, item: Item) -> tuple[int, bool]:
+        """Add an image whose ID another image has. Return the first salted ID that no other has, and whether the image is new."""
+        salt = 0
+        while True:
+            salt += 1
+            hashed = np.frombuffer(hash_image(item.uri, item.version, salt), "<i8")
+            owner = next((rests[i] for ids, rests in self.arrays for found, (i,) in [lookup(hashed[:1], ids)] if found), None)
+            if owner is None:
+                logger.warning("%s has the image_id of another image, and gets %d instead", item.uri, hashed[0])
+                self._append(hashed[:1], hashed[1:])
+            if owner in (None, hashed[1]):
+                return int(hashed[0]), owner is None
+
+    def _append(self, ids: np.ndarray, rests: np.ndarray) -> None:
         if len(ids):
-            self.arrays.append((ids, uris))
+            self.arrays.append((ids, rests))
         while len(self.arrays) > 1 and 2 * len(self.arrays[-1][0]) >= len(self.arrays[-2][0]):
-            ids, uris = (np.concatenate(pair) for pair in zip(*self.arrays[-2:], strict=True))
+            ids, rests = (np.concatenate(pair) for pair in zip(*self.arrays[-2:], strict=True))
             order = np.argsort(ids, kind="stable")  # fast for two sorted arrays
-            self.arrays[-2:] = [(ids[order], uris[order])]
+            self.arrays[-2:] = [(ids[order], rests[order])]
 
 
 def lookup(ids: np.ndarray, sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

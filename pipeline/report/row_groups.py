@@ -1,5 +1,6 @@
 """Draws random row groups from the Parquet files of committed runs, the same ones each time."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import OutputFolder
@@ -69,7 +69,8 @@ def run_files(output: OutputFolder, records: Sequence[RunRecord]) -> list[RunFil
 def draw_groups(files: Sequence[RunFile], seed: Sequence[str]) -> list[tuple[RunFile, list[int]]]:
     """Draw row groups of MAX_ROWS rows at most, or one row group. Return the files with their groups, both in order."""
     groups = [(index, group) for index, file in enumerate(files) for group in range(len(file.group_rows))]
-    order = np.random.default_rng(xxhash.xxh64_intdigest("\n".join(seed).encode())).permutation(len(groups))
+    number = int.from_bytes(hashlib.sha256("\n".join(seed).encode()).digest())
+    order = np.random.default_rng(number).permutation(len(groups))
     drawn: list[tuple[int, int]] = []
     rows = 0
     for index, group in (groups[i] for i in order):

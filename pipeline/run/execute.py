@@ -96,7 +96,6 @@ def open_dedup(plan: Plan, allocation: Allocation) -> Deduplicator:
             done=tuple(sorted(set(range(plan.manifest.blocks)) - set(plan.todo))),
             tables=plan.tables,
             precision=_precision(config, allocation),
-            tower_weights=config.public()["tower_weights"],
             since=plan.started_at - dt.timedelta(days=days) if days else None,
         )
     )

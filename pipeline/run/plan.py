@@ -5,7 +5,6 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain
@@ -21,18 +20,19 @@ from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_
 from pipeline.inputs.source import list_items
 from pipeline.logs import set_run_id
 from pipeline.stages.merge import GROUP_ROWS
-from pipeline.stages.model_files import check_tower, local_folder, local_tower
+from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.stages.write import done_blocks, rows_folder
 from pipeline.table import delta, orphans
 from pipeline.table.image_ids import image_ids
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
-from pipeline.table.run_record import RunRecord, past_runs, read_record
-from pipeline.table.schema import Tables
+from pipeline.table.run_record import RunRecord, current_runs, read_record
+from pipeline.table.schema import SCHEMA_VERSION, Tables
 from ugrie.model import checkpoint
 from ugrie.schemes.scheme import SchemeError
 from ugrie.schemes.template import TemplateError
 
 logger = logging.getLogger(__name__)
+NEW_OUTPUT = "give a new --output; the old one stays readable by jobs/report.py, jobs/clean.py and tools of your own"
 SAME = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_failed", "keep_embeddings", "from_embeddings")
 
 
@@ -83,6 +83,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     asked = {
         "input": config.public()["input"],
         "model": tables.model,
+        "tower": tables.tower,
         "schemes": [scheme.name for scheme in tables.schemes],
         **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_failed", "from_embeddings", "keep_embeddings")},
         "precision": config.precision,
@@ -91,6 +92,8 @@ def prepare(config: AnnotateConfig) -> Plan:
         config = config.model_copy(update={"run_id": _unfinished(output, asked) or config.run_id})
     set_run_id(config.run_id)
     saved = output.read_json(plan_path(config.run_id)) or _begin(config, output, asked, tables)
+    if _version(saved) != SCHEMA_VERSION:
+        raise UserError(f"run {config.run_id} was begun by another version of UGRIE, whose image IDs are others: give another --run-id")
     _check_same(config.run_id, saved["asked"], asked)
     manifest = saved_manifest(config.run_id, saved)
     done = done_blocks(output, rows_folder(config.run_id))
@@ -116,11 +119,12 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     else:
         source = list_items(config.input, config.column, config.storage_options)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
-    known = annotated_ids(output, config, asked["model"], asked["schemes"])
+    known = annotated_ids(output, config, tables)
     orphans.warn(output, config)
     with output.writable():
         manifest = write_manifest(output, folder, source, block_rows, known, config.limit)
         saved = {
+            "schema_version": SCHEMA_VERSION,
             "asked": asked,
             "started_at": dt.datetime.now(dt.UTC).isoformat(),
             "date": config.date.isoformat(),
@@ -142,14 +146,21 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     return saved_by_another
 
 
-def annotated_ids(output: OutputFolder, config: AnnotateConfig, model: str, schemes: Sequence[str]) -> np.ndarray:
-    """Return the IDs of the images that this model has annotated with every requested scheme in committed runs: int64, sorted."""
+def annotated_ids(output: OutputFolder, config: AnnotateConfig, tables: Tables) -> np.ndarray:
+    """Return the IDs of the images that this model has annotated with every requested scheme in committed runs: int64, sorted.
+
+    Raises UserError where the output holds runs of an earlier schema version.
+    """
+    committed = current_runs(output, NEW_OUTPUT)
     if config.reannotate:
         return np.empty(0, np.int64)
+    schemes = {scheme.name for scheme in tables.schemes}
     runs = [
         run
-        for run in past_runs(output, model)
-        if set(schemes) <= set(run.schemes) and (run.config.get("keep_embeddings") or not config.keep_embeddings)
+        for run in committed
+        if (run.model, run.tower) == (tables.model, tables.tower)
+        and schemes <= set(run.schemes)
+        and (run.config.get("keep_embeddings") or not config.keep_embeddings)
     ]
     but = TRANSIENT if config.retry_failed else ()
     if delta.is_table(output):
@@ -164,7 +175,11 @@ def _unfinished(output: OutputFolder, asked: dict[str, Any]) -> str | None:
         run_ids = output.names(WORK)
     for run_id in run_ids:
         saved = output.read_json(plan_path(run_id))
-        if saved is not None and saved["asked"] == asked and output.read_json(record_path(run_id)) is None:
+        if (
+            saved is not None
+            and (_version(saved), saved["asked"]) == (SCHEMA_VERSION, asked)
+            and output.read_json(record_path(run_id)) is None
+        ):
             found.append((saved["started_at"], run_id))
     if not found:
         logger.info("no unfinished run has these settings: beginning a new one")
@@ -189,15 +204,25 @@ def tables_of(config: AnnotateConfig) -> Tables:
         raise UserError(f"precision = int8 is for transformers, and the image tower of {model.name} is none: leave it at auto")
     if config.precision == "int8" and find_spec("onnxruntime") is None:
         raise UserError("precision = int8 needs ONNX Runtime: pip install 'ugrie[int8]', here and on every worker")
-    if not config.from_embeddings or config.tower_weights is not None:
-        check_tower(model, config.tower_weights, config.storage_options)
+    # Embeddings need no tower, and their runs state its digest: its file is needed only where the model doesn't state the same.
+    stated = config.from_embeddings and config.tower_weights is None and model.tower.sha256 is not None
+    weights = None if stated else tower_file(model, config.tower_weights, config.storage_options)
+    try:
+        tower = checkpoint.tower_digest(folder, model, weights)
+    except checkpoint.CheckpointError as error:
+        raise UserError(str(error)) from None
     return Tables(
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
         embedding_dim=model.tower.embedding_dim if config.keep_embeddings else None,
         model=f"{model.name}@{checkpoint.digest(folder)}",
-        tower=checkpoint.tower_digest(folder, model, local_tower(config.tower_weights, config.storage_options)),
+        tower=tower,
     )
+
+
+def _version(saved: dict[str, Any]) -> int:
+    """Return the schema version of a saved plan; version 1 did not state it."""
+    return saved.get("schema_version", 1)
 
 
 def _check_same(run_id: str, before: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Precision
-from pipeline.stages.model_files import local_folder, local_tower
+from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.stages.prediction_columns import PredictionColumns
 from pipeline.stages.tracker import BlockTracker
 from pipeline.storage.filesystem import Options
@@ -50,8 +50,8 @@ class Annotator:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self.settings = settings
-        tower = local_tower(settings.tower_weights, settings.options)
-        self.model = UGRIE.from_pretrained(planned_model(settings), settings.device, tower, settings.precision)
+        folder = planned_model(settings)
+        self.model = UGRIE.from_pretrained(folder, settings.device, planned_tower(settings, folder), settings.precision)
         encoder = self.model.load_encoder()
         encoder.batch_size = settings.tracker.agree_on("batch_size", settings.batch_size or best_batch_size(encoder))
         self.device = threading.Lock()
@@ -84,6 +84,17 @@ def planned_model(settings: AnnotatorSettings) -> Path:
         planned = settings.tables.model
         raise RuntimeError(f"{settings.model} on this worker is not the planned {planned}: put the same model on every worker")
     return folder
+
+
+def planned_tower(settings: AnnotatorSettings, folder: Path) -> str | None:
+    """Return the file of the tower's weights on this worker. Raises RuntimeError where the tower's digest is not that in the plan."""
+    model = checkpoint.read_config(folder)
+    weights = tower_file(model, settings.tower_weights, settings.options)
+    found = checkpoint.tower_digest(folder, model, weights)
+    if found != settings.tables.tower:
+        differs = f"{weights or settings.model} on this worker holds the image tower {found}, not the planned {settings.tables.tower}"
+        raise RuntimeError(f"{differs}: put the same file on every worker")
+    return weights
 
 
 def pick(crops: np.ndarray, rows: np.ndarray) -> np.ndarray:

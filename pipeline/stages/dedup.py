@@ -125,7 +125,6 @@ class EarlierRows:
     done: tuple[int, ...]
     tables: Tables
     precision: str
-    tower_weights: str | None
     since: dt.datetime | None
 
     def keys(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -144,7 +143,7 @@ class EarlierRows:
         return (
             run.finished_at >= since
             and run.precision == self.precision
-            and run.config.get("tower_weights") == self.tower_weights
+            and run.tower == self.tables.tower
             and list(run.schemes) == [scheme.name for scheme in self.tables.schemes]
         )
 

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.storage.download_cache import download, version
+from pipeline.storage.download_cache import download
 from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import without_secrets
 from ugrie.model import checkpoint
@@ -23,31 +23,34 @@ def local_folder(model: str, options: Options) -> Path:
         raise UserError(str(error)) from None
 
 
-def local_tower(weights: str | None, options: Options) -> str | None:
-    """Return the file of the tower's weights on this machine, where one is given. Raises UserError where a URL can't be fetched."""
-    return str(_local({TOWER: weights}, options) / TOWER) if weights is not None and "://" in weights else weights
+def tower_file(model: checkpoint.Config, weights: str | None, options: Options) -> str | None:
+    """Return the file of the image tower's weights on this machine: the given one, or open_clip's download.
 
-
-def check_tower(model: checkpoint.Config, weights: str | None, options: Options) -> None:
-    """Check that the image tower can be loaded, on this machine in place of the workers. Raises UserError where it can't."""
-    shown = weights and without_secrets(weights)
+    Returns None where the checkpoint holds the weights. Raises UserError where they can't be loaded.
+    """
     if model.tower.name is None:
         if weights is not None:
-            raise UserError(f"tower_weights = {shown}: {model.name} brings its own tower; leave this out")
-    elif weights is not None:
-        if "://" in weights:
-            version(weights, options)
-        elif not Path(weights).is_file():
-            raise UserError(f"tower_weights = {shown}: there is no such file; put it on every worker, too, or give a URL")
-        if not weights.partition("?")[0].endswith(".safetensors"):
-            raise UserError(f"tower_weights = {shown}: weights are read as .safetensors only, since other files can hold code")
-    else:
-        from ugrie.vision.encoder import fetch_weights  # imports torch, which takes seconds: only where needed
+            raise UserError(f"tower_weights = {without_secrets(weights)}: {model.name} brings its own tower; leave this out")
+        return None
+    if weights is not None:
+        return _given_tower(weights, options)
+    from ugrie.vision.encoder import fetch_weights  # imports torch, which takes seconds: only where needed
 
-        try:
-            fetch_weights(model.tower)
-        except OSError as error:
-            raise UserError(str(error)) from None
+    try:
+        return fetch_weights(model.tower)
+    except OSError as error:
+        raise UserError(str(error)) from None
+
+
+def _given_tower(weights: str, options: Options) -> str:
+    shown = without_secrets(weights)
+    if not weights.partition("?")[0].endswith(".safetensors"):
+        raise UserError(f"tower_weights = {shown}: weights are read as .safetensors only, since other files can hold code")
+    if "://" in weights:
+        return str(_local({TOWER: weights}, options) / TOWER)
+    if not Path(weights).is_file():
+        raise UserError(f"tower_weights = {shown}: there is no such file; put it on every worker, too, or give a URL")
+    return weights
 
 
 def _local(files: dict[str, str], options: Options) -> Path:

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from pipeline.errors import UserError
 from pipeline.storage.parallel import parallel_map
+from pipeline.storage.uris import without_secrets
 from pipeline.table.output_folder import RUNS, OutputFolder
 from pipeline.table.schema import SCHEMA_VERSION
 from ugrie.text import one_line
@@ -90,12 +91,13 @@ class RunRecord(BaseModel):
 
     @classmethod
     def from_json(cls, data: bytes, path: str) -> "RunRecord":
-        """Read a record. Raises UserError, which names `path`, where it is none or of another schema version."""
+        """Read a record. Raises UserError, which names `path`, where it is none or of a later schema version."""
         try:
             version = _Version.model_validate_json(data, strict=True).schema_version
             if version > SCHEMA_VERSION:
                 raise UserError(
-                    f"{path} has schema_version {version}, and this UGRIE reads {SCHEMA_VERSION}: upgrade UGRIE, or choose another output"
+                    f"{path} was written by a newer UGRIE (schema version {version}; this one reads up to {SCHEMA_VERSION}): "
+                    "upgrade UGRIE, or choose another output"
                 )
             return cls.model_validate_json(data)
         except ValidationError as error:
@@ -112,7 +114,7 @@ def read_record(output: OutputFolder, path: str) -> RunRecord:
 def past_runs(output: OutputFolder, model: str | None = None) -> list[RunRecord]:
     """Return the records of committed runs, or of one model's ("name@digest"), the newest first.
 
-    Raises UserError where the output can't be read, or a file in OUTPUT/runs is no record of this version.
+    Raises UserError where the output can't be read, or a file in OUTPUT/runs is no record that this version reads.
     """
     with output.readable():
         paths = [f"{RUNS}/{name}" for name in output.names(RUNS) if name.endswith(".json")]
@@ -123,3 +125,16 @@ def past_runs(output: OutputFolder, model: str | None = None) -> list[RunRecord]
 
     records: Iterable[RunRecord] = parallel_map(record, paths, THREADS)
     return sorted((each for each in records if model in (None, each.model)), key=lambda each: each.order, reverse=True)
+
+
+def current_runs(output: OutputFolder, remedy: str) -> list[RunRecord]:
+    """Return the records as `past_runs` does, where all are of this schema version, so that their image IDs are those of today.
+
+    Raises UserError, which ends with the remedy, where one is of an earlier version.
+    """
+    runs = past_runs(output)
+    for run in runs:
+        if run.schema_version < SCHEMA_VERSION:
+            holds = f"{without_secrets(output.uri)} holds runs of schema version {run.schema_version}, such as {run.run_id}"
+            raise UserError(f"{holds}, whose image IDs are others than those of version {SCHEMA_VERSION}: {remedy}")
+    return runs

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from ugrie.schemes.scheme import Scheme
 
-SCHEMA_VERSION = 1
+# Of the table and of run records. Version 1 had other image IDs: both may be read, and a run writes into an output of its version only.
+SCHEMA_VERSION = 2
 
 # The status, from the loader to the commit, of a duplicate: its row is copied from the row of the same bytes in the file `owner`,
 # which is another block's, or a file of the table that an earlier run wrote.

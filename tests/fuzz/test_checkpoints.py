@@ -15,6 +15,7 @@ ODD = [
     b'{"format": NaN}',
     b'{"format": -1}',
 ]
+ELSEWHERE = st.sampled_from(["hf-hub:a/b", "hf_hub:a/b", "local-dir:/root", "https://host/a", "../a", "a\\b"])
 WEIGHTS = {"model.safetensors": b"", "tokenizer.json": b""}
 
 
@@ -27,6 +28,19 @@ def test_a_config_is_read_or_a_checkpoint_error(explore):
     files = changed(documents).map(written) | mutated(FILES) | st.sampled_from(ODD)
     outcomes = explore("checkpoint", files, lambda content: (".", WEIGHTS | {"config.json": content}), 120)
     assert outcomes.keys() == {"valid", "CheckpointError"}
+
+
+def test_a_config_that_names_a_model_elsewhere_is_a_checkpoint_error(explore):
+    def naming(key, source, at):
+        document = json.loads(FILES[0])
+        return document | {"tower": document["tower"] | ({key: source} if at == "tower" else {"vision_cfg": {key: source}})}
+
+    towers = st.builds(naming, st.sampled_from(["name", "pretrained"]), ELSEWHERE, st.just("tower"))
+    configs = st.builds(
+        naming, st.sampled_from(["timm_model_name", "timm_pool", "hf_model_name", "pool_type"]), ELSEWHERE, st.just("vision")
+    )
+    outcomes = explore("checkpoint", (towers | configs).map(written), lambda content: (".", WEIGHTS | {"config.json": content}), 30)
+    assert outcomes.keys() == {"CheckpointError"}
 
 
 def test_a_checkpoint_of_any_name_is_found_or_a_checkpoint_error(explore):

@@ -64,6 +64,7 @@ def write_night(
         "run_id": run_id,
         "schema_version": SCHEMA_VERSION,
         "model": tables.model,
+        "tower": tables.tower,
         "precision": "fp32",
         "date": date,
         "started_at": f"{date}T01:00:00+00:00",

@@ -81,6 +81,7 @@ class Made:
             "run_id": run_id,
             "schema_version": SCHEMA_VERSION,
             "model": self.model,
+            "tower": "t",
             "date": date,
             "finished_at": f"{date}T03:00:00+00:00",
             "schemes": dict.fromkeys(schemes, "categorical"),

@@ -15,7 +15,7 @@ from ugrie.errors import GivenError
 from ugrie.schemes.scheme import Scheme, SchemeError
 from ugrie.schemes.template import Template
 from ugrie.text import did_you_mean
-from ugrie.vision.config import Scale, TowerConfig
+from ugrie.vision.config import Scale, TowerConfig, check_weights
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
 FORMAT = 2
@@ -128,13 +128,19 @@ def digest(folder: Path) -> str:
 def tower_digest(folder: Path, config: Config, weights: str | None = None) -> str:
     """Return the image tower's identity, twelve hexadecimal digits. Checkpoints with the same one can share embeddings.
 
-    It covers the tower's description, and its weights if they are in the checkpoint or in the file `weights`. Raises CheckpointError.
+    It covers the tower's description and its weights. `weights` is the file of those of a tower known by name; it may be left out where
+    the description states its SHA-256. Raises CheckpointError where the weights can't be read, or are not those that it states.
     """
-    state = hashlib.sha256(config.tower.model_dump_json().encode())
-    if weights is not None:
-        with open(weights, "rb") as file:
-            state.update(hashlib.file_digest(file, "sha256").digest())
-    elif config.tower.name is None:
+    state = hashlib.sha256(config.tower.model_dump_json(exclude={"sha256"}).encode())
+    if config.tower.name is not None:
+        try:
+            digest = config.tower.sha256 if weights is None else check_weights(config.tower, weights)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(str(error)) from None
+        if digest is None:
+            raise CheckpointError(f"{config.name} does not state the weights of its image tower: give them as tower_weights")
+        state.update(bytes.fromhex(digest))
+    else:
         try:
             tensors = sorted(deserialize((folder / "model.safetensors").read_bytes()))
         except SafetensorError as error:

@@ -28,6 +28,7 @@ from ugrie.model.slots import SlotFiller
 from ugrie.model.tokenizer import SPECIAL
 from ugrie.model.trie import Slot, compile_template
 from ugrie.schemes.template import Template
+from ugrie.text import one_line
 from ugrie.vision import preprocess
 from ugrie.vision.encoder import Encoder, Precision
 
@@ -81,7 +82,11 @@ class UGRIE(nn.Module):
             raise checkpoint.CheckpointError(f"{folder / 'config.json'}: bart: {error}") from None
         model = cls(config, tokenizer, bart)
         if config.tower.vision_cfg is not None:
-            model.encoder = Encoder.bundled(config.tower)
+            try:
+                model.encoder = Encoder.bundled(config.tower)
+            except Exception as error:  # open_clip and timm raise errors of many kinds for an impossible tower
+                problem = one_line(str(error)) or type(error).__name__
+                raise checkpoint.CheckpointError(f"{folder / 'config.json'}: tower.vision_cfg: {problem}") from None
         model.tower_weights = tower_weights
         try:
             load_model(model, folder / "model.safetensors")

@@ -88,6 +88,10 @@ def train_recipe(
     model = new_model(recipe, schemes, config)
     curve = train(model, data, recipe, state / "final.pt")
     model.encoder = encoder
+    if encoder is not None:
+        model.config = model.config.model_copy(
+            update={"tower": encoder.config}
+        )  # with the SHA-256 of weights that are not in the checkpoint
     record = {"recipe": stated.model_dump(mode="json", exclude_unset=True)}
     _write_record(output, record)  # first: if the run is interrupted here, the same command recognises the folder as its own and resumes
     card = path.parent / "MODEL_CARD.md"

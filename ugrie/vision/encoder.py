@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ugrie.libraries import open_clip
-from ugrie.vision.config import TowerConfig
+from ugrie.vision.config import TowerConfig, check_weights
 from ugrie.vision.int8 import Int8Tower
 from ugrie.vision.stage_tower import StageTower
 
@@ -55,20 +55,20 @@ class Encoder(nn.Module):
 
     @classmethod
     def pretrained(cls, config: TowerConfig, weights: str | None = None) -> "Encoder":
-        """Load a tower by name, its weights from the local file `weights` or by open_clip's download.
+        """Load a tower by name, its weights from the local file `weights` or by open_clip's download. Its `config` states their SHA-256.
 
         Raises FileNotFoundError if there is no such file, ValueError if it holds other weights, OSError if the download fails.
         """
         assert config.name is not None
         if weights is not None and not Path(weights).is_file():
             raise FileNotFoundError(f"there is no file of CLIP weights at {weights}")
+        file = weights or fetch_weights(config)
+        digest = check_weights(config, file)
         try:
-            clip = open_clip.create_model(config.name, pretrained=weights or config.pretrained, require_pretrained=True)
+            clip = open_clip.create_model(config.name, pretrained=file, require_pretrained=True)
         except Exception as error:
-            if weights is not None:
-                raise ValueError(f"{weights} does not hold the weights of {config.name}: {error}") from error
-            raise _not_fetched(config, error) from error
-        return cls(config, clip.visual.eval())
+            raise ValueError(f"{file} does not hold the weights of {config.name}: {error}") from error
+        return cls(config.model_copy(update={"sha256": digest}), clip.visual.eval())
 
     def prepare(self, device: str, precision: str) -> "Encoder":
         """Move the tower to a device and a precision (see `Precision`), in place. Raises Int8Error, or ValueError for int8 on a GPU."""
@@ -164,13 +164,15 @@ class Encoder(nn.Module):
                     done = []
 
 
-def fetch_weights(config: TowerConfig) -> None:
-    """Download the weights of a tower known by name, unless open_clip has them. Raises OSError with the remedy."""
+def fetch_weights(config: TowerConfig) -> str:
+    """Return the file of the weights of a tower known by name, downloaded unless open_clip has it. Raises OSError with the remedy."""
     try:
-        if not open_clip.download_pretrained(open_clip.get_pretrained_cfg(config.name, config.pretrained)):
+        file = open_clip.download_pretrained(open_clip.get_pretrained_cfg(config.name, config.pretrained))
+        if not file:
             raise FileNotFoundError("open_clip has no such weights")
     except Exception as error:  # open_clip and its download clients raise errors of many kinds
         raise _not_fetched(config, error) from error
+    return file
 
 
 def _not_fetched(config: TowerConfig, error: Exception) -> OSError:

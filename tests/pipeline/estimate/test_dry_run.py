@@ -153,6 +153,7 @@ def annotated(corpus, tmp_path):
         "run_id": "r",
         "schema_version": SCHEMA_VERSION,
         "model": tables.model,
+        "tower": tables.tower,
         "date": "2026-01-02",
         "finished_at": "2026-01-02T03:00:00+00:00",
     }

@@ -74,6 +74,7 @@ def test_what_earlier_nights_annotated_and_copied_is_counted(found, corpus, tmp_
         "run_id": "r",
         "schema_version": SCHEMA_VERSION,
         "model": tables_of(config).model,
+        "tower": tables_of(config).tower,
         "date": "2026-01-02",
         "finished_at": "2026-01-02T03:00:00+00:00",
         "schemes": dict.fromkeys(("polarity3", "polarity2", "valence", "arousal"), "ordinal"),

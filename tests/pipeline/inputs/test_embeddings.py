@@ -113,7 +113,7 @@ def test_a_blocks_rows_are_read_in_their_order(output, manifest):
     rows = read_embedded(work.fs, listed)
     assert rows["image_id"].equals(listed["image_id"])
     for row in rows.to_pylist():
-        assert row == {name: by_id[row["image_id"]][name] for name in embeddings.COLUMNS}
+        assert row == {name: by_id[row["image_id"]][name] for name in ("image_id", *embeddings.COLUMNS)}
     found = embeddings_of(rows)
     assert (found.shape, found.dtype) == ((14, table.schema.field("embedding").type.list_size), np.float16)
     assert found[3].tolist() == rows["embedding"][3].as_py()

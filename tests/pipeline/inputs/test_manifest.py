@@ -1,17 +1,16 @@
 """The manifest: every image once, in blocks."""
 
+import hashlib
 from itertools import count
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.inputs import manifest
+from pipeline.inputs import manifest, seen
 from pipeline.inputs.item import Item
 from pipeline.inputs.manifest import image_id, write_manifest
 from pipeline.inputs.uri_table import uri_items
@@ -32,9 +31,9 @@ def read_all(written, output):
 
 
 def test_an_id_stays_the_same_for_ever():
-    assert image_id(Item("s3://bucket/a.jpg", 10, "v1")) == -5613892462663726670
-    digest = xxhash.xxh64(b"s3://bucket/a.jpg\0v1").intdigest()
-    assert image_id(Item("s3://bucket/a.jpg", 10, "v1")) % 2**64 == digest
+    assert image_id(Item("s3://bucket/a.jpg", 10, "v1")) == -7847594187560647203
+    digest = hashlib.blake2b(b"s3://bucket/a.jpg\0v1", digest_size=16).digest()
+    assert image_id(Item("s3://bucket/a.jpg", 10, "v1")) == int.from_bytes(digest[:8], "little", signed=True)
 
 
 def test_an_id_is_an_int64():
@@ -106,13 +105,48 @@ def test_an_image_that_is_named_twice_is_in_once(tmp_path, output):
     assert written.rows == 6
 
 
-def test_two_images_that_share_an_id_are_refused(tmp_path, output, monkeypatch):
-    monkeypatch.setattr(manifest.xxhash, "xxh64_intdigest", lambda data: 7)
-    with pytest.raises(UserError, match=r"s3://bucket/1.jpg has the same image_id as another image \(7\)"):
-        write_manifest(output, "m", some(2))
-    monkeypatch.setattr(manifest, "BATCH", 1)
-    with pytest.raises(UserError, match=r"s3://bucket/1.jpg has the same image_id as another image \(7\)"):
-        write_manifest(output, "m", some(2))
+@pytest.fixture
+def short_ids(monkeypatch):
+    """IDs of 6 bits: among some tens of images many share one."""
+    whole = seen.hash_image
+
+    def shortened(uri, version, salt=0):
+        number, rest = divmod(int.from_bytes(whole(uri, version, salt), "little"), 2**64)[::-1]
+        return (number % 64).to_bytes(8, "little") + rest.to_bytes(8, "little")
+
+    monkeypatch.setattr(seen, "hash_image", shortened)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 2**14])
+def test_images_that_share_an_id_are_each_in_once_with_ids_of_their_own(short_ids, output, monkeypatch, caplog, batch):
+    monkeypatch.setattr(manifest, "BATCH", batch)
+    images = [*some(30), Item("s3://bucket/0.jpg", 0, "v2")]
+    assert len({image_id(item) for item in images}) < len(images)
+    written = write_manifest(output, "m", images + images, 8)
+    rows = read_all(written, output).to_pylist()
+    assert [(row["uri"], row["version"]) for row in rows] == [(item.uri, item.version) for item in images]
+    assert len({row["image_id"] for row in rows}) == len(images) == written.rows == written.listed
+    assert sum("has the image_id of another image" in message for message in caplog.messages) == len(images) - len(
+        {image_id(item) for item in images}
+    )
+
+
+def test_images_that_share_an_id_are_known_in_later_nights_of_the_same_order(short_ids, output):
+    images = some(30)
+    known = np.sort(read_all(write_manifest(output, "first", images), output)["image_id"].to_numpy())
+    again = write_manifest(output, "again", [*images, Item("s3://bucket/new.jpg", 5, "v1")], known=known)
+    assert (again.listed, again.known) == (31, 30)
+    assert read_all(again, output)["uri"].to_pylist() == ["s3://bucket/new.jpg"]
+
+
+def test_in_another_order_no_image_is_lost_and_one_that_shares_an_id_may_come_again(short_ids, output):
+    images = some(30)
+    rows = read_all(write_manifest(output, "first", images), output).to_pylist()
+    known = np.sort([row["image_id"] for row in rows])
+    again = read_all(write_manifest(output, "again", images[::-1], known=known), output).to_pylist()
+    assert {row["image_id"] for row in again}.isdisjoint(known)
+    shared = [image_id(item) for item in images]
+    assert {row["uri"] for row in again} <= {item.uri for item in images if shared.count(image_id(item)) > 1}
 
 
 def test_images_that_are_known_are_left_out_and_counted(tmp_path, output):

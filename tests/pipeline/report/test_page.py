@@ -6,10 +6,12 @@ import hashlib
 import logging
 import re
 
+import deltalake
 import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.report.page import write, write_beside
+from pipeline.table import delta
 from pipeline.table.output_folder import OutputFolder
 
 ALERT = "<script>alert(1)</script>"
@@ -218,3 +220,10 @@ def test_a_page_that_fails_is_a_warning(output, night, photos, caplog):
         write_beside(AnnotateConfig.model_validate(record.config), OutputFolder(str(output), {}), record)
     assert re.search(r"run night-2026-01-02 is committed, but its page could not be written \(UserError: .*broken\.json", caplog.text)
     assert not (output / "runs" / "night-2026-01-02.html").exists()
+
+
+def test_runs_of_an_earlier_schema_version_have_their_page_and_their_delta_table(page_of, output, night):
+    night(output, "2026-11-21", many(3), schema_version=1)
+    assert page_of()
+    delta.add(OutputFolder(str(output), {}))
+    assert len(deltalake.DeltaTable(output / "annotations").to_pyarrow_table()) == 3

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.run.plan import prepare
-from pipeline.stages.annotate import Annotator, view
+from pipeline.stages.annotate import Annotator, planned_model, planned_tower, view
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +133,17 @@ def test_crops_are_seen_without_a_copy_wherever_they_begin():
     assert np.array_equal(view(pa.chunked_array([column.slice(2, 2)]), 2), pixels[2:4])
     assert np.array_equal(view(pa.chunked_array([column.slice(0, 1), column.slice(3)]), 2), pixels[[0, 3, 4]])
     assert not view(pa.chunked_array([column]), 2).flags.owndata
+
+
+def test_a_worker_with_other_weights_of_the_tower_ends_the_run(corpus, operators, tmp_path):
+    weights = tmp_path / "clip.safetensors"
+    weights.write_bytes(b"weights")
+    config = AnnotateConfig(input=str(corpus.folder), output=str(tmp_path / "out"), model="ugrie-l14", tower_weights=str(weights))
+    settings = operators._of(prepare(config))[1]
+    folder = planned_model(settings)
+    assert planned_tower(settings, folder) == str(weights)
+    weights.write_bytes(b"others!")
+    with pytest.raises(
+        RuntimeError, match=r"clip\.safetensors on this worker holds the image tower \w{12}, not the planned \w{12}: put the same"
+    ):
+        planned_tower(settings, folder)

@@ -116,7 +116,7 @@ TABLES = Tables((load_scheme("polarity2"), load_scheme("valence")), crop_size=8,
 
 
 def earlier_rows(output, **settings):
-    defaults = {"folder": "rows", "done": (), "tables": TABLES, "precision": "fp32", "tower_weights": None}
+    defaults = {"folder": "rows", "done": (), "tables": TABLES, "precision": "fp32"}
     return EarlierRows(OutputFolder(str(output), {}), **defaults | {"since": NOW - dt.timedelta(days=30)} | settings)
 
 
@@ -126,13 +126,14 @@ def committed(output, name, **changes):
         "run_id": name,
         "schema_version": SCHEMA_VERSION,
         "model": "m@1",
+        "tower": "t",
         "precision": "fp32",
         "date": "2026-01-30",
         "finished_at": (NOW - dt.timedelta(days=1)).isoformat(),
         "schemes": {"polarity2": "categorical", "valence": "ordinal"},
         "counts": {},
         "files": [f"annotations/{name}.parquet"],
-        "config": {"tower_weights": None},
+        "config": {},
     }
     (output / "runs").mkdir(exist_ok=True)
     (output / "runs" / f"{name}.json").write_text(json.dumps(record | changes))
@@ -146,7 +147,8 @@ def committed(output, name, **changes):
         {"precision": None},
         {"schemes": {"valence": "ordinal", "polarity2": "categorical"}},
         {"schemes": {"polarity2": "categorical", "arousal": "ordinal", "valence": "ordinal"}},
-        {"config": {"tower_weights": "other.safetensors"}},
+        {"tower": "u"},
+        {"tower": None},
         {"finished_at": (NOW - dt.timedelta(days=31)).isoformat()},
     ],
     ids=lambda changes: ", ".join(changes),
@@ -195,7 +197,7 @@ def test_a_run_that_goes_on_knows_what_its_blocks_did_themselves(images, operato
     with operators.sharing():
         operators.do(plan, [0, 1])
     Path(block_path(plan, 2)).write_bytes(b"half a block")
-    known = EarlierRows(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, None)
+    known = EarlierRows(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None)
     hashes = [hashlib.sha256(images.jpeg(seed)).hexdigest() for seed in (1, 2, 3, 4)]
     assert DedupActor(known).claim(9, list(map(key, hashes))) == [write.file_name(0), write.file_name(0), write.file_name(1), None]
 

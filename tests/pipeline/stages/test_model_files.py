@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.servers.proxy import Proxy
 from pipeline.errors import UserError
-from pipeline.stages.model_files import check_tower, local_folder, local_tower
+from pipeline.stages.model_files import local_folder, tower_file
 from ugrie.model import checkpoint
 
 BUNDLED = checkpoint.find("ugrie-tiny")
@@ -54,10 +54,11 @@ def test_a_model_in_s3_and_its_tower_are_fetched_once_on_a_machine(s3, tmp_path)
     with Proxy(s3.endpoint) as proxy:
         options = s3.options | {"client_kwargs": {"endpoint_url": proxy.endpoint, "region_name": "us-east-1"}}
         model, tower = f"s3://{s3.bucket}/models/mine", f"s3://{s3.bucket}/models/clip.safetensors"
-        folder, file = local_folder(model, options), local_tower(tower, options)
+        folder, file = local_folder(model, options), tower_file(named(), tower, options)
         asked = proxy.count("GET", "/models/")
         program = (
-            f"from pipeline.stages.model_files import *; print(local_folder({model!r}, {options!r}), local_tower({tower!r}, {options!r}))"
+            "from pipeline.stages.model_files import *; config = checkpoint.read_config(checkpoint.find('ugrie-l14'));"
+            f"print(local_folder({model!r}, {options!r}), tower_file(config, {tower!r}, {options!r}))"
         )
         other = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert other.stdout.split() == [str(folder), file], other.stderr
@@ -67,9 +68,9 @@ def test_a_model_in_s3_and_its_tower_are_fetched_once_on_a_machine(s3, tmp_path)
     assert Path(file).suffix == ".safetensors"
 
 
-def test_a_tower_that_is_a_file_or_none_is_taken_as_it_is():
-    assert local_tower(None, {}) is None
-    assert local_tower("clip.safetensors", {}) == "clip.safetensors"
+def test_a_tower_without_a_file_is_what_open_clip_downloads(monkeypatch):
+    monkeypatch.setattr("ugrie.vision.encoder.fetch_weights", lambda tower: f"{tower.name}.safetensors")
+    assert tower_file(named(), None, {}) == "ViT-L-14-quickgelu.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -98,31 +99,31 @@ def test_a_named_tower_without_weights_is_refused_with_what_to_do():
     model = named()
     tower = model.tower.model_copy(update={"pretrained": "nowhere"})
     with pytest.raises(UserError, match=r"ViT-L-14-quickgelu \(nowhere\) could not be fetched[\s\S]*--tower-weights FILE"):
-        check_tower(model.model_copy(update={"tower": tower}), None, {})
+        tower_file(model.model_copy(update={"tower": tower}), None, {})
 
 
 def test_a_file_of_weights_must_be_there(tmp_path):
     file = tmp_path / "clip.safetensors"
     with pytest.raises(UserError, match=r"clip\.safetensors: there is no such file"):
-        check_tower(named(), str(file), {})
+        tower_file(named(), str(file), {})
     with pytest.raises(UserError, match=r"clip\.safetensors can't be fetched"):
-        check_tower(named(), f"file://{file}", {})
+        tower_file(named(), f"file://{file}", {})
     file.touch()
-    check_tower(named(), str(file), {})
-    check_tower(named(), f"file://{file}", {})
+    assert tower_file(named(), str(file), {}) == str(file)
+    assert Path(tower_file(named(), f"file://{file}", {})).read_bytes() == b""
 
 
 @pytest.mark.parametrize("name", ["clip.pt", "clip.bin", "clip.pkl", "clip"])
 def test_a_file_that_could_hold_code_is_no_file_of_weights(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"weights are read as \.safetensors only"):
-        check_tower(named(), str(tmp_path / name), {})
+        tower_file(named(), str(tmp_path / name), {})
     with pytest.raises(UserError, match=r"weights are read as \.safetensors only"):
-        check_tower(named(), f"file://{tmp_path / name}", {})
+        tower_file(named(), f"file://{tmp_path / name}", {})
 
 
 def test_a_model_with_a_tower_of_its_own_takes_no_other():
     model = checkpoint.read_config(checkpoint.find("ugrie-tiny"))
-    check_tower(model, None, {})
+    assert tower_file(model, None, {}) is None
     with pytest.raises(UserError, match="ugrie-tiny brings its own tower"):
-        check_tower(model, "clip.safetensors", {})
+        tower_file(model, "clip.safetensors", {})

@@ -38,7 +38,8 @@ def check(made, schemes=("polarity3", "valence"), **settings):
 
 def known(made, schemes=("polarity3", "valence"), **settings):
     config = AnnotateConfig(input="in", output=made.output, storage_options=made.options, **settings)
-    return annotated_ids(made.folder, config, made.model, schemes).tolist()
+    tables = Tables(tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=None, tower="t", model=made.model)
+    return annotated_ids(made.folder, config, tables).tolist()
 
 
 def contents(folder):

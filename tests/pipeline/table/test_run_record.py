@@ -63,7 +63,10 @@ def test_an_output_that_is_new_has_no_runs(output):
         ('{"schema_version": "1"}', r"runs/x\.json is no run record \(schema_version: Input should be a valid integer\)"),
         ('{"schema_version": 0}', r"runs/x\.json is no run record \(schema_version: Input should be greater than or equal to 1\)"),
         ('{"schema_version": 1}', r"runs/x\.json is no run record \(run_id: Field required\)"),
-        ('{"schema_version": 2}', r"runs/x\.json has schema_version 2, and this UGRIE reads 1: upgrade UGRIE, or choose another output"),
+        (
+            '{"schema_version": 3}',
+            r"runs/x\.json was written by a newer UGRIE \(schema version 3; this one reads up to 2\): upgrade UGRIE, or choose another",
+        ),
     ],
 )
 def test_a_record_that_can_not_be_understood_is_named_and_never_misread(output, text, message):

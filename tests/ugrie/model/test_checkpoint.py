@@ -1,14 +1,17 @@
 """Checkpoints are found by name or folder; a wrong one is refused before anything is loaded."""
 
+import hashlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ugrie import UGRIE
 from ugrie.model import checkpoint
 from ugrie.model.checkpoint import CheckpointError
 from ugrie.schemes.scheme import SchemeError, load_scheme
@@ -143,15 +146,34 @@ def test_a_towers_digest_is_that_of_its_own_weights(tmp_path, part, differs):
     assert (checkpoint.tower_digest(folder, config) != before) == differs
 
 
-def test_a_towers_digest_is_that_of_its_description(tmp_path):
+def test_the_digest_of_a_tower_known_by_name_is_that_of_its_description_and_its_weights(tmp_path):
     folder = checkpoint.find("ugrie-l14")
     config = checkpoint.read_config(folder)
-    before = checkpoint.tower_digest(folder, config)
-    (tmp_path / "weights.safetensors").write_bytes(b"weights")
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"weights")
+    before = checkpoint.tower_digest(folder, config, str(file))
     other = config.model_copy(update={"tower": config.tower.model_copy(update={"pretrained": "laion2b"})})
-    found = {before, checkpoint.tower_digest(folder, other), checkpoint.tower_digest(folder, config, str(tmp_path / "weights.safetensors"))}
-    assert len(found) == 3
-    assert checkpoint.tower_digest(folder, config.model_copy(update={"name": "another"})) == before
+    assert checkpoint.tower_digest(folder, other, str(file)) != before
+    assert checkpoint.tower_digest(folder, config.model_copy(update={"name": "another"}), str(file)) == before
+    file.write_bytes(b"others!")  # in the same path, of the same size
+    assert checkpoint.tower_digest(folder, config, str(file)) != before
+
+
+def test_a_tower_whose_weights_are_stated_takes_no_others_and_needs_no_file_to_be_known(tmp_path):
+    folder = checkpoint.find("ugrie-l14")
+    config = checkpoint.read_config(folder)
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"weights")
+    stating = config.model_copy(update={"tower": config.tower.model_copy(update={"sha256": hashlib.sha256(b"weights").hexdigest()})})
+    digest = checkpoint.tower_digest(folder, config, str(file))
+    assert checkpoint.tower_digest(folder, stating, str(file)) == checkpoint.tower_digest(folder, stating) == digest
+    file.write_bytes(b"others!")
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors does not hold the weights of ViT-L-14-quickgelu that the model was trained"
+    ):
+        checkpoint.tower_digest(folder, stating, str(file))
+    with pytest.raises(CheckpointError, match="ugrie-l14 does not state the weights of its image tower: give them as tower_weights"):
+        checkpoint.tower_digest(folder, config)
 
 
 def test_a_tower_in_a_broken_file_has_no_digest(tmp_path):
@@ -175,3 +197,35 @@ def test_a_job_checks_its_model_without_torch():
     check = "from ugrie.model import checkpoint; checkpoint.read_config(checkpoint.find('ugrie-tiny'))"
     code = f"import sys; {check}; sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("tower", "field"),
+    [
+        ({"vision_cfg": {"timm_model_name": "hf-hub:someone/model"}}, r"vision_cfg: 'timm_model_name' must be a plain name"),
+        ({"vision_cfg": {"timm_model_name": "hf_hub:someone/model"}}, r"vision_cfg: 'timm_model_name' must be a plain name"),
+        ({"vision_cfg": {"timm_model_name": "local-dir:/root"}}, r"vision_cfg: 'timm_model_name' must be a plain name"),
+        (
+            {"vision_cfg": {"timm_model_name": "resnet18", "act_kwargs": {"file": ["https://host/a"]}}},
+            r"vision_cfg: 'file' must be a plain name",
+        ),
+        ({"vision_cfg": {"timm_model_name": "resnet18", "timm_model_pretrained": True}}, "'timm_model_pretrained' asks for weights"),
+        ({"vision_cfg": {"timm_model_name": "resnet18", "pretrained": True}}, "'pretrained' asks for weights"),
+        ({"vision_cfg": {"hf_model_name": "roberta"}}, "'hf_model_name' asks for weights from a model hub"),
+        ({"vision_cfg": {"hf_tokenizer_name": "roberta"}}, "'hf_tokenizer_name' asks for weights from a model hub"),
+        ({"vision_cfg": None, "name": "hf-hub:someone/model", "pretrained": "openai"}, "name: 'hf-hub:someone/model' must be a plain name"),
+        ({"vision_cfg": None, "name": "ViT-B-32", "pretrained": "../weights"}, "pretrained: '../weights' must be a plain name"),
+        ({"vision_cfg": {"no_such_key": 1}}, "vision_cfg: .*no_such_key"),
+        ({"vision_cfg": {"timm_model_name": "no_such_model"}}, "vision_cfg: .*no_such_model"),
+    ],
+)
+def test_a_checkpoint_that_names_a_model_elsewhere_is_refused_before_a_socket_is_opened(folder, monkeypatch, tower, field):
+    connected = []
+    monkeypatch.setattr(socket.socket, "connect", lambda self, address: connected.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: connected.append(address) or [])
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder, tower={**config["tower"], **tower})
+    with pytest.raises(CheckpointError, match=rf"config\.json: tower\.{field}" if field.startswith(("v", "n", "p")) else field) as error:
+        UGRIE.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+    assert connected == []

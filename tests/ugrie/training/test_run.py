@@ -1,5 +1,6 @@
 """A recipe is trained to a checkpoint that can be loaded; an interrupted run ends in the same one."""
 
+import hashlib
 import json
 import logging
 import re
@@ -134,6 +135,7 @@ def test_images_are_embedded_by_a_named_tower_whose_weights_are_a_file(named_tow
     run(tower_weights=str(named_tower / "clip.safetensors"))
     config = read_config(named_tower / "out")
     assert (config.tower.name, config.tower.mean, config.tower.crop_size) == ("ugrie-run-tower", (0.4, 0.5, 0.6), 32)
+    assert config.tower.sha256 == hashlib.sha256((named_tower / "clip.safetensors").read_bytes()).hexdigest()
     assert not [name for name in load_file(named_tower / "out" / "model.safetensors") if name.startswith("encoder")]
     model = UGRIE.from_pretrained(named_tower / "out", tower_weights=str(named_tower / "clip.safetensors"))
     assert len(model.annotate([pixels(40, 30)])) == 1

@@ -1,5 +1,6 @@
 """The image tower gets the same pixels as in open_clip's pipeline, and an error about its weights states the remedy."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -117,6 +118,29 @@ def test_a_named_tower_takes_its_weights_from_a_file(named, tmp_path, pixels):
         expected = clip.visual((crops.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5)
         torch.testing.assert_close(encoder(crops), expected, atol=1e-5, rtol=1e-5)
     assert not encoder.tower.training
+
+
+def test_a_named_tower_states_the_weights_that_it_has_and_takes_no_others(named, tmp_path):
+    file = tmp_path / "clip.pt"
+    torch.save(open_clip.create_model("ugrie-test-tower").state_dict(), file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    config = Encoder.pretrained(named, str(file)).config
+    assert config == named.model_copy(update={"sha256": digest})
+    Encoder.pretrained(config, str(file))
+    torch.save(open_clip.create_model("ugrie-test-tower").state_dict(), file)
+    with pytest.raises(
+        ValueError, match=f"clip.pt does not hold the weights of ugrie-test-tower that the model was trained with: .* {digest}"
+    ):
+        Encoder.pretrained(config, str(file))
+
+
+def test_a_download_of_other_weights_than_those_stated_is_refused(named, tmp_path, monkeypatch):
+    file = tmp_path / "clip.pt"
+    torch.save(open_clip.create_model("ugrie-test-tower").state_dict(), file)
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda weights: str(file))
+    assert Encoder.pretrained(named).config.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match="does not hold the weights of ugrie-test-tower that the model was trained with"):
+        Encoder.pretrained(named.model_copy(update={"sha256": "0" * 64}))
 
 
 def test_weights_that_are_not_there_are_named(named, tmp_path):
