@@ -20,7 +20,7 @@ def summary(record: RunRecord, output: str) -> str:
     for status, count in counts.status.items():
         lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")
     if retried := sum(counts.retried.values()):
-        lines += ["", f"  {retried:,} failed in an earlier run and were retried: {counts.retried.get('ok', 0):,} of them are annotated now"]
+        lines += ["", f"  {retried:,} retried after a failure in an earlier run, {counts.retried.get('ok', 0):,} of them annotated now"]
     if counts.overtaken:
         lines += ["", f"  {counts.overtaken:,} more were annotated by another run meanwhile"]
     if copied := counts.reposts.total:

@@ -36,7 +36,7 @@ class VerificationError(RuntimeError):
 
 
 class Block(NamedTuple):
-    """What merging must know of a block: its duplicates (`owner`, `content_hash`), the rows of retried images, whether a failure may pass."""
+    """A verified block: its duplicates (`owner`, `content_hash`), which rows are of retried images, and whether a failure may pass."""
 
     duplicates: pa.Table
     retried: np.ndarray
@@ -77,7 +77,9 @@ class Merger:
         """Verify the blocks, write them as `target` (a path within the output) and read it back. Return the path and its counts.
 
         Rows of images whose IDs are `overtaken` (int64, sorted) are left out, and counted; where no row is left, no file is written.
-        `may_pass` are the blocks with a failure that may pass. Where a duplicate's original no longer exists, nothing is written, and `{"again": blocks}` is returned: these blocks are to be
+        `may_pass` are the blocks with a failure that may pass.
+
+        Where a duplicate's original no longer exists, nothing is written, and `{"again": blocks}` is returned: these blocks are to be
         annotated again, without copying. Raises VerificationError.
         """
         copier = DuplicateCopier(self.output, self.folder, self.tables)

@@ -56,7 +56,7 @@ def test_images_that_were_retried_or_annotated_by_another_run_are_counted_where_
     assert "retried" not in summary(record(), "out")
     counts = record().counts.model_dump() | {"retried": {"missing": 1, "ok": 2}, "overtaken": 1000}
     text = summary(record(counts=counts), "out")
-    assert "  3 failed in an earlier run and were retried: 2 of them are annotated now\n" in text
+    assert "  3 retried after a failure in an earlier run, 2 of them annotated now\n" in text
     assert "  1,000 more were annotated by another run meanwhile\n" in text
 
 
