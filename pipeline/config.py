@@ -109,7 +109,9 @@ class AnnotateConfig(BaseModel):
     gpus: Annotated[int | None, RESOURCES] = Field(
         None, ge=0, description="GPUs of an autoscaling Ray cluster at its full size; by default those it has when the run starts"
     )
-    gpus_per_actor: Annotated[float, RESOURCES] = Field(1.0, gt=0, le=1, description="Share of a GPU for each copy of the model")
+    gpus_per_actor: Annotated[float, RESOURCES] = Field(
+        1.0, ge=0.0001, le=1, description="Share of a GPU for each copy of the model, to four decimals"
+    )
     batch_size: Annotated[int | None, RESOURCES] = Field(
         None, ge=1, description="Images per batch of the image tower; by default the best in a short trial on the device"
     )

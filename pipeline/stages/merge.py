@@ -17,6 +17,7 @@ from pipeline.inputs.manifest import Manifest
 from pipeline.inputs.seen import lookup
 from pipeline.stages.duplicates import DuplicateCopier, count_duplicates
 from pipeline.stages.write import done_blocks, file_name
+from pipeline.storage.client import naming_full_disk
 from pipeline.storage.parallel import parallel_map
 from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder
@@ -83,7 +84,7 @@ class Merger:
         annotated again, without copying. Raises VerificationError.
         """
         copier = DuplicateCopier(self.output, self.folder, self.tables)
-        with TemporaryDirectory(prefix="ugrie-") as temporary:
+        with TemporaryDirectory(prefix="ugrie-") as temporary, naming_full_disk(temporary):
             local = Path(temporary)
             blocks = dict(zip(numbers, parallel_map(lambda number: self._download(number, local), numbers, THREADS), strict=True))
             originals = copier.originals([block.duplicates for block in blocks.values()], local)

@@ -1,5 +1,6 @@
 """Verification of a run's blocks, and merging them into the table's files."""
 
+import errno
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AnnotateConfig
+from pipeline.errors import StorageError
 from pipeline.run.plan import prepare
 from pipeline.stages import merge, write
 from pipeline.stages.merge import Merger, VerificationError, block_groups
@@ -178,6 +180,15 @@ def test_images_that_failed_before_are_counted_by_status_and_blocks_whose_failur
     statuses = pq.read_table(f"{plan.output.root}/annotations/part.parquet")["status"].to_pylist()
     assert result["retried"] == dict(Counter([statuses[0], statuses[1], "timeout"]))
     assert result["may_pass"] == [2]
+
+
+def test_a_full_local_disk_is_said_with_the_path(plan, merger, monkeypatch):
+    def full(*_, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(StorageError, match=r"/ugrie-\w+ can't be written, since its disk is full"):
+        merger("annotations/part.parquet", [0, 1])
 
 
 def test_a_small_run_is_one_file(plan):
