@@ -45,7 +45,7 @@ def reference() -> str:
 
 The status of an image's row; [tables.md](tables.md#statuses) has more about each.
 
-{_table(("status", "meaning", "retried by `--retry-failed`"), statuses)}"""
+{_table(("status", "meaning", "retried for `--retry-days`"), statuses)}"""
 
 
 def _settings() -> str:

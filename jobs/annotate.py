@@ -57,12 +57,19 @@ def main(*tokens: Tokens, config: ConfigFile = None) -> None:
 def run(tokens: Sequence[str] | None = None) -> int:
     """Run the job with these arguments, by default those of the command line, and return its exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
     return run_command(app.meta, "annotate", tokens)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Exit at once on SIGTERM: a spot machine or a scheduler may not wait for the blocks in flight. Written blocks stay."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Exit at once on SIGTERM and Ctrl-C: a spot machine or a scheduler may not wait for the blocks in flight. Written blocks stay.
+
+    Further signals are ignored: while Ray ends, another would end the process in the midst of it.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(128 + number)
 
 

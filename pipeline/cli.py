@@ -1,6 +1,8 @@
 """Command line of the jobs: settings from flags and from a TOML file, errors as one line each, exit codes."""
 
 import json
+import os
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from ugrie.text import one_line
 
 EXIT_CODES = {
     0: "the run is committed, or nothing was new",
-    1: "the run failed, or too many images failed (`--max-failed-ratio`); the same `--run-id` resumes it",
+    1: "the run failed, or too many of its new images (`--max-failed-ratio`) or all of them; the same `--run-id` resumes it",
     2: "a setting, the input or the output is wrong; nothing was started",
     130: "the run was interrupted (SIGINT); the same `--run-id` resumes it",
     143: "the run was stopped (SIGTERM); the same `--run-id` resumes it",
@@ -48,6 +50,7 @@ def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int
     The code is 2 where a setting is wrong and 1 where the storage failed; each problem is logged as one line. Cyclopts ends an
     interrupted job with 130.
     """
+    open_standard_streams()
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except StorageError as error:
@@ -59,6 +62,17 @@ def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int
                 log_failure(name, problem)
         return 2
     return 0
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null for each of stdin, stdout and stderr that is closed: the next file or socket would get its number, and its output."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  (it stays open)
 
 
 def problems(error: Exception) -> Iterator[str]:

@@ -57,8 +57,12 @@ class AnnotateConfig(BaseModel):
     )
     limit: Annotated[int | None, INPUT] = Field(None, ge=1, description="Annotate only the first N new images of the input")
     reannotate: Annotated[bool, INPUT] = Field(False, description="Include images that this model has already annotated")
-    retry_failed: Annotated[bool, INPUT] = Field(
-        False, description="Retry images that could not be read before (missing, forbidden, timeout, unreadable, truncated, changed)"
+    retry_days: Annotated[int, INPUT] = Field(
+        3,
+        ge=0,
+        le=36_500,
+        description="Days to retry an image from its first failure on, if it may pass (missing, forbidden, timeout, unreadable, "
+        "truncated, changed); 0 never retries",
     )
     reuse_days: Annotated[int, INPUT] = Field(
         30, ge=0, le=36_500, description="Days to look back for rows of images with the same bytes, to copy them; 0 uses no earlier run"
@@ -105,7 +109,9 @@ class AnnotateConfig(BaseModel):
     gpus: Annotated[int | None, RESOURCES] = Field(
         None, ge=0, description="GPUs of an autoscaling Ray cluster at its full size; by default those it has when the run starts"
     )
-    gpus_per_actor: Annotated[float, RESOURCES] = Field(1.0, gt=0, le=1, description="Share of a GPU for each copy of the model")
+    gpus_per_actor: Annotated[float, RESOURCES] = Field(
+        1.0, ge=0.0001, le=1, description="Share of a GPU for each copy of the model, to four decimals"
+    )
     batch_size: Annotated[int | None, RESOURCES] = Field(
         None, ge=1, description="Images per batch of the image tower; by default the best in a short trial on the device"
     )
@@ -137,7 +143,11 @@ class AnnotateConfig(BaseModel):
         description="Bytes of memory to decode one image, if its block has killed a worker; one that needs more gets status too_large",
     )
     max_failed_ratio: Annotated[float, LIMITS] = Field(
-        1.0, ge=0, le=1, description="Largest share of failed images; a run with more is not committed and exits with 1"
+        0.5,
+        ge=0,
+        le=1,
+        description="Largest share of failed images among new ones; a run with more, or with none annotated, is not committed and "
+        "exits with 1. Of fewer than 10 new images only failures that may pass count",
     )
     stall_timeout: Annotated[float, LIMITS] = Field(
         3600.0, gt=0, le=604_800, description="Seconds without a written block after which the run stops and reports why"

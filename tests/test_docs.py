@@ -85,7 +85,7 @@ def test_every_flag_and_target_that_a_page_names_is_there(page):
 
 def test_the_file_of_settings_in_the_guide_is_one():
     (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "annotating.md").read_text(), re.DOTALL)
-    assert AnnotateConfig(**tomllib.loads(text)).max_failed_ratio == 0.1
+    assert AnnotateConfig(**tomllib.loads(text)).output == "s3://bucket/emotions"
 
 
 def test_the_index_has_a_line_for_every_page():

@@ -1,5 +1,6 @@
 """Scans an input without starting a run: counts its new images, their bytes and duplicates, and draws a random sample of them."""
 
+import datetime as dt
 import hashlib
 import heapq
 import re
@@ -13,10 +14,11 @@ import pyarrow as pa
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import new_images
 from pipeline.inputs.source import list_items
-from pipeline.run.plan import annotated_ids
+from pipeline.run.earlier import images_of
+from pipeline.run.plan import NEW_OUTPUT
 from pipeline.table.image_ids import union
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import Counts, past_runs
+from pipeline.table.run_record import Counts
 from pipeline.table.schema import Tables
 
 MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag that is the content's MD5; a multipart upload's is not
@@ -29,7 +31,8 @@ class InputScan:
 
     listed: int
     known: int
-    new: int
+    retried: int  # failed in an earlier run
+    new: int  # all others, the retried among them
     bytes: int  # of new images whose size the listing states
     sized: int  # new images whose size the listing states
     copies: int | None  # new images with the size and MD5 of another new one; None if the storage states no MD5s
@@ -42,10 +45,11 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
     """List the input and draw `size` of its new images. Nothing is written. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
     source = list_items(config.input, config.column, config.storage_options)
-    known = annotated_ids(output, config, tables)
+    runs = current_runs(output, NEW_OUTPUT)
+    past = images_of(output, config, tables, runs, dt.datetime.now(dt.UTC))
     counts: Counter[str] = Counter()
     sample, hashes = RandomSample(size, np.random.default_rng(seed)), list[np.ndarray]()
-    for table in new_images(source, known, config.limit, counts):
+    for table in new_images(source, past.annotated, config.limit, counts, past.failed):
         sizes = table["size"].drop_null()
         counts.update(bytes=int(np.sum(sizes.to_numpy())), sized=len(sizes))
         counts.update(in_files=len(table) - table["container"].null_count)
@@ -55,12 +59,13 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
     return InputScan(
         listed=counts["listed"],
         known=counts["known"],
+        retried=counts["retried"],
         new=counts["listed"] - counts["known"],
         bytes=counts["bytes"],
         sized=counts["sized"],
         copies=hashed - len(union(hashes)) if hashed else None,
         in_files=counts["in_files"],
-        repost_share=_repost_share([run.counts for run in past_runs(output, tables.model)[:MAX_RUNS]]),
+        repost_share=_repost_share([run.counts for run in runs[:MAX_RUNS]]),
         sample=sample.rows,
     )
 

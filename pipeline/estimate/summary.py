@@ -17,7 +17,8 @@ def summary(dry_run: DryRun) -> str:
     settings, scan = dry_run.config.public(), dry_run.scan
     schemes = ", ".join(scheme.name for scheme in dry_run.tables.schemes)
     lines = [f"{settings['input']} -> {settings['output']}, by {dry_run.tables.model}: {schemes}", ""]
-    lines.append(f"{scan.listed:,} images are listed; {scan.known:,} were annotated before, {scan.new:,} are new")
+    retried = f", {scan.retried:,} failed before and are retried" if scan.retried else ""
+    lines.append(f"{scan.listed:,} images are listed; {scan.known:,} were annotated before{retried}, {scan.new - scan.retried:,} are new")
     if dry_run.profile is None or dry_run.cost is None:
         return "\n".join([*lines, "a run would write no rows"])
     return "\n".join([*lines, *_duplicates(scan), "", *_sample(dry_run.profile), "", *_estimate(dry_run.cost, dry_run.cluster)])

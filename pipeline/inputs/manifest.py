@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.inputs.item import Item
 from pipeline.inputs.seen import Seen, hash_images, lookup
+from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder, work_folder
 
 SCHEMA = pa.schema(
@@ -31,23 +32,27 @@ SCHEMA = pa.schema(
         pa.field("container", pa.string()),
         pa.field("position", pa.int64()),
         pa.field("link", pa.string()),
+        pa.field("retried", pa.bool_(), nullable=False),  # failed in an earlier run
     ]
 )
 BLOCKS_PER_FILE = 64
 MAX_BLOCK_ROWS = 256
 BATCH = 2**14  # images listed, hashed and looked up at once
-NO_IDS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A run's manifest: its folder within the output, and counts. `rows` is `listed` (different images) less `known` (annotated before)."""
+    """A run's manifest: its folder within the output, and counts.
+
+    `rows` is `listed` (different images) less `known` (annotated before); `retried` of them failed before, the others are new.
+    """
 
     folder: str
     rows: int
     block_rows: int
     listed: int
     known: int
+    retried: int = 0
 
     @property
     def blocks(self) -> int:
@@ -61,6 +66,18 @@ class Manifest:
         with output.open(part_path(self.folder, block // BLOCKS_PER_FILE)) as file:
             return pq.ParquetFile(file).read_row_group(block % BLOCKS_PER_FILE)
 
+    def blocks_within(self, output: OutputFolder, ids: np.ndarray) -> set[int]:
+        """Return the blocks all of whose images have IDs in `ids` (int64, sorted)."""
+        found: set[int] = set()
+        for first in range(0, self.blocks if len(ids) else 0, BLOCKS_PER_FILE):
+            with output.open(part_path(self.folder, first // BLOCKS_PER_FILE)) as file:
+                part = pq.ParquetFile(file, pre_buffer=True)
+                for group in range(part.num_row_groups):
+                    own = part.read_row_group(group, ["image_id"], use_threads=False)["image_id"].to_numpy()
+                    if lookup(own, ids)[0].all():
+                        found.add(first + group)
+        return found
+
 
 def plan_path(run_id: str) -> str:
     """Return the path, within the output, of a run's plan, which states the manifest's name and size."""
@@ -69,7 +86,7 @@ def plan_path(run_id: str) -> str:
 
 def saved_manifest(run_id: str, plan: dict[str, Any]) -> Manifest:
     """Return the manifest that a run's plan states."""
-    sizes = {name: plan[name] for name in ("rows", "block_rows", "listed", "known")}
+    sizes = {name: plan[name] for name in ("rows", "block_rows", "listed", "known", "retried")}
     return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes)
 
 
@@ -92,12 +109,15 @@ def write_manifest(
     block_rows: int | None = None,
     known: np.ndarray = NO_IDS,
     limit: int | None = None,
+    failed: np.ndarray = NO_IDS,
 ) -> Manifest:
     """Write the images in blocks of `block_rows`: by default 256, or fewer, at least 16, so that a small run has several blocks too.
 
-    Leaves out images whose IDs are `known` (int64, sorted), those after the first `limit` new ones, and duplicates."""
+    Leaves out images whose IDs are `known` (int64, sorted), those after the first `limit` others, and duplicates. Of the others, those
+    whose IDs have `failed` (int64, sorted) are marked as retried.
+    """
     counts: Counter[str] = Counter()
-    tables = _rechunk(new_images(items, known, limit, counts), MAX_BLOCK_ROWS * 16)
+    tables = _rechunk(new_images(items, known, limit, counts, failed), MAX_BLOCK_ROWS * 16)
     first = next(tables, SCHEMA.empty_table())
     if block_rows is None:
         block_rows = min(MAX_BLOCK_ROWS, max(16, -(-len(first) // 16)))
@@ -105,13 +125,16 @@ def write_manifest(
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")
         output.write(part_path(folder, number), buffer.getvalue())
-    return Manifest(folder, counts["listed"] - counts["known"], block_rows, counts["listed"], counts["known"])
+    return Manifest(folder, counts["listed"] - counts["known"], block_rows, counts["listed"], counts["known"], counts["retried"])
 
 
-def new_images(items: Iterable[Item], known: np.ndarray, limit: int | None, counts: Counter[str]) -> Iterator[pa.Table]:
+def new_images(
+    items: Iterable[Item], known: np.ndarray, limit: int | None, counts: Counter[str], failed: np.ndarray = NO_IDS
+) -> Iterator[pa.Table]:
     """Return tables (SCHEMA) of the images whose IDs are not `known` (int64, sorted), each once, up to `limit` of them.
 
-    Adds to `counts` how many different images were `listed`, and how many of them are `known`.
+    Adds to `counts` how many different images were `listed`, how many of them are `known`, and how many of the others are `retried`:
+    their IDs are in `failed` (int64, sorted).
     """
     items, seen, left = iter(items), Seen(), limit
     while left != 0 and (batch := list(islice(items, BATCH if left is None else min(BATCH, max(left, 1024))))):
@@ -125,8 +148,10 @@ def new_images(items: Iterable[Item], known: np.ndarray, limit: int | None, coun
             left -= len(new)
         counts.update(listed=int(first.sum()), known=int(annotated.sum()))
         if len(new):
+            retried = lookup(ids[new], failed)[0]
+            counts["retried"] += int(retried.sum())
             columns = zip(*(batch[i][:-1] for i in new), strict=True)  # SCHEMA has the fields of Item in order, but for the ID
-            yield pa.table([pa.array(ids[new]), *map(pa.array, columns, SCHEMA.types[1:])], SCHEMA)
+            yield pa.table([pa.array(ids[new]), *map(pa.array, columns, SCHEMA.types[1:-1]), pa.array(retried)], SCHEMA)
 
 
 def _rechunk(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -6,6 +6,7 @@ that are at least as far apart. The p-values of a page are corrected together (H
 significant, so it is drift only if it is also not small.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,10 +38,14 @@ class Change:
 
 
 def tally(records: Sequence[RunRecord]) -> dict[str, dict[str, int]]:
-    """Count the images of some runs together by label of each scheme, and by status."""
+    """Count the images of some runs together by label of each scheme, and new images by status.
+
+    Images that failed in an earlier run have been counted there: retried, they would make a quiet night look like a bad one.
+    """
     total: dict[str, dict[str, int]] = {}
     for record in records:
-        for name, labels in {**record.counts.labels, STATUS: record.counts.status}.items():
+        new = Counter(record.counts.status) - Counter(record.counts.retried)
+        for name, labels in {**record.counts.labels, STATUS: new}.items():
             total[name] = _add(total.get(name, {}), labels)
     return total
 

@@ -80,7 +80,7 @@ def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[Run
     """Return the page of runs of one model, earliest first, compared with the runs among `known` that came before them."""
     earlier = run_selection.earlier_runs(known, records, drift.MAX_DATES)
     now, before = drift.tally(records), drift.tally(earlier)
-    by_date = drift.tally_by_date(earlier) | drift.tally_by_date(records)
+    by_date = drift.tally_by_date([*earlier, *records])
     changes = drift.changes(now, before)
     sample, problem = _sample(output, records)
     by_name = {name: cards.make_card(name, now[name], before.get(name, {}), changes.get(name), by_date, sample) for name in now}
@@ -110,10 +110,11 @@ def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[Run
 def _counts(records: Sequence[RunRecord]) -> dict[str, int]:
     """Sum the runs' counts."""
     counts = [record.counts for record in records]
-    total = {name: sum(getattr(each, name) for each in counts) for name in ("listed", "known", "rows")}
+    total = {name: sum(getattr(each, name) for each in counts) for name in ("listed", "known", "overtaken", "rows")}
     ok = sum(each.status.get("ok", 0) for each in counts)
     reposts = sum(each.reposts.total for each in counts)
-    return total | {"ok": ok, "failed": total["rows"] - ok, "reposts": reposts}
+    retried = sum(sum(each.retried.values()) for each in counts)
+    return total | {"ok": ok, "failed": total["rows"] - ok, "reposts": reposts, "retried": retried, "new": total["rows"] - retried}
 
 
 def _times(records: Sequence[RunRecord], titles: Mapping[str, str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from pipeline.report import page
 from pipeline.run.execute import RunResult, execute
 from pipeline.run.metrics import record_success
 from pipeline.run.plan import Plan, find_committed, prepare
+from pipeline.run.resources import check_address
 from pipeline.run.watchdog import StalledError
 from pipeline.stages.merge import VerificationError
 from pipeline.table import delta
@@ -37,6 +38,7 @@ def annotate(config: AnnotateConfig) -> RunRecord:
         set_run_id(config.run_id)
         logger.info("run %s was committed at %s: nothing to do", config.run_id, record.finished_at.isoformat())
     else:
+        check_address()  # before the input is listed, which may take minutes
         try:
             plan = prepare(config)
         except StorageError as error:

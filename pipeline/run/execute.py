@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import DataContext, ExecutionResources
@@ -14,7 +15,7 @@ from ray.data import DataContext, ExecutionResources
 from pipeline.config import AnnotateConfig
 from pipeline.run.graph import graph
 from pipeline.run.metrics import Metrics
-from pipeline.run.plan import Plan
+from pipeline.run.plan import Plan, overtaken_ids, too_many_failed
 from pipeline.run.progress import Progress
 from pipeline.run.resources import Allocation, allocate, await_workers, connect_ray
 from pipeline.run.watchdog import watched
@@ -24,7 +25,7 @@ from pipeline.stages.merge import VerificationError
 from pipeline.stages.tracker import BlockTracker
 from pipeline.table.commit import part_prefix
 from pipeline.table.schema import STAGES
-from pipeline.table.stats import check_failures, sum_counts
+from pipeline.table.stats import FailuresError, check_failures, sum_counts
 
 logger = logging.getLogger(__name__)
 REPEATS = 3  # of blocks whose duplicates could not be copied
@@ -68,10 +69,14 @@ def execute(plan: Plan) -> RunResult:
     annotated = time.perf_counter()
     files = merge_blocks(plan, allocation)
     counts = sum_counts(files, plan.tables.schemes)
-    check_failures(counts, plan.config.max_failed_ratio)
+    try:
+        check_failures(counts, plan.config.max_failed_ratio)
+    except FailuresError:
+        too_many_failed(plan, [number for file in files for number in file["may_pass"]])
+        raise
     return RunResult(
-        files=tuple(file["file"] for file in files),
-        counts=counts,
+        files=tuple(file["file"] for file in files if file["rows"]),
+        counts=counts | {"overtaken": plan.manifest.rows - counts["rows"]},
         precision=None if plan.config.from_embeddings else _precision(plan.config, allocation),
         timings={
             "ray_seconds": ready - begun,
@@ -135,15 +140,36 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
 def merge_blocks(plan: Plan, allocation: Allocation) -> list[dict[str, Any]]:
     """Verify the blocks and merge them into the table's files, a task each. Return each file's path and counts.
 
+    Images that another run annotated since the manifest was written are left out. Merging may take long: if another run was committed
+    meanwhile, the blocks are merged once more.
+    """
+    overtaken = overtaken_ids(plan)
+    while True:
+        if len(overtaken):
+            logger.info("other runs annotated images since this run began: their rows here are left out")
+        skipped = plan.manifest.blocks_within(plan.output, overtaken)
+        files = _merge_groups(plan, allocation, skipped, overtaken)
+        left_out = sum(map(plan.manifest.rows_of, skipped)) + sum(file["overtaken"] for file in files)
+        if (rows := sum(file["rows"] for file in files)) + left_out != plan.manifest.rows:
+            raise VerificationError(f"{rows} rows and {left_out} that are left out are not the manifest's {plan.manifest.rows}")
+        now = overtaken_ids(plan)
+        if len(now) == len(overtaken):
+            return files
+        overtaken = now
+
+
+def _merge_groups(plan: Plan, allocation: Allocation, skipped: set[int], overtaken: np.ndarray) -> list[dict[str, Any]]:
+    """Verify and merge all blocks but those skipped, without the rows of `overtaken` images.
+
     A block is annotated again where the rows that its duplicates are copied from no longer exist. Its other images are annotated
     again with it; a row that can't be read again as it was may then be missing in another block, which is why this repeats.
     """
-    groups = merge.block_groups(plan.output, plan.rows_folder, plan.manifest)
+    groups = merge.block_groups(plan.output, plan.rows_folder, plan.manifest, skipped)
     prefix = part_prefix(plan.config.date, plan.config.run_id, plan.attempt)
     todo = {f"{prefix}-{i:05d}.parquet": group for i, group in enumerate(groups)}
     merged: dict[str, dict[str, Any]] = {}
     for repeats_left in reversed(range(1 + REPEATS)):
-        merged |= _merge_files(plan, allocation, todo)
+        merged |= _merge_files(plan, allocation, todo, overtaken)
         again = sorted({number for file in merged.values() for number in file.get("again", ())})
         if not again or not repeats_left:
             break
@@ -174,19 +200,22 @@ def _precision(config: AnnotateConfig, allocation: Allocation) -> str:
     return "bf16" if allocation.device == "cuda" else "fp32"
 
 
-def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
+def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, list[int]], overtaken: np.ndarray) -> dict[str, dict[str, Any]]:
     """Merge each group of blocks into its file; return the merger's result by path.
 
     As many run at once as there are pairs of CPUs, since each takes some 0.4 GB of memory; none on a node without CPUs, which is a
     head that is kept free of work.
     """
     merger = merge.Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
-    task: Any = ray.remote(num_cpus=allocation.write, scheduling_strategy="SPREAD")(lambda target, numbers: merger(target, numbers))
+    task: Any = ray.remote(num_cpus=allocation.write, scheduling_strategy="SPREAD")(
+        lambda target, numbers, overtaken: merger(target, numbers, overtaken)
+    )
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
+    ids = ray.put(overtaken)
     merged: dict[str, dict[str, Any]] = {}
     running: dict[Any, str] = {}
     for target, numbers in todo.items():
-        running[task.remote(target, numbers)] = target
+        running[task.remote(target, numbers, ids)] = target
         if len(running) == most:
             merged |= _next(running)
     while running:

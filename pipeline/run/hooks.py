@@ -12,9 +12,11 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import Any
@@ -31,7 +33,8 @@ from pipeline.table.run_record import RunRecord
 from ugrie.text import one_line
 
 logger = logging.getLogger(__name__)
-TIMEOUT_SECONDS = 30.0  # of each attempt
+TIMEOUT_SECONDS = 30.0  # of each attempt, all of it
+BUSY = (408, 425, 429)  # answers after which another attempt may succeed, besides 5xx
 ATTEMPTS = 3
 WAIT = tenacity.wait_exponential(multiplier=1, max=10)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -40,6 +43,10 @@ OUTPUT_CHARACTERS = 2000  # of a failed command's output, its last
 
 class HookError(RuntimeError):
     """A failed attempt. The message is one line without the URL's path and the command's arguments, which may be secret."""
+
+    def __init__(self, message: str, is_final: bool = False):
+        super().__init__(message)
+        self.is_final = is_final  # another attempt would fail as well
 
 
 @dataclass(frozen=True)
@@ -67,14 +74,16 @@ class Hook:
         return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.target))  # a command may have a URL among its arguments
 
     def notify(self, payload: dict[str, Any]) -> None:
-        """Call the hook, with three attempts and a timeout for each. A failure is logged as a warning and changes nothing else."""
+        """Call the hook, with up to three attempts and a deadline for each. A failure is logged as a warning and changes nothing else."""
+        may_pass = tenacity.retry_if_exception(lambda error: not getattr(error, "is_final", False))
+        retrying = tenacity.Retrying(retry=may_pass, stop=tenacity.stop_after_attempt(ATTEMPTS), wait=WAIT, reraise=True)
         try:
-            retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(ATTEMPTS), wait=WAIT, reraise=True)
             retrying(self._post if self.is_url else self._run, payload)
             logger.info("%s was notified", self.setting)
         except Exception as error:
             reason = str(error) if isinstance(error, HookError) else type(error).__name__
-            logger.warning("%s failed, after %d attempts: %s", self.setting, ATTEMPTS, one_line(scrub(reason, {})))
+            attempts = retrying.statistics["attempt_number"]
+            logger.warning("%s failed, after %d attempt%s: %s", self.setting, attempts, "s"[attempts == 1 :], one_line(scrub(reason, {})))
 
     def _check_url(self) -> None:
         try:
@@ -103,10 +112,11 @@ class Hook:
         request = urllib.request.Request(self.target, data, {"Content-Type": "application/json", "User-Agent": "ugrie"})
         server = "{0.scheme}://{0.hostname}".format(urlsplit(self.target))
         try:
-            urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT_SECONDS).close()
+            _within(TIMEOUT_SECONDS, lambda: urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT_SECONDS).close())
         except urllib.error.HTTPError as error:
             error.close()
-            raise HookError(f"{server} answered {error.code} {error.reason}") from None
+            is_final = error.code < 500 and error.code not in BUSY
+            raise HookError(f"{server} answered {error.code} {error.reason}", is_final) from None
         except OSError as error:  # URLError and timeouts, too
             raise HookError(f"{server}: {getattr(error, 'reason', None) or error}") from None
 
@@ -133,6 +143,23 @@ class Hook:
             if code:
                 output.seek(max(0, output.seek(0, os.SEEK_END) - OUTPUT_CHARACTERS))
                 raise HookError(f"{words[0]} exited with {code}: {output.read().decode(errors='replace').strip() or 'no output'}")
+
+
+def _within(seconds: float, action: Callable[[], None]) -> None:
+    """Do something that may block, and wait no longer than this: a socket's timeout is that of a single operation. Raises TimeoutError."""
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(action())
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="hook", daemon=True).start()  # at the end of the process it is not waited for
+    try:
+        done.result(seconds)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -5,7 +5,9 @@ import json
 import logging
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -14,18 +16,19 @@ import numpy as np
 import pydantic
 
 from pipeline.config import AnnotateConfig
-from pipeline.errors import TRANSIENT, UserError
+from pipeline.errors import UserError
 from pipeline.inputs.embeddings import embedded_items
 from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_manifest
 from pipeline.inputs.source import list_items
 from pipeline.logs import set_run_id
+from pipeline.run.earlier import images_of
 from pipeline.stages.merge import GROUP_ROWS
 from pipeline.stages.model_files import local_folder, tower_file
-from pipeline.stages.write import done_blocks, rows_folder
+from pipeline.stages.write import done_blocks, file_name, rows_folder
+from pipeline.storage.parallel import parallel_map
 from pipeline.table import delta, orphans
-from pipeline.table.image_ids import image_ids
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
-from pipeline.table.run_record import RunRecord, current_runs, read_record
+from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
 from pipeline.table.schema import SCHEMA_VERSION, Tables
 from ugrie.model import checkpoint
 from ugrie.schemes.scheme import SchemeError
@@ -33,13 +36,15 @@ from ugrie.schemes.template import TemplateError
 
 logger = logging.getLogger(__name__)
 NEW_OUTPUT = "give a new --output; the old one stays readable by jobs/report.py, jobs/clean.py and tools of your own"
-SAME = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_failed", "keep_embeddings", "from_embeddings")
+THREADS = 16  # which wait for storage, most of the time
+SAME = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_days", "keep_embeddings", "from_embeddings")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is ready to start or to resume. `todo` are the numbers of the blocks that have no rows yet.
+    """A run that is ready to start or to resume. `todo` are the numbers of the blocks that have no rows yet and need some.
 
+    `before` are the IDs of the runs that were committed before the manifest was written.
     `attempt` is in the names of this driver's files: another driver of the same run, dead or alive, has other names.
     """
 
@@ -48,6 +53,7 @@ class Plan:
     tables: Tables
     manifest: Manifest
     started_at: dt.datetime
+    before: frozenset[str]
     todo: tuple[int, ...]
     seconds: float  # that planning took
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
@@ -85,27 +91,33 @@ def prepare(config: AnnotateConfig) -> Plan:
         "model": tables.model,
         "tower": tables.tower,
         "schemes": [scheme.name for scheme in tables.schemes],
-        **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_failed", "from_embeddings", "keep_embeddings")},
+        **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_days", "from_embeddings", "keep_embeddings")},
         "precision": config.precision,
     }
     if config.resume and "run_id" not in config.model_fields_set:
-        config = config.model_copy(update={"run_id": _unfinished(output, asked) or config.run_id})
+        config = config.model_copy(update={"run_id": _unfinished(output, asked, config.date) or config.run_id})
     set_run_id(config.run_id)
-    saved = output.read_json(plan_path(config.run_id)) or _begin(config, output, asked, tables)
+    begun_before = output.read_json(plan_path(config.run_id))
+    saved = begun_before or _begin(config, output, asked, tables)
     if _version(saved) != SCHEMA_VERSION:
         raise UserError(f"run {config.run_id} was begun by another version of UGRIE, whose image IDs are others: give another --run-id")
     _check_same(config.run_id, saved["asked"], asked)
     manifest = saved_manifest(config.run_id, saved)
-    done = done_blocks(output, rows_folder(config.run_id))
-    return Plan(
+    plan = Plan(
         config=config.model_copy(update={"date": dt.date.fromisoformat(saved["date"])}),
         output=output,
         tables=tables,
         manifest=manifest,
         started_at=dt.datetime.fromisoformat(saved["started_at"]),
-        todo=tuple(number for number in range(manifest.blocks) if number not in done),
-        seconds=time.perf_counter() - clock,
+        before=frozenset(saved["before"]),
+        todo=(),
+        seconds=0.0,
     )
+    done = set(done_blocks(output, plan.rows_folder))
+    if begun_before:
+        done |= manifest.blocks_within(output, overtaken_ids(plan))
+    todo = tuple(number for number in range(manifest.blocks) if number not in done)
+    return replace(plan, todo=todo, seconds=time.perf_counter() - clock)
 
 
 def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], tables: Tables) -> dict[str, Any]:
@@ -119,24 +131,29 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     else:
         source = list_items(config.input, config.column, config.storage_options)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
-    known = annotated_ids(output, config, tables)
+    started_at = dt.datetime.now(dt.UTC)
+    runs = current_runs(output, NEW_OUTPUT)
+    past = images_of(output, config, tables, runs, started_at)
     orphans.warn(output, config)
     with output.writable():
-        manifest = write_manifest(output, folder, source, block_rows, known, config.limit)
+        manifest = write_manifest(output, folder, source, block_rows, past.annotated, config.limit, past.failed)
         saved = {
             "schema_version": SCHEMA_VERSION,
             "asked": asked,
-            "started_at": dt.datetime.now(dt.UTC).isoformat(),
+            "started_at": started_at.isoformat(),
+            "before": [run.run_id for run in runs],
             "date": config.date.isoformat(),
             "manifest": manifest_name,
             "rows": manifest.rows,
             "block_rows": manifest.block_rows,
             "listed": manifest.listed,
             "known": manifest.known,
+            "retried": manifest.retried,
         }
         if output.create(plan_path(config.run_id), json.dumps(saved).encode()):
-            message = "%d images are listed, of which %d were annotated before and %d are new"
-            logger.info(message, manifest.listed, manifest.known, manifest.rows)
+            retried = f", {manifest.retried} failed before and are retried" if manifest.retried else ""
+            message = "%d images are listed, of which %d were annotated before%s and %d are new"
+            logger.info(message, manifest.listed, manifest.known, retried, manifest.rows - manifest.retried)
             return saved
         if manifest.rows:
             output.remove(folder, recursive=True)
@@ -146,41 +163,48 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     return saved_by_another
 
 
-def annotated_ids(output: OutputFolder, config: AnnotateConfig, tables: Tables) -> np.ndarray:
-    """Return the IDs of the images that this model has annotated with every requested scheme in committed runs: int64, sorted.
+def overtaken_ids(plan: Plan) -> np.ndarray:
+    """Return the IDs of images that runs annotated which were committed since the plan's manifest was written: int64, sorted."""
+    runs = past_runs(plan.output, plan.tables.model, plan.before | {plan.config.run_id})
+    return images_of(plan.output, plan.config, plan.tables, runs, plan.started_at).annotated
 
-    Raises UserError where the output holds runs of an earlier schema version.
+
+def too_many_failed(plan: Plan, blocks: Collection[int]) -> None:
+    """Note that a run may not be committed because too many images failed, and remove the blocks with failures that may pass.
+
+    Resuming does those blocks again. From the next date on `resume` begins another run, with a listing of its own.
     """
-    committed = current_runs(output, NEW_OUTPUT)
-    if config.reannotate:
-        return np.empty(0, np.int64)
-    schemes = {scheme.name for scheme in tables.schemes}
-    runs = [
-        run
-        for run in committed
-        if (run.model, run.tower) == (tables.model, tables.tower)
-        and schemes <= set(run.schemes)
-        and (run.config.get("keep_embeddings") or not config.keep_embeddings)
-    ]
-    but = TRANSIENT if config.retry_failed else ()
-    if delta.is_table(output):
-        return image_ids(output, delta.files_of(output, runs), but, [run.run_id for run in runs])
-    return image_ids(output, [file for run in runs for file in run.files], but)
+
+    def remove(number: int) -> None:
+        with suppress(FileNotFoundError):  # another driver of the run was first
+            plan.output.remove(f"{plan.rows_folder}/{file_name(number)}")
+
+    plan.output.write(_note_path(plan.config.run_id), b"")
+    for _ in parallel_map(remove, blocks, THREADS):
+        pass
 
 
-def _unfinished(output: OutputFolder, asked: dict[str, Any]) -> str | None:
-    """Return the newest run with the same settings that has no record."""
+def _note_path(run_id: str) -> str:
+    return f"{work_folder(run_id)}/too_many_failed"
+
+
+def _unfinished(output: OutputFolder, asked: dict[str, Any], date: dt.date) -> str | None:
+    """Return the newest run with the same settings that has no record. One of which too many images failed is left on its own date."""
     found = []
     with output.readable():
         run_ids = output.names(WORK)
     for run_id in run_ids:
         saved = output.read_json(plan_path(run_id))
         if (
-            saved is not None
-            and (_version(saved), saved["asked"]) == (SCHEMA_VERSION, asked)
-            and output.read_json(record_path(run_id)) is None
+            saved is None
+            or (_version(saved), saved["asked"]) != (SCHEMA_VERSION, asked)
+            or output.read_json(record_path(run_id)) is not None
         ):
-            found.append((saved["started_at"], run_id))
+            continue
+        if saved["date"] != date.isoformat() and output.exists(_note_path(run_id)):
+            logger.info("run %s is not resumed: too many of its images failed; they are new to the next run", run_id)
+            continue
+        found.append((saved["started_at"], run_id))
     if not found:
         logger.info("no unfinished run has these settings: beginning a new one")
         return None

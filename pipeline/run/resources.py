@@ -3,17 +3,24 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.run.watchdog import StalledError
+from ugrie.text import one_line
 
 logger = logging.getLogger(__name__)
+ANSWER_SECONDS = 10.0
+RAY_CLIENT_PORT = 10001  # of ray:// without a port
+SHARES = 10_000  # Ray counts GPUs in parts of this size
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,43 @@ class Allocation:
         return {"device": self.device, "actors": self.actors, **threads, "loaders": self.loaders}
 
 
+def check_address() -> None:
+    """Check that a cluster answers at RAY_ADDRESS: Ray itself would try for many minutes. Raises UserError."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if ray.is_initialized() or address in ("", "auto", "local"):
+        return
+    remedy = "correct RAY_ADDRESS, or unset it to run on this machine alone"
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port or (RAY_CLIENT_PORT if parts.scheme == "ray" else None)
+    except ValueError:
+        host = port = None
+    if is_dashboard := address.startswith(("http://", "https://")):
+        remedy = f"submit the job there with `ray job submit`, {remedy}"
+    if is_dashboard or host is None or port is None:
+        raise UserError(f"RAY_ADDRESS is {address}, and should be host:port or ray://host:port: {remedy}")
+    try:
+        socket.create_connection((host, port), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS is {address}, and nothing answers there ({error}): start the cluster, {remedy}") from None
+
+
 def connect_ray() -> None:
     """Join the cluster that the environment names (as under `ray job submit`), or start one on this machine alone.
 
-    A local cluster has at least four logical CPUs, so that loading, annotating and writing overlap on a small machine too.
+    A local cluster has at least four logical CPUs, so that loading, annotating and writing overlap on a small machine too. Raises
+    UserError where there is no such cluster.
     """
     if ray.is_initialized():
         return
     handler = signal.getsignal(signal.SIGTERM)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_address()
+        try:
+            ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        except ConnectionError as error:
+            remedy = "start one with `ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
+            raise UserError(f"RAY_ADDRESS is {address}, and no cluster is found ({one_line(str(error))}): {remedy}") from None
     else:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's messages about itself, which nobody can act on here
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
@@ -99,16 +133,19 @@ def allocate(config: AnnotateConfig) -> Allocation:
 
 
 def _on_gpus(config: AnnotateConfig, cpus: float, all_cpus: float, all_gpus: float) -> Allocation:
-    actors = config.num_actors or max(1, int(all_gpus / config.gpus_per_actor))
-    if actors * config.gpus_per_actor > all_gpus:
-        raise UserError(f"{actors} actors with {config.gpus_per_actor:g} of a GPU each need more than the {all_gpus:g} GPUs Ray has")
+    parts = max(1, int(Decimal(str(round(config.gpus_per_actor, 6))) * SHARES))  # in floats, 1 / 0.1 GPUs may be 9
+    most = int(all_gpus) * (SHARES // parts)  # an actor's share is of one GPU, and what is left of it stays idle
+    actors = config.num_actors or most
+    if actors > most:
+        needs = f"{actors} actors with {parts / SHARES:g} of a GPU each need more than the {all_gpus:g} GPUs Ray has"
+        raise UserError(f"{needs}: at most {most} fit; lower num_actors or gpus_per_actor")
     loaders, load = _loaders(config, cpus, all_cpus)
     return Allocation(
         device="cuda",
         actors=actors,
         least_actors=actors,
         actor_cpus=0.0,
-        actor_gpus=config.gpus_per_actor,
+        actor_gpus=parts / SHARES,
         threads=None,
         loaders=loaders,
         load=load,

@@ -19,6 +19,10 @@ def summary(record: RunRecord, output: str) -> str:
     width = max(len(status) for status in counts.status)
     for status, count in counts.status.items():
         lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")
+    if retried := sum(counts.retried.values()):
+        lines += ["", f"  {retried:,} retried after a failure in an earlier run, {counts.retried.get('ok', 0):,} of them annotated now"]
+    if counts.overtaken:
+        lines += ["", f"  {counts.overtaken:,} more were annotated by another run meanwhile"]
     if copied := counts.reposts.total:
         origin = f"{counts.reposts.run:,} of this run, {counts.reposts.earlier:,} of earlier runs"
         lines += ["", f"  {copied:,} copied from images with the same bytes: {origin}"]

@@ -1,20 +1,25 @@
 """Verifies a run's blocks against its manifest, and merges them into the table's files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import TRANSIENT
 from pipeline.inputs.manifest import Manifest
+from pipeline.inputs.seen import lookup
 from pipeline.stages.duplicates import DuplicateCopier, count_duplicates
 from pipeline.stages.write import done_blocks, file_name
+from pipeline.storage.client import naming_full_disk
 from pipeline.storage.parallel import parallel_map
+from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import Tables
 from pipeline.table.stats import count_labels, count_values, sum_counts
@@ -31,24 +36,33 @@ class VerificationError(RuntimeError):
     """The blocks or a file are not what the manifest asks for. Nothing is committed; a broken block is deleted, and resuming redoes it."""
 
 
-def block_groups(output: OutputFolder, folder: str, manifest: Manifest) -> list[list[int]]:
-    """Return the blocks of each file: all blocks in order, cut where a file reaches its size.
+class Block(NamedTuple):
+    """A verified block: its duplicates (`owner`, `content_hash`), which rows are of retried images, and whether a failure may pass."""
+
+    duplicates: pa.Table
+    retried: np.ndarray
+    may_pass: bool
+
+
+def block_groups(output: OutputFolder, folder: str, manifest: Manifest, skipped: Collection[int] = ()) -> list[list[int]]:
+    """Return the blocks of each file: all blocks but those skipped, in order, cut where a file reaches its size.
 
     Raises VerificationError where a block was not written.
     """
     sizes = done_blocks(output, folder)
-    if missing := set(range(manifest.blocks)) - set(sizes):
+    wanted = [number for number in range(manifest.blocks) if number not in skipped]
+    if missing := set(wanted) - set(sizes):
         raise VerificationError(f"{len(missing)} of {manifest.blocks} blocks were not written, the first {min(missing)}")
     groups: list[list[int]] = [[]]
     size = rows = 0
-    for number in range(manifest.blocks):
+    for number in wanted:
+        if size >= FILE_BYTES or rows >= FILE_ROWS:
+            groups.append([])
+            size = rows = 0
         size += sizes[number]
         rows += manifest.rows_of(number)
         groups[-1].append(number)
-        if (size >= FILE_BYTES or rows >= FILE_ROWS) and number < manifest.blocks - 1:
-            groups.append([])
-            size = rows = 0
-    return groups
+    return [group for group in groups if group]
 
 
 @dataclass(frozen=True)
@@ -60,46 +74,62 @@ class Merger:
     manifest: Manifest
     tables: Tables
 
-    def __call__(self, target: str, numbers: Sequence[int]) -> dict[str, Any]:
+    def __call__(self, target: str, numbers: Sequence[int], overtaken: np.ndarray = NO_IDS) -> dict[str, Any]:
         """Verify the blocks, write them as `target` (a path within the output) and read it back. Return the path and its counts.
+
+        Rows of images whose IDs are `overtaken` (int64, sorted) are left out, and counted; where no row is left, no file is written.
+        `may_pass` are the blocks with a failure that may pass.
 
         Where a duplicate's original no longer exists, nothing is written, and `{"again": blocks}` is returned: these blocks are to be
         annotated again, without copying. Raises VerificationError.
         """
         copier = DuplicateCopier(self.output, self.folder, self.tables)
-        with TemporaryDirectory(prefix="ugrie-") as temporary:
+        with TemporaryDirectory(prefix="ugrie-") as temporary, naming_full_disk(temporary):
             local = Path(temporary)
-            duplicates = dict(zip(numbers, parallel_map(lambda number: self._download(number, local), numbers, THREADS), strict=True))
-            originals = copier.originals(duplicates.values(), local)
-            if again := [number for number, rows in duplicates.items() if not originals.cover(rows)]:
+            blocks = dict(zip(numbers, parallel_map(lambda number: self._download(number, local), numbers, THREADS), strict=True))
+            originals = copier.originals([block.duplicates for block in blocks.values()], local)
+            if again := [number for number, block in blocks.items() if not originals.cover(block.duplicates)]:
                 return {"again": again}
             merged = local / "merged.parquet"
             results = []
             with pq.ParquetWriter(merged, self.tables.output, compression="zstd", use_dictionary=self.tables.repeating) as writer:
                 for group in self._row_groups(numbers):
                     rows = pa.concat_tables([self._rows(number, local) for number in group])
-                    complete = originals.fill(rows)
+                    retried = np.concatenate([blocks[number].retried for number in group])
+                    complete, owners = originals.fill(rows), rows["owner"]
+                    if len(overtaken):
+                        kept = ~lookup(rows["image_id"].to_numpy(), overtaken)[0]
+                        complete, owners, retried = complete.filter(kept), owners.filter(kept), retried[kept]
                     writer.write_table(complete, row_group_size=GROUP_ROWS)
-                    results.append(self._counts(complete, rows["owner"]))
-            self.output.upload(str(merged), target)
+                    results.append(self._counts(complete, owners, retried))
             result = sum_counts(results, self.tables.schemes)
+            result["overtaken"] = sum(map(self.manifest.rows_of, numbers)) - result["rows"]
+            result["may_pass"] = [number for number, block in blocks.items() if block.may_pass]
+            if not result["rows"]:
+                return {"file": target, **result}
+            self.output.upload(str(merged), target)
             if not _reads_back(self.output, target, merged) or pq.read_metadata(merged).num_rows != result["rows"]:
                 raise VerificationError(f"{target} does not read back as it was written")
         return {"file": target, **result}
 
-    def _download(self, number: int, local: Path) -> pa.Table:
-        """Copy a block's file to the local folder and verify it. Return `owner` and `content_hash` of its duplicates."""
+    def _download(self, number: int, local: Path) -> Block:
+        """Copy a block's file to the local folder and verify it."""
         data = self.output.read(f"{self.folder}/{file_name(number)}")
         (local / file_name(number)).write_bytes(data)
-        expected = self.manifest.read(self.output, number).column("image_id")
+        listed = self.manifest.read(self.output, number)
+        expected = listed["image_id"]
         with self._removing_broken(number):
             file = pq.ParquetFile(pa.BufferReader(data))
             if not file.schema_arrow.equals(self.tables.written):
                 raise ValueError("its rows are not in the run's schema")
-            rows = file.read(["image_id", "owner", "content_hash"], use_threads=False)
+            rows = file.read(["image_id", "owner", "content_hash", "status"], use_threads=False)
             if not rows.column("image_id").equals(expected):
                 raise ValueError(f"it holds {len(rows)} rows that are not the manifest's {len(expected)}")
-            return rows.select(["owner", "content_hash"]).filter(pc.is_valid(rows["owner"]))
+            return Block(
+                duplicates=rows.select(["owner", "content_hash"]).filter(pc.is_valid(rows["owner"])),
+                retried=listed["retried"].to_numpy(),
+                may_pass=pc.any(pc.is_in(rows["status"], pa.array(TRANSIENT)), min_count=0).as_py(),
+            )
 
     def _rows(self, number: int, local: Path) -> pa.Table:
         with self._removing_broken(number):
@@ -124,10 +154,11 @@ class Merger:
             group.append(number)
         yield group
 
-    def _counts(self, rows: pa.Table, owners: pa.ChunkedArray) -> dict[str, Any]:
+    def _counts(self, rows: pa.Table, owners: pa.ChunkedArray, retried: np.ndarray) -> dict[str, Any]:
         return {
             "rows": len(rows),
             "status": count_values(rows["status"]),
+            "retried": count_values(rows["status"].filter(pa.array(retried))),
             "reposts": count_duplicates(owners),
             "labels": {scheme.name: count_labels(scheme, rows[scheme.name]) for scheme in self.tables.schemes},
         }

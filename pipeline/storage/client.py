@@ -3,8 +3,10 @@
 Refused credentials are read again before the next attempt. If they are still refused, that is a `StorageError`.
 """
 
+import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import fsspec
@@ -27,7 +29,10 @@ RENEWING = threading.Lock()
 
 
 def with_retries(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Callable[[float], T]) -> T:
-    """Run `attempt` with retries (`Policy.run`), and renew refused credentials. Raises StorageError if they stay refused."""
+    """Run `attempt` with retries (`Policy.run`), and renew refused credentials.
+
+    Raises StorageError if they stay refused, or if a disk is full.
+    """
     client = getattr(fs, "_s3", None)
 
     def renew() -> None:
@@ -38,7 +43,10 @@ def with_retries(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attem
             client = getattr(fs, "_s3", None)
 
     try:
-        return policy.run(attempt, renew)
+        with naming_full_disk(path):
+            return policy.run(attempt, renew)
+    except StorageError:
+        raise
     except Exception as error:
         if (code := retry.credentials_refused(error)) is None or not _refuses_all(fs, path):
             raise
@@ -48,6 +56,17 @@ def with_retries(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attem
         else:
             message = f"there are no credentials for {shown} ({code}): provide them; the same --run-id resumes the run"
         raise StorageError(one_line(message)) from None
+
+
+@contextmanager
+def naming_full_disk(path: str) -> Iterator[None]:
+    """Turn the error of a full disk, or of a quota that is used up, into a StorageError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageError(f"{path} can't be written, since its disk is full: free some space; the same --run-id resumes the run") from None
 
 
 def _refuses_all(fs: fsspec.AbstractFileSystem, path: str) -> bool:

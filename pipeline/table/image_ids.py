@@ -1,27 +1,45 @@
-"""The IDs of the images in files of a table, as one sorted array."""
+"""The IDs of the images in files of a table, as sorted arrays."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
+from pipeline.errors import TRANSIENT, UserError
 from pipeline.storage.parallel import parallel_map
+from pipeline.table.commit import part_of
 from pipeline.table.output_folder import OutputFolder
 from ugrie.text import one_line
 
 THREADS = 16  # which wait for storage, most of the time
+NO_IDS = np.empty(0, np.int64)
 
 
-def image_ids(output: OutputFolder, files: Sequence[str], but: Sequence[str] = (), runs: Sequence[str] | None = None) -> np.ndarray:
-    """Return the IDs of the images in files of the table (paths within the output): int64, sorted, unique.
+class PastImages(NamedTuple):
+    """IDs of images in earlier runs: int64, sorted, unique. Those that `failed` may be tried again, unless they are `annotated`, too."""
 
-    Rows whose status is one of `but` are left out, and where `runs` are given, rows of other runs. Only the columns that this
-    takes are read. However often the files repeat an image, memory stays within a few times the result.
+    annotated: np.ndarray
+    failed: np.ndarray
+
+
+def past_images(output: OutputFolder, files: Sequence[str], retry: Collection[str] = (), runs: Collection[str] | None = None) -> PastImages:
+    """Return the images in files of the table (paths within the output).
+
+    An image `failed` if a row of one of the runs `retry` has a status that may pass (TRANSIENT); every other row makes its image
+    `annotated`. Where `runs` are given, rows of other runs are left out. Only the columns that this takes are read. However often the
+    files repeat an image, memory stays within a few times the result.
     """
-    return union(parallel_map(lambda file: _ids(output, file, but, runs), files, THREADS))
+    failed: list[np.ndarray] = []
+
+    def annotated() -> Iterator[np.ndarray]:
+        for ids in parallel_map(lambda file: _ids(output, file, retry, runs), files, THREADS):
+            failed.append(ids.failed)
+            yield ids.annotated
+
+    return PastImages(union(annotated()), union(failed))
 
 
 def union(arrays: Iterable[np.ndarray]) -> np.ndarray:
@@ -41,16 +59,24 @@ def _merged(arrays: list[np.ndarray]) -> np.ndarray:
     return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
-def _ids(output: OutputFolder, path: str, but: Sequence[str], runs: Sequence[str] | None) -> np.ndarray:
-    columns = ["image_id", *(["status"] if but else []), *(["run_id"] if runs is not None else [])]
+def _ids(output: OutputFolder, path: str, retry: Collection[str], runs: Collection[str] | None) -> PastImages:
+    run = part_of(path)  # None for a compacted file, which holds rows of several runs
+    by_run = run is None and (runs is not None or bool(retry))
+    by_status = run in retry if run is not None else bool(retry)
+    columns = ["image_id", *(["status"] if by_status else []), *(["run_id"] if by_run else [])]
     try:
         with output.open(path) as file:
             rows = pq.ParquetFile(file, pre_buffer=True).read(columns=columns, use_threads=False)
-        if but:
-            rows = rows.filter(pc.invert(pc.is_in(rows["status"], pa.array(but, pa.string()))))
-        if runs is not None:
+        if by_run and runs is not None:
             rows = rows.filter(pc.is_in(rows["run_id"], pa.array(runs, pa.string())))
-        return rows["image_id"].to_numpy()
+        ids = rows["image_id"].to_numpy()
+        if not by_status:
+            return PastImages(ids, NO_IDS)
+        failed = pc.is_in(rows["status"], pa.array(TRANSIENT))
+        if by_run:
+            failed = pc.and_(failed, pc.is_in(rows["run_id"], pa.array(retry, pa.string())))
+        mask = failed.to_numpy()
+        return PastImages(ids[~mask], ids[mask])
     except (OSError, KeyError, pa.ArrowException) as error:
         raise unreadable(output.absolute(path), error) from None
 

@@ -4,7 +4,7 @@ OUTPUT/runs/<run_id>.json. Readers start from the records: a file that no record
 """
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
@@ -39,14 +39,20 @@ class Duplicates(BaseModel):
 
 
 class Counts(BaseModel):
-    """Counts of a run: images listed, images known before, and rows written, by status, duplicate and label."""
+    """Counts of a run: images listed, images known before, and rows written, by status, duplicate and label.
+
+    `retried` are the rows of images that failed in an earlier run, by status; they are among the others' counts, too. `overtaken` are
+    images that another run annotated while this one was under way: they were listed and have no row here.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     listed: int = 0
     known: int = 0
+    overtaken: int = 0
     rows: int = 0
     status: dict[str, int] = {}
+    retried: dict[str, int] = {}
     reposts: Duplicates = Duplicates()
     labels: dict[str, dict[str, int]] = {}  # by scheme
 
@@ -111,13 +117,14 @@ def read_record(output: OutputFolder, path: str) -> RunRecord:
     return RunRecord.from_json(output.read(path), output.absolute(path))
 
 
-def past_runs(output: OutputFolder, model: str | None = None) -> list[RunRecord]:
-    """Return the records of committed runs, or of one model's ("name@digest"), the newest first.
+def past_runs(output: OutputFolder, model: str | None = None, but: Collection[str] = ()) -> list[RunRecord]:
+    """Return the records of committed runs, or of one model's ("name@digest"), the newest first; without those whose IDs are in `but`.
 
     Raises UserError where the output can't be read, or a file in OUTPUT/runs is no record that this version reads.
     """
     with output.readable():
-        paths = [f"{RUNS}/{name}" for name in output.names(RUNS) if name.endswith(".json")]
+        names = [name for name in output.names(RUNS) if name.endswith(".json")]
+        paths = [f"{RUNS}/{name}" for name in names if name.removesuffix(".json") not in but]
 
     def record(path: str) -> RunRecord:
         with output.readable():

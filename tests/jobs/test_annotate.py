@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.annotate import _stop
 from pipeline.config import AnnotateConfig
 from pipeline.run.plan import prepare
 
@@ -240,3 +242,12 @@ def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpu
     assert done.returncode == 0, done.stderr[-4000:]
     assert "resuming run stopped" in done.stderr
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_of_several_signals_the_first_ends_a_run_and_others_do_not_disturb_its_end(monkeypatch, number, raised):
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    with pytest.raises(raised):
+        _stop(number, None)
+    assert handlers == {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}

@@ -1,7 +1,9 @@
 """Command line of a job: settings that reach it, and exit codes of its errors. tests/jobs/ tests the jobs' messages."""
 
 import datetime as dt
+import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -11,6 +13,7 @@ from pipeline.cli import ConfigFile, Tokens, job_app, problems, run_command, run
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
 
+ROOT = Path(__file__).parents[2]
 ASKED = ("--input", "in", "--output", "out")
 
 
@@ -156,3 +159,21 @@ def test_a_folder_and_text_that_is_no_utf8_are_no_files_of_settings(job, tmp_pat
 
 def test_an_error_of_another_kind_is_its_message():
     assert list(problems(UserError("check the path"))) == ["check the path"]
+
+
+@pytest.mark.parametrize("closed", [(0,), (0, 1, 2), (2,)])
+def test_standard_streams_that_are_closed_are_opened_so_that_no_file_gets_their_numbers(tmp_path, closed):
+    program = f"""
+import os, sys
+for number in {closed}:
+    os.close(number)
+    setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+from pipeline.cli import open_standard_streams
+open_standard_streams()
+with open(sys.argv[1], "w") as file:
+    print(file.fileno() > 2, None not in (sys.stdin, sys.stdout, sys.stderr), file=file)
+print("lost, or not", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], timeout=60, cwd=ROOT)
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_text() == "True True\n"

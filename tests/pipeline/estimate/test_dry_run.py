@@ -25,6 +25,7 @@ CONFIG = AnnotateConfig(
 SCAN = InputScan(
     listed=1_250_000,
     known=250_000,
+    retried=0,
     new=1_000_000,
     bytes=10**11,
     sized=1_000_000,

@@ -86,7 +86,7 @@ def test_reading_a_block_gives_exactly_its_images(tmp_path, output):
         table = written.read(output, block)
         assert table.schema.equals(manifest.SCHEMA)
         assert len(table) == written.rows_of(block)
-        assert table.to_pylist() == [{**item._asdict(), "image_id": image_id(item)} for item in expected]
+        assert table.to_pylist() == [{**item._asdict(), "image_id": image_id(item), "retried": False} for item in expected]
 
 
 def test_a_long_manifest_is_several_files(tmp_path, output):
@@ -154,6 +154,22 @@ def test_images_that_are_known_are_left_out_and_counted(tmp_path, output):
     written = write_manifest(output, "m", some(100) + some(10), 30, known)
     assert read_all(written, output).column("uri").to_pylist() == [item.uri for i, item in enumerate(some(100)) if i % 3]
     assert (written.rows, written.listed, written.known) == (66, 100, 34)
+
+
+def test_images_that_failed_before_are_marked_and_counted_apart_unless_they_are_known(output):
+    ids = [image_id(item) for item in some(100)]
+    written = write_manifest(output, "m", some(100), 30, np.sort(ids[::3]), limit=50, failed=np.sort(ids[:9]))
+    rows = read_all(written, output).to_pylist()
+    assert [row["uri"] for row in rows if row["retried"]] == [f"s3://bucket/{i}.jpg" for i in (1, 2, 4, 5, 7, 8)]
+    assert (written.rows, written.retried) == (50, 6)
+
+
+def test_blocks_within_some_ids_are_those_of_which_no_image_is_left(output):
+    images = some(manifest.BLOCKS_PER_FILE * 2 + 1)
+    written = write_manifest(output, "m", images, block_rows=2)
+    ids = np.sort([image_id(item) for item in [*images[:5], *images[-1:], *some(999)[500:]]])
+    assert written.blocks_within(output, ids) == {0, 1, written.blocks - 1}
+    assert written.blocks_within(output, manifest.NO_IDS) == set()
 
 
 @pytest.mark.parametrize(("limit", "last"), [(1, 1), (2, 2), (66, 98), (67, 99), (1000, 99)])

@@ -98,3 +98,9 @@ def test_each_night_is_compared_with_those_before_it(monkeypatch):
     nights = {"1": {"s": {"a": 100, "b": 0}}, "2": halves, "3": {}, "4": halves, "5": halves}
     assert distances(nights, "s") == {"2": 0.5, "4": 0.25, "5": 0.0}
     assert distances({"1": halves}, "s") == {}
+
+
+def test_images_that_were_retried_are_not_counted_among_the_new_by_status():
+    record = night("2026-01-02", {}, {"ok": 12, "missing": 40})
+    record = record.model_copy(update={"counts": record.counts.model_copy(update={"retried": {"ok": 2, "missing": 40}})})
+    assert tally([record])[drift.STATUS] == {"ok": 10}

@@ -10,6 +10,7 @@ import deltalake
 import pytest
 
 from pipeline.config import AnnotateConfig
+from pipeline.report.cards import make_card
 from pipeline.report.page import write, write_beside
 from pipeline.table import delta
 from pipeline.table.output_folder import OutputFolder
@@ -227,3 +228,26 @@ def test_runs_of_an_earlier_schema_version_have_their_page_and_their_delta_table
     assert page_of()
     delta.add(OutputFolder(str(output), {}))
     assert len(deltalake.DeltaTable(output / "annotations").to_pyarrow_table()) == 3
+
+
+def test_runs_of_one_date_count_together_where_labels_are_compared_date_by_date(page_of, output, night, monkeypatch):
+    """An earlier run of the same date as the page's stays in the line of drift."""
+    night(output, "2026-01-01", many(40))
+    night(output, "2026-01-02", many(30))
+    night(output, "2026-01-02", many(20), run_id="second", finished_at="2026-01-02T05:00:00+00:00")
+    shown = []
+    monkeypatch.setattr("pipeline.report.cards.make_card", lambda *given: shown.append(given) or make_card(*given))
+    page_of(run_id="second")
+    name, now, before, _, by_date, _ = shown[0]
+    assert (sum(now.values()), sum(before.values())) == (20, 70)
+    assert {date: sum(found[name].values()) for date, found in by_date.items()} == {"2026-01-01": 40, "2026-01-02": 50}
+
+
+def test_images_that_were_retried_or_annotated_by_another_run_are_told_apart(page_of, output, night):
+    record = night(output, "2026-01-01", many(40))
+    counts = record.counts.model_dump() | {"listed": 50, "known": 3, "overtaken": 7, "retried": {"ok": 40}}
+    night(output, "2026-01-02", many(40), counts=counts)
+    page = page_of()
+    assert page.askew == page.open == []
+    assert "50 listed, 3 of them annotated before, 0 new; 40 failed before and were retried" in page.said
+    assert "; 7 were annotated by another run meanwhile" in page.said

@@ -84,7 +84,7 @@ def test_while_the_manifest_is_there_an_image_in_a_tar_is_found_by_its_place(sho
     manifest = write_manifest(
         OutputFolder(str(tmp_path / "out"), {}), "_work/r/m", list_items(str(tmp_path / "shard.tar"), "uri", {}), block_rows=2
     )
-    settled = {"manifest": "m", "rows": manifest.rows, "block_rows": 2, "listed": 5, "known": 0}
+    settled = {"manifest": "m", "rows": manifest.rows, "block_rows": 2, "listed": 5, "known": 0, "retried": 0}
     (work / "plan.json").write_text(json.dumps(settled))
     highlights = [image(f"file://{tmp_path}/shard.tar!/{i}.jpg", data[f"{i}.jpg"], row=i) for i in (4, 1)]
     assert all(each.jpeg for each in shown(highlights, source=tmp_path / "shard.tar"))

@@ -179,7 +179,7 @@ def test_a_run_of_which_too_much_failed_is_not_committed_until_it_may(finished, 
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "failed", "max_failed_ratio": 0.1})
     operators.do(prepare(config))
     with pytest.raises(
-        RunError, match=r"run failed stopped: 6 of 40 images failed \(.*1 corrupt.*\), more than max_failed_ratio = 0.1: .*"
+        RunError, match=r"run failed stopped: 6 of 40 new images failed \(.*1 corrupt.*\), more than max_failed_ratio = 0.1: .*"
     ):
         annotate(config)
     assert not (tmp_path / "runs").exists()

@@ -5,6 +5,7 @@ import shlex
 import sys
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
@@ -27,7 +28,16 @@ RECORD = {
     "finished_at": "2026-01-02T01:00:00+00:00",
     "input": "in",
     "schemes": {},
-    "counts": {"listed": 40, "known": 40, "rows": 0, "status": {}, "reposts": {"run": 0, "earlier": 0}, "labels": {}},
+    "counts": {
+        "listed": 40,
+        "known": 40,
+        "overtaken": 0,
+        "rows": 0,
+        "status": {},
+        "retried": {},
+        "reposts": {"run": 0, "earlier": 0},
+        "labels": {},
+    },
     "files": [],
     "timings": {"plan_seconds": 1.5},
     "config": {"device": "cpu"},
@@ -194,13 +204,28 @@ def test_an_address_that_fails_twice_is_told_at_the_third_try(address, caplog):
     assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
 
 
-@pytest.mark.parametrize("code", [404, 302, 307])
-def test_an_address_that_refuses_or_leads_elsewhere_is_a_warning_without_its_secret_path(address, caplog, code):
+@pytest.mark.parametrize(("code", "attempts"), [(404, "1 attempt"), (302, "1 attempt"), (307, "1 attempt"), (408, "3 attempts")])
+def test_an_address_that_refuses_or_leads_elsewhere_is_a_warning_without_its_secret_path(address, caplog, code, attempts):
+    """What another attempt can't change is not tried again."""
     address.answers += [code] * 3
     assert with_hooks(config(on_success=address.url), done) == done(None)
-    assert f"on_success failed, after 3 attempts: http://127.0.0.1 answered {code}" in caplog.text
+    assert f"on_success failed, after {attempts}: http://127.0.0.1 answered {code}" in caplog.text
     assert "hunter2" not in caplog.text
-    assert [path for path, _, _ in address.got] == ["/services/hunter2"] * 3
+    assert [path for path, _, _ in address.got] == ["/services/hunter2"] * int(attempts[0])
+
+
+def test_an_address_that_answers_bit_by_bit_is_given_up_in_time(monkeypatch, caplog):
+    """Each operation of its socket is within the timeout, and their sum is not."""
+    asked, ended = [], threading.Event()
+    monkeypatch.setattr(hooks, "TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(hooks, "ATTEMPTS", 1)
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", lambda *_, timeout: asked.append(timeout) or ended.wait(60))
+    try:
+        with_hooks(config(on_success="https://chat.org/hunter2"), done)
+        assert "on_success failed, after 1 attempt: https://chat.org: no answer within 0.01 s" in caplog.text
+        assert asked == [0.01]
+    finally:
+        ended.set()
 
 
 def test_an_address_where_nobody_is_is_a_warning(caplog):

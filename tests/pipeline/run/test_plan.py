@@ -1,5 +1,6 @@
 """A run is planned, and user errors are found, before any cluster work begins."""
 
+import datetime as dt
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.run.plan import find_committed, prepare
+from pipeline.run.plan import find_committed, overtaken_ids, prepare, too_many_failed
 from pipeline.stages.write import file_name
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SCHEMA_VERSION
@@ -32,7 +33,7 @@ def commit(tmp_path):
     folder = checkpoint.find("ugrie-tiny")
     tower = checkpoint.tower_digest(folder, checkpoint.read_config(folder))
 
-    def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), status="ok", **settings):
+    def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), status="ok", days_ago=30, **settings):
         file = f"annotations/dt=2026-01-02/part-{run_id}-00000000-00000.parquet"
         record = {
             "run_id": run_id,
@@ -40,7 +41,7 @@ def commit(tmp_path):
             "model": model,
             "tower": settings.pop("tower", tower),
             "date": "2026-01-02",
-            "finished_at": "2026-01-02T03:00:00+00:00",
+            "finished_at": (dt.datetime.now(dt.UTC) - dt.timedelta(days=days_ago)).isoformat(),
         }
         record |= {"schemes": dict.fromkeys(schemes, "ordinal"), "counts": {"rows": len(ids)}, "files": [file], "config": settings}
         for name in (file, f"runs/{run_id}.json"):
@@ -217,18 +218,44 @@ def test_annotated_before_is_what_has_all_that_is_asked_for_by_the_same_model(co
     assert prepare(config(**asked)).manifest.known == (40 if known else 0)
 
 
-def test_images_that_could_not_be_read_are_tried_again_where_that_is_asked_for(config, commit):
+def test_images_whose_failure_may_pass_are_retried_for_some_days_by_themselves(config, commit, caplog):
+    caplog.set_level("INFO")
     first = prepare(config(run_id="first"))
     ids, model = manifest(first).column("image_id").to_pylist(), first.tables.model
     commit("first", ids[:10], model)
-    commit("late", ids[10:20], model, status="timeout")
-    commit("broken", ids[20:30], model, status="corrupt")
-    commit("later", ids[10:12], model)
-    assert prepare(config()).manifest.known == 30
-    plan = prepare(config(run_id="again", retry_failed=True))
+    commit("late", ids[10:20], model, status="timeout", days_ago=2)
+    commit("broken", ids[20:30], model, status="corrupt", days_ago=2)
+    commit("later", ids[10:12], model, days_ago=1)
+    plan = prepare(config(run_id="again"))
     assert manifest(plan).column("image_id").to_pylist() == [*ids[12:20], *ids[30:]]
-    with pytest.raises(UserError, match="run again was begun with retry_failed = True, not False"):
-        prepare(config(run_id="again"))
+    assert manifest(plan).column("retried").to_pylist() == [True] * 8 + [False] * 10
+    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.retried, plan.manifest.rows) == (40, 22, 8, 18)
+    assert "40 images are listed, of which 22 were annotated before, 8 failed before and are retried and 10 are new" in caplog.text
+    assert prepare(config(run_id="never", retry_days=0)).manifest.known == 30
+    commit("failed before that", ids[12:15], model, status="missing", days_ago=4)
+    assert manifest(prepare(config(run_id="fewer"))).column("image_id").to_pylist() == [*ids[15:20], *ids[30:]]
+    assert prepare(config(run_id="more", retry_days=5)).manifest.retried == 8
+    with pytest.raises(UserError, match="run again was begun with retry_days = 3, not 5"):
+        prepare(config(run_id="again", retry_days=5))
+
+
+def test_a_run_with_too_many_failures_does_those_again_and_leaves_the_next_date_to_another_run(config, commit, caplog):
+    caplog.set_level("INFO")
+    plan = prepare(config(date="2026-01-02"))
+    for number in range(5):
+        write_block(plan, number)
+    too_many_failed(plan, [1, 4])
+    too_many_failed(plan, [1])  # another driver of the same run
+    assert prepare(config()).todo == (1, 4)
+
+    def resumed(date):
+        settings = config(resume=True, date=date).model_dump(exclude={"run_id"}, exclude_unset=True)
+        return prepare(AnnotateConfig(**settings))
+
+    assert resumed("2026-01-02").config.run_id == "r"
+    later = resumed("2026-01-03")
+    assert (later.config.run_id == "r", later.manifest.rows, later.todo) == (False, 40, (0, 1, 2, 3, 4))
+    assert "run r is not resumed: too many of its images failed" in caplog.text
 
 
 def test_an_image_that_changed_is_new(config, commit, images, tmp_path):
@@ -251,11 +278,35 @@ def test_a_limit_counts_new_images(config, corpus, commit):
     assert (plan.manifest.listed, plan.manifest.known) == (17, 10)
 
 
-def test_a_run_that_goes_on_annotates_what_it_began_with_whatever_was_annotated_meanwhile(config, commit):
+def test_a_run_that_goes_on_leaves_out_blocks_whose_images_another_run_annotated_meanwhile(config, commit):
+    old = prepare(config(run_id="old"))
+    ids, model = manifest(old).column("image_id").to_pylist(), old.tables.model
+    commit("old", ids[:4], model)
     plan = prepare(config())
-    commit("first", manifest(plan).column("image_id").to_pylist(), plan.tables.model)
-    assert prepare(config()).manifest == plan.manifest
-    assert prepare(config(run_id="other")).manifest.rows == 0
+    assert (plan.before, overtaken_ids(plan).tolist()) == ({"old"}, [])
+    commit("another model", ids, "m@1")
+    commit("failed", ids[13:30], model, status="timeout", days_ago=0)
+    assert prepare(config()).todo == (0, 1, 2, 3)
+    commit("other", ids[4:25], model)
+    assert overtaken_ids(plan).tolist() == sorted(ids[4:25])
+    again = prepare(config())
+    assert (again.manifest, again.todo) == (plan.manifest, (2, 3))
+    write_block(plan, 2)
+    assert prepare(config()).todo == (3,)
+
+
+def test_a_run_that_annotates_everything_again_is_not_overtaken(config, commit):
+    plan = prepare(config(reannotate=True))
+    commit("other", manifest(plan).column("image_id").to_pylist(), plan.tables.model)
+    assert prepare(config(reannotate=True)).todo == (0, 1, 2, 3, 4)
+
+
+def test_a_run_that_an_earlier_version_began_is_refused(config):
+    plan = prepare(config())
+    saved = plan.output.read_json("_work/r/plan.json")
+    plan.output.write("_work/r/plan.json", json.dumps({key: saved[key] for key in saved if key != "before"}).encode())
+    with pytest.raises(UserError, match="run r was begun by an earlier version of UGRIE: finish it with that, or give another --run-id"):
+        prepare(config())
 
 
 def test_where_nothing_is_new_there_is_nothing_to_do(config, commit):

@@ -52,6 +52,14 @@ def test_images_that_were_posted_before_are_counted_where_there_are_any():
         assert re.search(line, text) if line else "same bytes" not in text
 
 
+def test_images_that_were_retried_or_annotated_by_another_run_are_counted_where_there_are_any():
+    assert "retried" not in summary(record(), "out")
+    counts = record().counts.model_dump() | {"retried": {"missing": 1, "ok": 2}, "overtaken": 1000}
+    text = summary(record(counts=counts), "out")
+    assert "  3 retried after a failure in an earlier run, 2 of them annotated now\n" in text
+    assert "  1,000 more were annotated by another run meanwhile\n" in text
+
+
 def test_where_nothing_was_new_it_says_so():
     text = summary(record(counts={"listed": 12345, "known": 12345, "rows": 0, "status": {}, "labels": {}}, files=[]), "out")
     assert text == "nothing new: 12,345 images listed, all annotated before by ugrie-tiny@123, run r"

@@ -1,13 +1,17 @@
 """Verification of a run's blocks, and merging them into the table's files."""
 
+import errno
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AnnotateConfig
+from pipeline.errors import StorageError
 from pipeline.run.plan import prepare
 from pipeline.stages import merge, write
 from pipeline.stages.merge import Merger, VerificationError, block_groups
@@ -35,6 +39,10 @@ def plan(corpus, written, tmp_path):
 @pytest.fixture
 def merger(plan):
     return Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
+
+
+def manifest_ids(plan):
+    return [i for block in range(plan.manifest.blocks) for i in plan.manifest.read(plan.output, block)["image_id"].to_pylist()]
 
 
 def test_blocks_become_a_file_with_all_their_rows_in_order(plan, merger, corpus):
@@ -139,6 +147,48 @@ def test_a_file_is_read_back_in_pieces(tmp_path, monkeypatch, size):
     for other in (data + b"x", data[:-1] + b"x", data[1:] or b"x"):
         local.write_bytes(other)
         assert not merge._reads_back(output, "file", local)
+
+
+def test_rows_of_images_that_another_run_annotated_are_left_out_and_counted(plan, merger):
+    ids = manifest_ids(plan)
+    overtaken = np.sort([*ids[3:30], 7])
+    result = merger("annotations/part.parquet", [0, 1, 2, 3], overtaken)
+    table = pq.read_table(f"{plan.output.root}/annotations/part.parquet")
+    assert table["image_id"].to_pylist() == [*ids[:3], *ids[30:]]
+    assert (result["rows"], result["overtaken"], sum(result["status"].values())) == (13, 27, 13)
+    assert merger("annotations/none.parquet", [1, 2], overtaken)["rows"] == 0
+    assert not plan.output.exists("annotations/none.parquet")
+
+
+def test_blocks_that_are_skipped_need_not_be_written(plan):
+    Path(block_path(plan, 1)).unlink()
+    assert block_groups(plan.output, plan.rows_folder, plan.manifest, {1, 2}) == [[0, 3]]
+    assert block_groups(plan.output, plan.rows_folder, plan.manifest, {0, 1, 2, 3}) == []
+
+
+def test_images_that_failed_before_are_counted_by_status_and_blocks_whose_failures_may_pass_are_named(plan, merger):
+    path = plan.output.absolute(f"{plan.manifest.folder}/part-00000.parquet")
+    listed = pq.read_table(path)
+    retried = [i in (0, 1, 25) for i in range(40)]
+    listed = listed.set_column(listed.schema.get_field_index("retried"), listed.schema.field("retried"), pa.array(retried))
+    pq.write_table(listed, path, row_group_size=10)
+    fail = {"status": "timeout", "error": "not read"}
+    alter_block(
+        plan, 2, lambda rows: pa.Table.from_pylist([rows.to_pylist()[i] | (fail if i == 5 else {}) for i in range(10)], rows.schema)
+    )
+    result = merger("annotations/part.parquet", [0, 1, 2, 3])
+    statuses = pq.read_table(f"{plan.output.root}/annotations/part.parquet")["status"].to_pylist()
+    assert result["retried"] == dict(Counter([statuses[0], statuses[1], "timeout"]))
+    assert result["may_pass"] == [2]
+
+
+def test_a_full_local_disk_is_said_with_the_path(plan, merger, monkeypatch):
+    def full(*_, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(StorageError, match=r"/ugrie-\w+ can't be written, since its disk is full"):
+        merger("annotations/part.parquet", [0, 1])
 
 
 def test_a_small_run_is_one_file(plan):

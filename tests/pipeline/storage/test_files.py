@@ -1,5 +1,6 @@
 """Reading, listing and writing files in storage, also through faults."""
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -8,6 +9,7 @@ import fsspec
 import pytest
 
 from benchmarks.servers.proxy import WRITING
+from pipeline.errors import StorageError
 from pipeline.storage.files import create_atomic, list_with_retries, open_file, read, upload_atomic, write_atomic
 from pipeline.storage.filesystem import connect
 from pipeline.storage.retry import Policy
@@ -152,3 +154,17 @@ def test_what_can_not_be_written_is_no_name_that_is_taken(tmp_path):
     fs, path = connect(str(tmp_path / "file" / "below"), {})
     with pytest.raises((FileExistsError, NotADirectoryError)):
         write_atomic(fs, path, b"x")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("write", [write_atomic, create_atomic])
+def test_a_full_disk_is_said_with_the_path_and_leaves_no_draft(tmp_path, monkeypatch, write, number):
+    def full(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = f"{tmp_path}/out/file"
+    with pytest.raises(StorageError, match=f"{path} can't be written, since its disk is full: free some space; the same --run-id") as error:
+        write(fsspec.filesystem("file"), path, b"data")
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -19,7 +19,8 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.run import driver
 from pipeline.run.driver import RunError, annotate
-from pipeline.run.plan import annotated_ids, prepare
+from pipeline.run.earlier import images_of
+from pipeline.run.plan import prepare
 from pipeline.table import commit, delta, delta_log
 from pipeline.table.delta_storage import storage_options
 from pipeline.table.output_folder import OutputFolder
@@ -36,10 +37,15 @@ def check(made, schemes=("polarity3", "valence"), **settings):
     delta.check(AnnotateConfig(**settings), tables)
 
 
-def known(made, schemes=("polarity3", "valence"), **settings):
+def past(made, schemes=("polarity3", "valence"), now="2026-01-02T09:00:00+00:00", **settings):
+    """The IDs that are annotated, and those that are to be retried."""
     config = AnnotateConfig(input="in", output=made.output, storage_options=made.options, **settings)
     tables = Tables(tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=None, tower="t", model=made.model)
-    return annotated_ids(made.folder, config, tables).tolist()
+    return [ids.tolist() for ids in images_of(made.folder, config, tables, past_runs(made.folder), dt.datetime.fromisoformat(now))]
+
+
+def known(made, schemes=("polarity3", "valence")):
+    return past(made, schemes, retry_days=0)[0]
 
 
 def contents(folder):
@@ -253,12 +259,26 @@ def test_what_was_annotated_before_is_known_from_compacted_files_too(made, vacuu
     replace(made, model="other@1").commit("c", range(9, 14))
     made.commit("d", range(20, 25), date="2026-01-03")
     delta.add(made.folder)
-    expected = {"": known(made), "valence": known(made, ["valence"]), "retry": known(made, retry_failed=True)}
-    assert expected == {"": [0, 1, 2, 3, 4, *range(20, 25)], "valence": [*range(9), *range(20, 25)], "retry": [0, 1, 2, 4, 20, 21, 22, 24]}
+
+    def everything():
+        return {
+            "": known(made),
+            "valence": known(made, ["valence"]),
+            "retry": past(made),
+            "later": past(made, now="2026-01-05T09:00:00+00:00"),
+        }
+
+    expected = everything()
+    assert expected == {
+        "": [0, 1, 2, 3, 4, *range(20, 25)],
+        "valence": [*range(9), *range(20, 25)],
+        "retry": [[0, 1, 2, 4, 20, 21, 22, 24], [3, 23]],
+        "later": [[0, 1, 2, 3, 4, 20, 21, 22, 24], [23]],  # the first run's failure is three days old
+    }
     delta.compact(made.folder, None)
     if vacuumed:
         assert len(made.delta.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)) >= 3
-    assert {"": known(made), "valence": known(made, ["valence"]), "retry": known(made, retry_failed=True)} == expected
+    assert everything() == expected
     made.delta.delete("run_id = 'd'")  # whose rows are given up
     assert known(made) == list(range(5))
     made.commit("late", range(30, 32))  # which is not in the table yet

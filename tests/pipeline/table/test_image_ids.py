@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.storage.client import read_range
-from pipeline.table.image_ids import image_ids, union
+from pipeline.table.image_ids import past_images, union
 from pipeline.table.output_folder import OutputFolder
 
 
@@ -34,20 +34,32 @@ def test_the_ids_of_many_files_are_sorted_and_each_in_once(output):
     rng = np.random.default_rng(0)
     ids = [rng.integers(-(2**63), 2**63, 1000) for _ in range(40)]
     files = [output.table(f"annotations/part-{i}.parquet", [*some, *ids[0][:10]]) for i, some in enumerate(ids)]
-    found = image_ids(output.folder, files)
+    found, failed = past_images(output.folder, files)
+    assert failed.tolist() == []
     assert found.dtype == np.int64
     assert found.tolist() == sorted({int(number) for some in ids for number in some})
 
 
-def test_rows_of_some_statuses_are_left_out_unless_another_row_has_the_image(output):
-    for name, ids, status in (("a", [1, 2, 3, 4], ["ok", "timeout", "missing", "corrupt"]), ("b", [3, 5], ["ok", "timeout"])):
-        pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64()), "status": status}), f"{output.root}/{name}.parquet")
-    assert image_ids(output.folder, ["a.parquet", "b.parquet"], but=["timeout", "missing"]).tolist() == [1, 3, 4]
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize(
+    ("retry", "annotated", "failed"),
+    [((), [1, 2, 3, 4, 5], []), (("a",), [1, 3, 4, 5], [2, 3]), (("b",), [1, 2, 3, 4], [5]), (("a", "b"), [1, 3, 4], [2, 3, 5])],
+)
+def test_failures_that_may_pass_count_apart_in_the_runs_whose_images_are_retried(output, compacted, retry, annotated, failed):
+    tables = []
+    for run, ids, status in (("a", [1, 2, 3, 4], ["ok", "timeout", "missing", "corrupt"]), ("b", [3, 5], ["ok", "timeout"])):
+        tables.append(pa.table({"image_id": pa.array(ids, pa.int64()), "status": status, "run_id": [run] * len(ids)}))
+        pq.write_table(tables[-1], f"{output.root}/part-{run}-00000000-00000.parquet")
+    other = pa.table({"image_id": pa.array([9], pa.int64()), "status": ["timeout"], "run_id": ["other"]})
+    pq.write_table(pa.concat_tables([*tables, other]), output.root / "compacted.parquet")
+    files = ["compacted.parquet"] if compacted else [f"part-{run}-00000000-00000.parquet" for run in "ab"]
+    found = past_images(output.folder, files, retry, ("a", "b") if compacted else None)
+    assert (found.annotated.tolist(), found.failed.tolist()) == (annotated, failed)
 
 
 def test_no_files_hold_no_ids(output):
-    assert image_ids(output.folder, []).tolist() == []
-    assert image_ids(output.folder, [output.table("empty.parquet", [])]).tolist() == []
+    for files in ([], [output.table("empty.parquet", [])]):
+        assert [ids.tolist() for ids in past_images(output.folder, files)] == [[], []]
 
 
 def test_only_the_ids_of_a_file_are_read(s3, monkeypatch):
@@ -58,7 +70,7 @@ def test_only_the_ids_of_a_file_are_read(s3, monkeypatch):
     s3.put("ids/part.parquet", sink.getvalue())
     came = []
     monkeypatch.setattr("pipeline.storage.files.read_range", lambda *asked: came.append(read_range(*asked)) or came[-1])
-    assert image_ids(OutputFolder(f"s3://{s3.bucket}", s3.options), ["ids/part.parquet"]).tolist() == list(range(200))
+    assert past_images(OutputFolder(f"s3://{s3.bucket}", s3.options), ["ids/part.parquet"]).annotated.tolist() == list(range(200))
     assert 0 < sum(map(len, came)) < 2.5 * 2**20 < len(sink.getvalue()) / 6
 
 
@@ -73,7 +85,7 @@ def test_a_file_that_a_record_lists_and_can_not_be_read_is_named(output, damage)
     else:
         pq.write_table(pa.table({"id": [1]}), path)
     with pytest.raises(UserError, match=r"part-0\.parquet can't be read \(.*\), and a run record lists it: restore it") as error:
-        image_ids(output.folder, [name])
+        past_images(output.folder, [name])
     assert "\n" not in str(error.value)
 
 

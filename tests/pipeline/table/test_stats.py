@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from pipeline.config import AnnotateConfig
 from pipeline.table.stats import FailuresError, check_failures, count_labels, sum_counts
 from ugrie.schemes.scheme import load_scheme
 
@@ -25,22 +26,53 @@ def test_an_ordinal_value_counts_for_the_nearest_label():
 
 def test_the_counts_of_all_files_are_added():
     scheme = load_scheme("polarity2")
-    one = {"rows": 3, "status": {"ok": 2, "corrupt": 1}, "labels": {"polarity2": {"negative": 2, "positive": 0}}}
-    other = {"rows": 2, "status": {"missing": 1, "ok": 1}, "labels": {"polarity2": {"negative": 0, "positive": 1}}}
+    one = {"rows": 3, "status": {"ok": 2, "corrupt": 1}, "retried": {"ok": 1}, "labels": {"polarity2": {"negative": 2, "positive": 0}}}
+    other = {
+        "rows": 2,
+        "status": {"missing": 1, "ok": 1},
+        "retried": {"missing": 1, "ok": 1},
+        "labels": {"polarity2": {"negative": 0, "positive": 1}},
+    }
     one["reposts"], other["reposts"] = {"run": 1, "earlier": 0}, {"run": 1, "earlier": 2}
     total = sum_counts([one, other], [scheme])
     assert total == {
         "rows": 5,
         "status": {"ok": 3, "corrupt": 1, "missing": 1},
+        "retried": {"ok": 2, "missing": 1},
         "reposts": {"run": 2, "earlier": 2},
         "labels": {"polarity2": {"negative": 2, "positive": 1}},
     }
     assert next(iter(total["status"])) == "ok"
 
 
+def counts(retried=None, **status):
+    return {"status": status, "retried": retried or {}}
+
+
 def test_a_run_may_commit_with_as_many_failures_as_it_is_allowed():
-    counts = {"rows": 10, "status": {"ok": 7, "corrupt": 2, "missing": 1}}
-    check_failures(counts, 0.3)
-    check_failures({"rows": 0, "status": {}}, 0)
-    with pytest.raises(FailuresError, match=r"3 of 10 images failed \(2 corrupt, 1 missing\), more than max_failed_ratio = 0\.29"):
-        check_failures(counts, 0.29)
+    found = counts(ok=7, corrupt=2, missing=1)
+    check_failures(found, 0.3)
+    with pytest.raises(FailuresError, match=r"3 of 10 new images failed \(2 corrupt, 1 missing\), more than max_failed_ratio = 0\.29"):
+        check_failures(found, 0.29)
+    check_failures(counts(ok=71, corrupt=29), 0.29)
+
+
+@pytest.mark.parametrize("most", [0.5, 1.0])
+@pytest.mark.parametrize("status", [{"missing": 60}, {"forbidden": 1}, {"corrupt": 10}, {"not_an_image": 5, "timeout": 1}])
+def test_a_night_without_a_single_annotated_image_is_not_committed_whatever_the_settings(status, most):
+    with pytest.raises(FailuresError, match=rf"none of {sum(status.values())} new images could be annotated \(.*\): check the input"):
+        check_failures(counts(**status), most)
+
+
+@pytest.mark.parametrize(
+    "status", [{}, {"not_an_image": 1}, {"corrupt": 9}, {"ok": 1, "not_an_image": 8}, {"ok": 1, "missing": 1}, {"ok": 5, "corrupt": 5}]
+)
+def test_a_sane_night_is_committed_by_the_default_also_where_its_only_new_file_is_no_image(status):
+    check_failures(counts(**status), AnnotateConfig(input="in", output="out").max_failed_ratio)
+
+
+def test_images_that_failed_before_do_not_stop_a_quiet_night():
+    check_failures(counts({"missing": 200}, missing=200), 0.0)
+    check_failures(counts({"missing": 200, "ok": 3}, ok=5, missing=200), 0.0)
+    with pytest.raises(FailuresError, match=r"none of 2 new images could be annotated \(2 missing\)"):
+        check_failures(counts({"missing": 200, "ok": 3}, ok=3, missing=202), 1.0)

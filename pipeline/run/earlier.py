@@ -1,0 +1,34 @@
+"""Finds the images that a run need not annotate, since earlier runs did, and those that it retries."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from pipeline.config import AnnotateConfig
+from pipeline.table import delta
+from pipeline.table.image_ids import NO_IDS, PastImages, past_images
+from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import RunRecord
+from pipeline.table.schema import Tables
+
+
+def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs: Sequence[RunRecord], now: dt.datetime) -> PastImages:
+    """Return the images that the model has annotated with every requested scheme in these committed runs, and those to retry.
+
+    An image whose failure may pass is retried until `retry_days` have passed since the first run in which it failed; then the failure
+    counts as its annotation.
+    """
+    if config.reannotate:
+        return PastImages(NO_IDS, NO_IDS)
+    schemes = {scheme.name for scheme in tables.schemes}
+    runs = [
+        run
+        for run in runs
+        if (run.model, run.tower) == (tables.model, tables.tower)
+        and schemes <= set(run.schemes)
+        and (run.config.get("keep_embeddings") or not config.keep_embeddings)
+    ]
+    since = now - dt.timedelta(days=config.retry_days)
+    retry = {run.run_id for run in runs if config.retry_days and run.finished_at >= since}
+    if delta.is_table(output):
+        return past_images(output, delta.files_of(output, runs), retry, {run.run_id for run in runs})
+    return past_images(output, [file for run in runs for file in run.files], retry)
