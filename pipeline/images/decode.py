@@ -3,7 +3,9 @@
 import faulthandler
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ImageError
+from pipeline.images import repair, signatures
 from ugrie.vision import preprocess
+from ugrie.vision.pixels import stored_size
 
 if TYPE_CHECKING:  # the sandbox's process imports this module and must start fast
     from pipeline.config import AnnotateConfig
@@ -71,24 +75,65 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of sizes that are checked below
         try:
-            image = Image.open(BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:
-            raise ImageError("not_an_image", f"{len(data)} bytes that are no {', '.join(FORMATS)}") from None
-        except Image.DecompressionBombError as error:
-            raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
-        except MemoryError:
-            raise ImageError("too_large", OUT_OF_MEMORY) from None
-        except Exception as error:  # header parsers raise anything; the file is the cause
-            raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
+            return _decode(data, crop_size, max_pixels)
+        except ImageError as error:
+            if error.status == "too_large":
+                raise
+            failure = error
+        for mended in _repaired(data):
+            try:
+                return _decode(mended, crop_size, max_pixels)
+            except ImageError as error:
+                if error.status == "too_large":
+                    raise
+        raise failure
+
+
+def _decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
+    try:
+        image = _open(data)
         with image:
-            width, height = image.size
+            width, height = stored_size(image)
             if width * height > max_pixels:
                 raise ImageError("too_large", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
-            try:
-                return Decoded(preprocess.crop(image, crop_size), width, height)
-            except Image.DecompressionBombError as error:  # an image within, such as an icon's
-                raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
-            except MemoryError:
-                raise ImageError("too_large", OUT_OF_MEMORY) from None
-            except Exception as error:  # as above, from decoding the pixels
-                raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
+            return Decoded(preprocess.crop(image, crop_size), width, height)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not_an_image", _unidentified(data)) from None
+    except Image.DecompressionBombError as error:  # also of an image within, such as an icon's
+        raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
+    except Exception as error:  # parsers and decoders raise anything; the file is the cause
+        raise _failure(error) from None
+
+
+def _open(data: bytes) -> Image.Image:
+    if signatures.is_heif(data) and find_spec("pillow_heif") is not None:
+        import pillow_heif  # of the extra `heif`; few runs need it
+
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        return Image.open(BytesIO(data), formats=("HEIF",))
+    return Image.open(BytesIO(data), formats=FORMATS)
+
+
+def _unidentified(data: bytes) -> str:
+    """Return the message for a file that no decoder takes."""
+    kind = signatures.kind_of(data)
+    if kind is None:
+        return f"{len(data)} bytes that are no {', '.join(FORMATS)}"
+    if signatures.is_heif(data):
+        return f"{kind} that is damaged" if find_spec("pillow_heif") is not None else f"{kind}: {signatures.HEIF_EXTRA}"
+    return kind if ":" in kind else f"{kind}: not a format that is read, or its header is damaged"
+
+
+def _repaired(data: bytes) -> Iterator[bytes]:
+    try:
+        yield from repair.repaired(data)
+    except MemoryError:
+        raise ImageError("too_large", OUT_OF_MEMORY) from None
+
+
+def _failure(error: Exception) -> ImageError:
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():  # as decoders in C report it
+        return ImageError("too_large", OUT_OF_MEMORY)
+    return ImageError("corrupt", f"{type(error).__name__}: {error}")
