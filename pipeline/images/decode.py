@@ -1,12 +1,16 @@
 """Decoding: bytes of an untrusted file to the uint8 crop that the model reads, within limits, each failure with its status."""
 
 import faulthandler
+import re
+import resource
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +27,11 @@ if TYPE_CHECKING:  # the sandbox's process imports this module and must start fa
 OUT_OF_MEMORY = "decoding it needs more memory than there is, or than decode_memory"
 # The formats of photographs. Not all of Pillow's: some run other programs (EPS) or hold no pixels (WMF).
 # MPO needs no entry: Pillow opens it as the JPEG that it begins with.
+NO_MEMORY = re.compile(r"(?i)out of memory|insufficient memory|memory allocation|allocate memory|decoder error -9\b")  # of decoders in C
+BITS_PER_SAMPLE = 258  # of TIFF
+BYTES_PER_PIXEL = 8  # that decoding takes at most: the decoded image, and its colours
+# Decoders that hold more copies of an image. As many bytes of memory are then fewer pixels.
+COSTLY = {"WEBP": 16, "AVIF": 10, "HEIF": 10, "JPEG2000": 25}
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
 
 
@@ -39,6 +48,20 @@ class Limits:
     def of(cls, config: "AnnotateConfig", crop_size: int) -> "Limits":
         """Return the limits of a run's settings."""
         return cls(crop_size, config.max_pixels, config.decode_timeout, config.decode_memory)
+
+
+def identity(config: "AnnotateConfig") -> str:
+    """Return what decides which images fail to decode: the limits, and the versions of UGRIE and of the decoders."""
+    versions = [f"{name} {_version(name)}" for name in ("ugrie", "pillow", "pillow_heif")]
+    limits = [f"{name} {getattr(config, name)}" for name in ("max_pixels", "decode_timeout", "decode_memory")]
+    return ", ".join(versions + limits)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 @dataclass(frozen=True)
@@ -90,12 +113,12 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
 
 
 def _decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
+    expected = 0
     try:
-        image = _open(data)
-        with image:
+        with _open(data) as image:
             width, height = stored_size(image)
-            if width * height > max_pixels:
-                raise ImageError("too_large", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+            expected = width * height * _bytes_per_pixel(image)
+            _check_size(image.format, width, height, _bytes_per_pixel(image), max_pixels)
             return Decoded(preprocess.crop(image, crop_size), width, height)
     except ImageError:
         raise
@@ -104,7 +127,25 @@ def _decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
     except Image.DecompressionBombError as error:  # also of an image within, such as an icon's
         raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
     except Exception as error:  # parsers and decoders raise anything; the file is the cause
-        raise _failure(error) from None
+        raise _failure(error, expected) from None
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Return the bytes of memory that decoding an opened image takes at most, for each of its pixels."""
+    if image.format == "TIFF":  # a strip of it is decoded at once, and may be all of it
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]
+        return max(BYTES_PER_PIXEL, 4 + sum(bits) // 8)
+    return COSTLY.get(image.format or "", BYTES_PER_PIXEL)
+
+
+def _check_size(kind: str | None, width: int, height: int, each: int, max_pixels: int) -> None:
+    """Raise ImageError (too_large) for an image of more than `max_pixels`, or that takes more memory than so many mostly take."""
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+    if width * height * each > max_pixels * BYTES_PER_PIXEL:
+        most = max_pixels * BYTES_PER_PIXEL // each
+        reason = f"{each} bytes of memory a pixel instead of {BYTES_PER_PIXEL}"
+        raise ImageError("too_large", f"{width} x {height} pixels, more than the {most} of {kind} at max_pixels = {max_pixels}: {reason}")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -133,7 +174,20 @@ def _repaired(data: bytes) -> Iterator[bytes]:
         raise ImageError("too_large", OUT_OF_MEMORY) from None
 
 
-def _failure(error: Exception) -> ImageError:
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():  # as decoders in C report it
+def _failure(error: Exception, expected: int) -> ImageError:
+    """Return the failure for an error of a decoder that is expected to take so many bytes of memory."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) or _may_lack(expected):
         return ImageError("too_large", OUT_OF_MEMORY)
     return ImageError("corrupt", f"{type(error).__name__}: {error}")
+
+
+def _may_lack(expected: int) -> bool:
+    """Return whether so many bytes may be more than the process may take. libjpeg then reports broken data as for a damaged file."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return False
+    try:
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:  # no Linux
+        in_use = 0
+    return in_use + expected > limit

@@ -12,6 +12,7 @@ import ray
 from ray.data import DataContext, ExecutionResources
 
 from pipeline.config import AnnotateConfig
+from pipeline.images.decode import identity
 from pipeline.run.graph import graph
 from pipeline.run.metrics import Metrics
 from pipeline.run.plan import Plan
@@ -98,6 +99,7 @@ def open_dedup(plan: Plan, allocation: Allocation) -> Deduplicator:
             precision=_precision(config, allocation),
             tower_weights=config.public()["tower_weights"],
             since=plan.started_at - dt.timedelta(days=days) if days else None,
+            decoder=identity(config),
         )
     )
 

@@ -121,7 +121,7 @@ def test_a_png_whose_header_pixels_or_palette_are_broken_is_corrupt(images):
         broken = whole[: at + 5] + bytes([whole[at + 5] ^ 1]) + whole[at + 6 :]
         with pytest.raises(ImageError):
             decode(broken, 32, LIMIT)
-    with pytest.raises(ImageError, match="truncated|broken"):
+    with pytest.raises(ImageError, match=r"truncated|broken"):
         decode(whole[:-600], 32, LIMIT)
 
 
