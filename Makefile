@@ -43,6 +43,7 @@ bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/r
 	@$(BIN)/python benchmarks/encoder.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/gpu.py || test $$? -eq 2
 	@$(BIN)/python benchmarks/decode.py --photos $(PHOTOS)
+	@$(BIN)/python benchmarks/profiles.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/storage_requests.py
 	@$(BIN)/python benchmarks/start.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/scale.py

@@ -18,7 +18,7 @@ from pipeline.run.earlier import images_of
 from pipeline.run.plan import NEW_OUTPUT
 from pipeline.table.image_ids import union
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import Counts
+from pipeline.table.run_record import Counts, current_runs
 from pipeline.table.schema import Tables
 
 MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag that is the content's MD5; a multipart upload's is not

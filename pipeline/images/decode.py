@@ -1,9 +1,14 @@
 """Decoding: bytes of an untrusted file to the uint8 crop that the model reads, within limits, each failure with its status."""
 
 import faulthandler
+import re
+import resource
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -11,7 +16,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ImageError
+from pipeline.images import repair, signatures
 from ugrie.vision import preprocess
+from ugrie.vision.pixels import stored_size
 
 if TYPE_CHECKING:  # the sandbox's process imports this module and must start fast
     from pipeline.config import AnnotateConfig
@@ -19,6 +26,11 @@ if TYPE_CHECKING:  # the sandbox's process imports this module and must start fa
 OUT_OF_MEMORY = "decoding it needs more memory than there is, or than decode_memory"
 # The formats of photographs. Not all of Pillow's: some run other programs (EPS) or hold no pixels (WMF).
 # MPO needs no entry: Pillow opens it as the JPEG that it begins with.
+NO_MEMORY = re.compile(r"(?i)out of memory|insufficient memory|memory allocation|allocate memory|decoder error -9\b")  # of decoders in C
+BITS_PER_SAMPLE = 258  # of TIFF
+BYTES_PER_PIXEL = 8  # that decoding takes at most: the decoded image, and its colours
+# Decoders that hold more copies of an image. As many bytes of memory are then fewer pixels.
+COSTLY = {"WEBP": 16, "AVIF": 10, "HEIF": 10, "JPEG2000": 25}
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
 
 
@@ -35,6 +47,20 @@ class Limits:
     def of(cls, config: "AnnotateConfig", crop_size: int) -> "Limits":
         """Return the limits of a run's settings."""
         return cls(crop_size, config.max_pixels, config.decode_timeout, config.decode_memory)
+
+
+def identity(config: "AnnotateConfig") -> str:
+    """Return what decides which images fail to decode: the limits, and the versions of UGRIE and of the decoders."""
+    versions = [f"{name} {_version(name)}" for name in ("ugrie", "pillow", "pillow_heif")]
+    limits = [f"{name} {getattr(config, name)}" for name in ("max_pixels", "decode_timeout", "decode_memory")]
+    return ", ".join(versions + limits)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 @dataclass(frozen=True)
@@ -71,24 +97,90 @@ def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of sizes that are checked below
         try:
-            image = Image.open(BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:
-            raise ImageError("not_an_image", f"{len(data)} bytes that are no {', '.join(FORMATS)}") from None
-        except Image.DecompressionBombError as error:
-            raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
-        except MemoryError:
-            raise ImageError("too_large", OUT_OF_MEMORY) from None
-        except Exception as error:  # header parsers raise anything; the file is the cause
-            raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
-        with image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageError("too_large", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+            return _decode(data, crop_size, max_pixels)
+        except ImageError as error:
+            if error.status == "too_large":
+                raise
+            failure = error
+        for mended in _repaired(data):
             try:
-                return Decoded(preprocess.crop(image, crop_size), width, height)
-            except Image.DecompressionBombError as error:  # an image within, such as an icon's
-                raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
-            except MemoryError:
-                raise ImageError("too_large", OUT_OF_MEMORY) from None
-            except Exception as error:  # as above, from decoding the pixels
-                raise ImageError("corrupt", f"{type(error).__name__}: {error}") from None
+                return _decode(mended, crop_size, max_pixels)
+            except ImageError as error:
+                if error.status == "too_large":
+                    raise
+        raise failure
+
+
+def _decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
+    expected = 0
+    try:
+        with _open(data) as image:
+            width, height = stored_size(image)
+            expected = width * height * _bytes_per_pixel(image)
+            _check_size(image.format, width, height, _bytes_per_pixel(image), max_pixels)
+            return Decoded(preprocess.crop(image, crop_size), width, height)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not_an_image", _unidentified(data)) from None
+    except Image.DecompressionBombError as error:  # also of an image within, such as an icon's
+        raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
+    except Exception as error:  # parsers and decoders raise anything; the file is the cause
+        raise _failure(error, expected) from None
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Return the bytes of memory that decoding an opened image takes at most, for each of its pixels."""
+    if image.format == "TIFF":  # a strip of it is decoded at once, and may be all of it
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]
+        return max(BYTES_PER_PIXEL, 4 + sum(bits) // 8)
+    return COSTLY.get(image.format or "", BYTES_PER_PIXEL)
+
+
+def _check_size(kind: str | None, width: int, height: int, each: int, max_pixels: int) -> None:
+    """Raise ImageError (too_large) for an image of more than `max_pixels`, or that takes more memory than so many mostly take."""
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+    if width * height * each > max_pixels * BYTES_PER_PIXEL:
+        most = max_pixels * BYTES_PER_PIXEL // each
+        reason = f"{each} bytes of memory a pixel instead of {BYTES_PER_PIXEL}"
+        raise ImageError("too_large", f"{width} x {height} pixels, more than the {most} of {kind} at max_pixels = {max_pixels}: {reason}")
+
+
+def _open(data: bytes) -> Image.Image:
+    if signatures.is_heif(data) and find_spec("pillow_heif") is not None:
+        import pillow_heif  # of the extra `heif`; few runs need it
+
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        return Image.open(BytesIO(data), formats=("HEIF",))
+    return Image.open(BytesIO(data), formats=FORMATS)
+
+
+def _unidentified(data: bytes) -> str:
+    """Return the message for a file that no decoder takes."""
+    kind = signatures.kind_of(data)
+    if kind is None:
+        return f"{len(data)} bytes that are no {', '.join(FORMATS)}"
+    if signatures.is_heif(data):
+        return f"{kind} that is damaged" if find_spec("pillow_heif") is not None else f"{kind}: {signatures.HEIF_EXTRA}"
+    return kind if ":" in kind else f"{kind}: not a format that is read, or its header is damaged"
+
+
+def _repaired(data: bytes) -> Iterator[bytes]:
+    try:
+        yield from repair.repaired(data)
+    except MemoryError:
+        raise ImageError("too_large", OUT_OF_MEMORY) from None
+
+
+def _failure(error: Exception, expected: int) -> ImageError:
+    """Return the failure for an error of a decoder that is expected to take so many bytes of memory."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) or _may_lack(expected):
+        return ImageError("too_large", OUT_OF_MEMORY)
+    return ImageError("corrupt", f"{type(error).__name__}: {error}")
+
+
+def _may_lack(expected: int) -> bool:
+    """Return whether so many bytes may be more than is left to the process. libjpeg then reports broken data, as of a damaged file."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return limit != resource.RLIM_INFINITY and expected > limit // 4  # its libraries take some hundred megabytes of it

@@ -7,6 +7,7 @@ from ray.exceptions import RayTaskError
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import RunError, StorageError, UserError
+from pipeline.images.decode import identity
 from pipeline.logs import set_run_id
 from pipeline.report import page
 from pipeline.run.execute import RunResult, execute
@@ -64,6 +65,7 @@ def record_of(plan: Plan, result: RunResult) -> RunRecord:
         model=plan.tables.model,
         tower=plan.tables.tower,
         precision=result.precision,
+        decoder=None if plan.config.from_embeddings else identity(plan.config),
         date=plan.config.date,
         started_at=plan.started_at,
         finished_at=dt.datetime.now(dt.UTC),

@@ -13,6 +13,7 @@ import ray
 from ray.data import DataContext, ExecutionResources
 
 from pipeline.config import AnnotateConfig
+from pipeline.images.decode import identity
 from pipeline.run.graph import graph
 from pipeline.run.metrics import Metrics
 from pipeline.run.plan import Plan, overtaken_ids, too_many_failed
@@ -102,6 +103,7 @@ def open_dedup(plan: Plan, allocation: Allocation) -> Deduplicator:
             tables=plan.tables,
             precision=_precision(config, allocation),
             since=plan.started_at - dt.timedelta(days=days) if days else None,
+            decoder=identity(config),
         )
     )
 

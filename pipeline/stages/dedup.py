@@ -32,7 +32,8 @@ from pipeline.table.schema import Tables
 
 logger = logging.getLogger(__name__)
 
-# Statuses that the same bytes get in every run. `timeout` and `too_large` depend on a run's limits.
+# Statuses that the same bytes get again: `ok` in every run, failures from the same decoder with the same limits. A `timeout` or
+# `too_large` also depends on the machine and its load.
 LASTING = ("ok", "not_an_image", "corrupt", "decoder_crashed")
 CACHE_KIB = 64 * 2**10
 INSERT_ROWS = 20_000  # keys per insert, which takes some hundredths of a second: a claim may have to wait that long
@@ -117,7 +118,8 @@ class EarlierRows:
     """The rows that may be copied: those of this run's finished blocks, and those of earlier runs with the same annotation.
 
     An earlier run counts if it finished at `since` or later, with the same model and tower in the same precision, for the same schemes
-    in the same order: a scheme's labels depend on the schemes before it. Where `since` is None, none counts.
+    in the same order: a scheme's labels depend on the schemes before it. Where `since` is None, none counts. Its failures count if it
+    had the same `decoder`: another limit, or another version, may read what it could not.
     """
 
     output: OutputFolder
@@ -126,18 +128,19 @@ class EarlierRows:
     tables: Tables
     precision: str
     since: dt.datetime | None
+    decoder: str  # `pipeline.images.decode.identity`
 
     def keys(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each file that may be an owner, with the keys of the rows to copy: int64. A file that can't be read has none."""
         yield from parallel_map(self._keys_of_block, self.done, PARALLEL_BLOCKS)
-        yield from parallel_map(self._keys_of_file, self.files(), PARALLEL_FILES)
+        yield from parallel_map(lambda file: self._keys_of_file(*file), self.files().items(), PARALLEL_FILES)
 
-    def files(self) -> list[str]:
-        """Return the files of the table that may be copied from, of the newest run first: paths within the output."""
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """Return the files of the table that may be copied from, of the newest run first: paths within the output, and statuses."""
         if self.since is None:
-            return []
-        runs = past_runs(self.output, self.tables.model)
-        return [file for run in runs if self._fits(run, self.since) for file in run.files]
+            return {}
+        runs = [run for run in past_runs(self.output, self.tables.model) if self._fits(run, self.since)]
+        return {file: LASTING if run.decoder == self.decoder else ("ok",) for run in runs for file in run.files}
 
     def _fits(self, run: RunRecord, since: dt.datetime) -> bool:
         return (
@@ -155,7 +158,7 @@ class EarlierRows:
         except Exception as error:  # merging reports what is wrong with it
             return _no_keys(path, error)
 
-    def _keys_of_file(self, path: str) -> tuple[str, np.ndarray]:
+    def _keys_of_file(self, path: str, statuses: tuple[str, ...]) -> tuple[str, np.ndarray]:
         try:
             with self.output.open(path) as file:
                 parquet = pq.ParquetFile(file, pre_buffer=True)
@@ -163,7 +166,7 @@ class EarlierRows:
                 if any(types.get(name) != self.tables.output.field(name).type for name in self.tables.of_content):
                     return path, np.empty(0, np.int64)
                 rows = parquet.read(columns=["content_hash", "status"], use_threads=False)
-            return path, keys_of(rows.filter(pc.is_in(rows["status"], pa.array(LASTING)))["content_hash"])
+            return path, keys_of(rows.filter(pc.is_in(rows["status"], pa.array(statuses)))["content_hash"])
         except Exception as error:  # another run's file, which this run can do without
             return _no_keys(path, error)
 

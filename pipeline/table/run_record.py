@@ -67,6 +67,7 @@ class RunRecord(BaseModel):
     model: str  # name@digest
     tower: str | None = None  # the digest of the image tower, by which embeddings fit
     precision: str | None = None
+    decoder: str | None = None  # the limits and versions that decide which images fail
     date: dt.date
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime

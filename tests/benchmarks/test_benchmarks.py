@@ -48,6 +48,14 @@ def test_annotate(run, tmp_path):
     assert results["images_per_second"] > 0
 
 
+def test_profiles(run, images, tmp_path):
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(images.jpeg(i))
+    results = run("profiles.py", "--photos", str(tmp_path), "--megapixels", "1")
+    assert results.keys() == {"as published", "1 megapixels"}
+    assert results["as published"]["milliseconds"].keys() == {"none", "sRGB", "Display P3"}
+
+
 def test_decode(run, images, tmp_path):
     for i in range(2):
         (tmp_path / f"{i}.jpg").write_bytes(images.jpeg(i))

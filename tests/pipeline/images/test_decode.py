@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError
-from pipeline.images.decode import FORMATS, Decoded, decode
+from pipeline.images.decode import BYTES_PER_PIXEL, COSTLY, FORMATS, OUT_OF_MEMORY, Decoded, decode, identity
 
 LIMIT = 1_000_000
 
@@ -135,3 +136,89 @@ def test_a_crop_is_what_the_model_package_makes_of_the_image(images):
     decoded = decode(images.encoded(picture, "PNG"), 48, LIMIT)
     assert isinstance(decoded, Decoded)
     assert np.array_equal(decoded.crop, preprocess.crop(picture, 48))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", "AVIF"])
+def test_of_formats_that_take_more_memory_fewer_pixels_are_decoded(images, kind):
+    data = images.encoded(images.picture(1, 80, 60), kind)
+    most = COSTLY[kind] * 80 * 60 // BYTES_PER_PIXEL
+    assert decode(data, 32, most).width == 80
+    status, message = failure(data, most - BYTES_PER_PIXEL)
+    assert (status, f"of {kind} at max_pixels" in message) == ("too_large", True)
+
+
+def test_a_tiff_of_deep_samples_counts_by_its_bytes(images):
+    rows = np.zeros((8, 8, 4), "<u2")
+    fields = {256: 8, 257: 8, 259: 1, 262: 2, 273: 400, 277: 4, 278: 8, 279: rows.nbytes}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items()]
+    entries.insert(2, struct.pack("<HHII", 258, 3, 4, 300))
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    data = (head.ljust(300, b"\0") + struct.pack("<4H", 16, 16, 16, 16)).ljust(400, b"\0") + rows.tobytes()
+    assert decode(data, 32, 96).width == 8
+    assert failure(data, 95)[0] == "too_large"
+
+
+PEAK = """
+import sys
+from pipeline.images.decode import decode
+
+def peak():
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+small, large = (open(path, "rb").read() for path in sys.argv[1:])
+decode(small, 64, 10**8)
+before = peak()
+decode(large, 64, 10**8)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", [*COSTLY, "PNG", "TIFF", "GIF", "BMP"])
+def test_decoding_takes_the_memory_that_is_counted_for_its_pixels(images, kind, tmp_path):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    options = {"TIFF": {"compression": "tiff_lzw", "strip_size": 2**30}, "WEBP": {"method": 0}, "AVIF": {"speed": 10}}.get(kind, {})
+    mode = "P" if kind == "GIF" else "RGBA"
+    for side in (40, 2400):
+        (tmp_path / str(side)).write_bytes(images.encoded(Image.new(mode, (side, side), 7), kind, **options))
+    command = [sys.executable, "-c", PEAK, tmp_path / "40", tmp_path / "2400"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    buffers = 80e6 if kind == "AVIF" else 30e6  # whatever the image's size; strips among them
+    assert float(done.stdout) < COSTLY.get(kind, BYTES_PER_PIXEL) * 2400**2 + buffers
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError("out of memory error when reading image file"),
+        OSError("decoder error -9"),
+        RuntimeError("Memory allocation error: 123"),
+        ValueError("Insufficient memory (case 4)"),
+    ],
+    ids=str,
+)
+def test_a_decoder_without_memory_is_too_large_however_it_says_so(images, monkeypatch, error):
+    def crop(image, size):
+        raise error
+
+    monkeypatch.setattr("pipeline.images.decode.preprocess.crop", crop)
+    assert failure(images.jpeg(1)) == ("too_large", OUT_OF_MEMORY)
+
+
+def test_what_may_be_a_lack_of_memory_is_not_called_damage(images, monkeypatch):
+    """libjpeg reports either as a broken data stream."""
+    cut = images.jpeg(1, 300, 200)[:2000]
+    assert failure(cut)[0] == "corrupt"
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (400_000, 400_000))
+    assert failure(cut) == ("too_large", OUT_OF_MEMORY)
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (2**44, 2**44))
+    assert failure(cut)[0] == "corrupt"
+
+
+def test_another_limit_or_version_is_another_decoder(monkeypatch, tmp_path):
+    config = AnnotateConfig(input=str(tmp_path), output=str(tmp_path / "out"))
+    changed = [config.model_copy(update=change) for change in ({"max_pixels": 7}, {"decode_timeout": 7}, {"decode_memory": 7})]
+    names = {identity(each) for each in [config, *changed]}
+    monkeypatch.setattr("pipeline.images.decode.version", lambda package: "99")
+    assert len(names | {identity(config)}) == 5

@@ -116,7 +116,7 @@ TABLES = Tables((load_scheme("polarity2"), load_scheme("valence")), crop_size=8,
 
 
 def earlier_rows(output, **settings):
-    defaults = {"folder": "rows", "done": (), "tables": TABLES, "precision": "fp32"}
+    defaults = {"folder": "rows", "done": (), "tables": TABLES, "precision": "fp32", "decoder": "d"}
     return EarlierRows(OutputFolder(str(output), {}), **defaults | {"since": NOW - dt.timedelta(days=30)} | settings)
 
 
@@ -128,6 +128,7 @@ def committed(output, name, **changes):
         "model": "m@1",
         "tower": "t",
         "precision": "fp32",
+        "decoder": "d",
         "date": "2026-01-30",
         "finished_at": (NOW - dt.timedelta(days=1)).isoformat(),
         "schemes": {"polarity2": "categorical", "valence": "ordinal"},
@@ -156,14 +157,14 @@ def committed(output, name, **changes):
 def test_runs_that_did_not_say_the_same_are_not_copied_from(tmp_path, changes):
     committed(tmp_path, "a")
     committed(tmp_path, "b", **changes)
-    assert earlier_rows(tmp_path).files() == ["annotations/a.parquet"]
+    assert list(earlier_rows(tmp_path).files()) == ["annotations/a.parquet"]
 
 
 def test_the_newest_night_comes_first_and_no_days_are_no_nights(tmp_path):
     for name, date in (("a", "2026-01-29"), ("b", "2026-01-30"), ("c", "2026-01-28")):
         committed(tmp_path, name, date=date)
-    assert earlier_rows(tmp_path).files() == [f"annotations/{name}.parquet" for name in "bac"]
-    assert earlier_rows(tmp_path, since=None).files() == []
+    assert list(earlier_rows(tmp_path).files()) == [f"annotations/{name}.parquet" for name in "bac"]
+    assert earlier_rows(tmp_path, since=None).files() == {}
 
 
 def write_file(output, name, contents, columns=TABLES.output.names):
@@ -189,6 +190,16 @@ def test_of_a_file_only_what_is_so_for_good_is_copied(tmp_path):
     assert found == {"annotations/a.parquet": sorted(map(key, hashes[: len(LASTING)])), **nothing}
 
 
+@pytest.mark.parametrize("decoder", [None, "another"])
+def test_failures_under_other_limits_or_of_another_decoder_are_not_copied(tmp_path, decoder):
+    """An earlier run's limits may have been lower, or its libraries older; those of older records are not known."""
+    hashes = [hashlib.sha256(bytes([i])).hexdigest() for i in range(len(LASTING))]
+    write_file(tmp_path, "a", list(zip(LASTING, hashes, strict=True)))
+    committed(tmp_path, "a", decoder=decoder)
+    assert LASTING[0] == "ok"
+    assert [keys.tolist() for keys in dict(earlier_rows(tmp_path).keys()).values()] == [[key(hashes[0])]]
+
+
 def test_a_run_that_goes_on_knows_what_its_blocks_did_themselves(images, operators, tmp_path):
     (tmp_path / "in").mkdir()
     for name, seed in {"0a": 1, "0b": 2, "1a": 1, "1b": 3, "2a": 1}.items():
@@ -197,7 +208,7 @@ def test_a_run_that_goes_on_knows_what_its_blocks_did_themselves(images, operato
     with operators.sharing():
         operators.do(plan, [0, 1])
     Path(block_path(plan, 2)).write_bytes(b"half a block")
-    known = EarlierRows(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None)
+    known = EarlierRows(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, "d")
     hashes = [hashlib.sha256(images.jpeg(seed)).hexdigest() for seed in (1, 2, 3, 4)]
     assert DedupActor(known).claim(9, list(map(key, hashes))) == [write.file_name(0), write.file_name(0), write.file_name(1), None]
 

@@ -112,7 +112,7 @@ def test_in_s3_it_is_copied_from_an_earlier_runs_file_too(posted, alone, operato
     with operators.sharing():
         operators.commit(first)
     since = dt.datetime(2025, 12, 31, tzinfo=dt.UTC)
-    with operators.sharing(dedup.EarlierRows(second.output, second.rows_folder, (), second.tables, "fp32", since)):
+    with operators.sharing(dedup.EarlierRows(second.output, second.rows_folder, (), second.tables, "fp32", since, "d")):
         operators.do(second)
         copied = operators.merge(second, "annotations/part.parquet", [0, 1, 2])
     assert copied["reposts"] == {"run": 0, "earlier": 12}
