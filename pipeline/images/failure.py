@@ -8,8 +8,7 @@ from pipeline.storage import retry
 from pipeline.storage.filesystem import Options
 from pipeline.storage.retry import ShortError
 from pipeline.storage.ssrf import RefusedAddressError
-from pipeline.storage.uris import scrub
-from ugrie.text import one_line
+from pipeline.storage.uris import public_message
 
 CHANGED = "not the object that was listed any more; the next listing will have it"
 TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)
@@ -39,8 +38,3 @@ def image_error(error: Exception, options: Options, timeout: float, attempts: in
     if isinstance(error, IsADirectoryError):
         return ImageError("not_an_image", "a folder")
     return ImageError("unreadable", f"{type(error).__name__}: {message}{asked}")
-
-
-def public_message(error: Exception, options: Options) -> str:
-    """Return a storage client's message as one line without secrets."""
-    return one_line(scrub(str(error), options))

@@ -11,13 +11,13 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError, StorageError, UserError
 from pipeline.images.coalesce import Row
-from pipeline.images.failure import CHANGED, image_error, public_message
+from pipeline.images.failure import CHANGED, image_error
 from pipeline.inputs.source import allowed_protocols
 from pipeline.storage import client, filesystem
 from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.retry import Policy, ShortError
 from pipeline.storage.ssrf import WebClient, addresses_of
-from pipeline.storage.uris import WEB, protocol, storage_key, why_refused
+from pipeline.storage.uris import WEB, protocol, public_message, storage_key, why_refused
 
 WEB_ATTEMPTS = 4  # many links of a table are dead, and none is worth a minute
 

@@ -17,7 +17,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-METADATA = {ip_address(each) for each in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")}
+# Where clouds serve credentials besides link-local addresses: Alibaba, Azure, Oracle (twice), EC2 and EKS (all of fd00:ec2::/32: metadata,
+# Pod Identity, DNS, time), Google, Scaleway.
+METADATA = tuple(
+    ip_network(each)
+    for each in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:c1::a9fe:a9fe", "fd00:ec2::/32", "fd20:ce::/64", "fd00:42::42")
+)
 THIS_NETWORK = ip_network("0.0.0.0/8")
 CARRIERS = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"), ip_network("::/96"))  # NAT64, IPv4-compatible
 
@@ -49,7 +54,7 @@ def _embedded(ip: IPv6Address) -> list[IPv4Address]:
 
 def _is_refused(ip: IPv4Address | IPv6Address) -> bool:
     special = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip.is_reserved
-    return special or ip in METADATA or ip in THIS_NETWORK
+    return special or ip in THIS_NETWORK or any(ip in network for network in METADATA)
 
 
 def addresses_of(uri: str) -> tuple[tuple[str, int], ...]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
+from ugrie.text import one_line
+
 # Protocols whose buckets share the credentials of one object store.
 BUCKETS = ("s3", "s3a", "gs", "gcs")
 WEB = ("http", "https")
@@ -86,6 +88,11 @@ def scrub(text: str, options: dict[str, Any]) -> str:
     text = _USER.sub("", _LINK.sub(lambda link: without_secrets(link[0]), text))
     text = _HEADER.sub(r"\1 …", _PARAMETER.sub(r"\1…", text))
     return _ACCESS_KEY.sub(r"\1…", text)
+
+
+def public_message(error: Exception, options: dict[str, Any]) -> str:
+    """Return a storage client's message as one line without secrets, or the error's name if it has none."""
+    return one_line(scrub(str(error), options)) or type(error).__name__
 
 
 def _beginning(text: str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.storage import uris
-from pipeline.storage.uris import scrub, storage_key, why_refused, without_secrets
+from pipeline.storage.uris import public_message, scrub, storage_key, why_refused, without_secrets
 
 AMZ = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAABCDEFGHIJKLMNOP%2F20260102&X-Amz-Date=20260102T000000Z&X-Amz-Expires=3600"
 
@@ -182,3 +182,9 @@ def test_what_a_table_may_not_point_to_is_refused_with_a_reason(uri):
 @pytest.mark.parametrize("uri", ["s3://b/x", "S3://b/x", "s3://b/a::b.jpg", "s3://b/a..b/c.jpg", "https://h/a/../b.jpg", "https://h/%20"])
 def test_what_is_allowed_is_not(uri):
     assert why_refused(uri, frozenset({"s3", "https"})) is None
+
+
+def test_an_error_becomes_one_line_without_secrets():
+    error = OSError("HEAD https://me:hunter2@h/x?sig=hunter2&sv=1\nwas refused for hunter2key")
+    assert public_message(error, {"key": "hunter2key"}) == "HEAD https://h/x was refused for …"
+    assert public_message(TimeoutError(), {}) == "TimeoutError"
