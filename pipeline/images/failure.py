@@ -11,6 +11,7 @@ from pipeline.storage.ssrf import RefusedAddressError
 from pipeline.storage.uris import public_message
 
 CHANGED = "not the object that was listed any more; the next listing will have it"
+OUT_OF_MEMORY = "reading it needs more memory than there is, or than decode_memory"
 TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)
 SHORT = (ShortError, aiohttp.ClientPayloadError, boto.IncompleteReadError, boto.ResponseStreamingError, boto.FlexibleChecksumError)
 
@@ -35,6 +36,8 @@ def image_error(error: Exception, options: Options, timeout: float, attempts: in
     if isinstance(error, SHORT):
         short = message if isinstance(error, ShortError) else "the answer was cut off"
         return ImageError("truncated", f"{short}{asked}")
+    if isinstance(error, MemoryError):
+        return ImageError("too_large", OUT_OF_MEMORY)
     if isinstance(error, IsADirectoryError):
         return ImageError("not_an_image", "a folder")
     return ImageError("unreadable", f"{type(error).__name__}: {message}{asked}")

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.errors import ImageError
 from pipeline.images.decode import Decoder, Limits
 from pipeline.images.fetch import Fetcher
+from pipeline.images.fetch_process import FetchProcess
 from pipeline.images.sandbox import Sandbox
 from pipeline.inputs.manifest import Manifest
 from pipeline.stages.dedup import Deduplicator
@@ -37,7 +38,7 @@ class Loader:
 
     output: OutputFolder
     manifest: Manifest
-    fetcher: Fetcher
+    fetcher: Fetcher | FetchProcess
     tables: Tables
     limits: Limits
     tracker: BlockTracker
@@ -49,10 +50,11 @@ class Loader:
         crops = np.zeros((len(rows), self.tables.crop_bytes), np.uint8)
         records: list[dict[str, Any]] = []
         begun_before = self.tracker.begin(block)
-        # A worker that died over this block may have died of one of its images: they are then decoded in a process of their own.
+        # A worker that died over this block may have died of one of its images: they are then fetched and decoded in two other processes.
+        loader = replace(self, fetcher=FetchProcess(self.fetcher, self.limits.memory)) if begun_before else self
         with Sandbox(self.limits) if begun_before else nullcontext(Decoder(self.limits)) as decoder:
             clock = time.perf_counter()
-            for record, data in self._with_owners(block, rows):
+            for record, data in loader._with_owners(block, rows):
                 fetched = time.perf_counter()
                 try:
                     if isinstance(data, ImageError):

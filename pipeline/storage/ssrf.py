@@ -16,7 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 
+from ugrie import __version__
+
+USER_AGENT = f"UGRIE/{__version__}"
 # Where clouds serve credentials besides link-local addresses: Alibaba, Azure, Oracle (twice), EC2 and EKS (all of fd00:ec2::/32: metadata,
 # Pod Identity, DNS, time), Google, Scaleway.
 METADATA = tuple(
@@ -75,9 +79,13 @@ class WebClient:
     trusted: tuple[tuple[str, int], ...] = ()
     connections: int = 100
     idle_seconds: float = 10.0
+    user_agent: str = USER_AGENT
 
     async def __call__(self, **settings: Any) -> aiohttp.ClientSession:
         settings.setdefault("timeout", aiohttp.ClientTimeout(total=None, sock_connect=self.idle_seconds, sock_read=self.idle_seconds))
+        headers = CIMultiDict({"User-Agent": self.user_agent})
+        headers.update(settings.get("headers") or {})  # the user's own, in upper or lower case
+        settings["headers"] = headers
         connector = aiohttp.TCPConnector(socket_factory=self.open_socket, limit=self.connections)
         return aiohttp.ClientSession(connector=connector, **settings)
 
