@@ -85,7 +85,7 @@ def filter_calls() -> bool:
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # nobody but root may look into this process
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     code = _program(*MACHINES[platform.machine()])
-    program = Program(len(code), (Instruction * len(code))(*code))
+    program = Program(len(code), (Instruction * len(code))(*(Instruction(*each) for each in code)))
     seccomp = SECCOMP[MACHINES[platform.machine()][1]]
     return libc.syscall(seccomp, SECCOMP_SET_MODE_FILTER, ALL_THREADS, ctypes.byref(program)) == 0
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
@@ -44,14 +44,15 @@ class FetchProcess:
         begin, alone = 0, False
         while begin < len(rows):
             wanted = rows[begin : begin + 1] if alone else rows[begin:]
-            code = yield from self._fetch(wanted, fetched := [])
+            fetched: list[Row] = []
+            code = yield from self._fetch(wanted, fetched)
             begin += len(fetched)
             if alone and not fetched:
                 yield rows[begin], _failure(code)
                 begin += 1
             alone = not alone and len(fetched) < len(wanted)
 
-    def _fetch(self, rows: list[Row], fetched: list[Row]) -> Iterator[tuple[Row, bytes | ImageError]]:
+    def _fetch(self, rows: list[Row], fetched: list[Row]) -> Generator[tuple[Row, bytes | ImageError], None, int]:
         """Yield the outcomes of a new process until it ends, and return its exit code. Its rows are added to `fetched`."""
         parent, child = socket.socketpair()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ARROW_DEFAULT_MEMORY_POOL": "system"}
