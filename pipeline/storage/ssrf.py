@@ -11,6 +11,7 @@ resolves to at that time. A proxy that the user configures (client_kwargs) opens
 
 import socket
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +19,11 @@ from urllib.parse import urlsplit
 import aiohttp
 from multidict import CIMultiDict
 
-from ugrie import __version__
+try:
+    USER_AGENT = f"UGRIE/{version('ugrie')}"
+except PackageNotFoundError:  # it runs from a folder, not installed
+    USER_AGENT = "UGRIE"
 
-USER_AGENT = f"UGRIE/{__version__}"
 # Where clouds serve credentials besides link-local addresses: Alibaba, Azure, Oracle (twice), EC2 and EKS (all of fd00:ec2::/32: metadata,
 # Pod Identity, DNS, time), Google, Scaleway.
 METADATA = tuple(

@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.inputs.item import Item
 from pipeline.inputs.uri_table import uri_items
+from pipeline.storage.ssrf import USER_AGENT
 from tests.plugins.fetching import fetched, fetcher, rows
-from ugrie import __version__
 
 
 class Web(BaseHTTPRequestHandler):
@@ -128,12 +128,13 @@ def test_the_users_password_goes_to_the_users_server_only(web):
 
 
 def test_links_are_fetched_under_our_name_or_one_that_is_set(web):
+    assert USER_AGENT.startswith("UGRIE")
     linked(f"{web}/list.csv", f"{web}/a.jpg")
     linked(f"{web}/list.csv", f"{web}/b.jpg", user_agent="Archive/1 (me@example.org)")
     headers = {"user-agent": "theirs"}
     linked(f"{web}/list.csv", f"{web}/c.jpg", options={"client_kwargs": {"headers": headers}})
     assert {path: seen.get_all("User-Agent") for path, seen in Web.seen} == {
-        "/a.jpg": [f"UGRIE/{__version__}"],
+        "/a.jpg": [USER_AGENT],
         "/b.jpg": ["Archive/1 (me@example.org)"],
         "/c.jpg": ["theirs"],
     }

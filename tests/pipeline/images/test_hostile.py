@@ -57,9 +57,9 @@ def test_images_that_kill_and_hang_their_decoder_cost_their_rows_alone_and_no_lo
 
 
 def test_every_hostile_file_is_a_row_and_no_process_is_lost(shared_data, operators, monkeypatch, tmp_path):
-    """All of them in one process of 2 GB, which no file ends, fills or delays."""
+    """Fetched and decoded in processes of 2 GB, one of each for a block, which no file ends, fills or delays."""
     folder = shared_data / "hostile"
-    settings = {"max_pixels": 20_000_000, "decode_memory": 2_000_000_000, "decode_timeout": 10.0}
+    settings = {"max_pixels": 20_000_000, "decode_memory": 2_000_000_000, "decode_timeout": 10.0, "block_rows": 1024}
     plan = prepare(AnnotateConfig(input=str(folder), output=str(tmp_path), **settings))
     monkeypatch.setattr(BlockTracker, "begin", lambda tracker, block: 1)  # as if a worker had been lost before
     started = []
