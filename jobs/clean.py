@@ -20,7 +20,8 @@ from cyclopts.validators import Number
 
 from pipeline.cli import job_app, run_command, storage_options
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.vacuum import leftovers, remove
+from pipeline.table.vacuum import leftovers, remove, shown
+from ugrie.text import one_line
 
 app = job_app("clean", __doc__)
 
@@ -39,7 +40,7 @@ def clean(
     found = leftovers(folder, dt.timedelta(days=older_than))
     for leftover in found if dry_run else remove(folder, found):
         size = f"{leftover.files:,} files, {leftover.bytes / 1e6:,.1f} MB, last changed {leftover.changed:%Y-%m-%d %H:%M} UTC"
-        print(f"{folder.absolute(leftover.path)}  (run {leftover.run_id}: {size})")
+        print(f"{shown(folder, leftover)}  (run {one_line(leftover.run_id)}: {size})")
     print(f"{len(found):,} {'would be ' if dry_run else ''}removed, {sum(leftover.bytes for leftover in found) / 1e6:,.1f} MB")
 
 

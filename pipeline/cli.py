@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pipeline.config import OPERATIONS, AnnotateConfig
 from pipeline.errors import StorageError, UserError
 from pipeline.logs import log_failure
+from pipeline.storage.uris import public_message
 from ugrie.text import one_line
 
 EXIT_CODES = {
@@ -54,7 +55,7 @@ def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except StorageError as error:
-        log_failure(name, one_line(str(error)))
+        log_failure(name, public_message(error, {}))
         return 1
     except (CycloptsError, UserError, ExceptionGroup) as error:
         for each in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
@@ -88,7 +89,7 @@ def problems(error: Exception) -> Iterator[str]:
     elif isinstance(error.__cause__, json.JSONDecodeError):
         yield f"--storage-options: not a JSON object: {error.__cause__.msg} at character {error.__cause__.pos + 1}"
     else:
-        yield one_line(str(error))
+        yield public_message(error, {})
 
 
 def storage_options(text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.logs import LogFormat
+from pipeline.storage.ssrf import USER_AGENT
 from pipeline.storage.uris import without_secrets
 
 
@@ -51,6 +52,11 @@ class AnnotateConfig(BaseModel):
     column: Annotated[str, INPUT] = Field("uri", description="Table column with the URIs or the image bytes")
     allow_protocols: Annotated[Names, INPUT, NO_DEFAULT] = Field(
         (), description="Protocols that a table's URIs may use besides the table's own, comma-separated, such as s3,https"
+    )
+    user_agent: Annotated[str, INPUT] = Field(
+        USER_AGENT,
+        pattern=r"^[\x20-\x7e]{1,500}$",
+        description="User-Agent of requests for http(s) links; some servers want a contact",
     )
     from_embeddings: Annotated[bool, INPUT] = Field(
         False, description="Annotate embeddings stored by earlier runs: the input is an output of UGRIE, and no image is read"
@@ -140,7 +146,7 @@ class AnnotateConfig(BaseModel):
     decode_memory: Annotated[int, LIMITS, GROUPED_DIGITS] = Field(
         4_000_000_000,
         ge=500_000_000,
-        description="Bytes of memory to decode one image, if its block has killed a worker; one that needs more gets status too_large",
+        description="Bytes of memory to fetch and decode one image, if its block has killed a worker; one that needs more gets too_large",
     )
     max_failed_ratio: Annotated[float, LIMITS] = Field(
         0.5,

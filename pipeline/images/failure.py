@@ -8,10 +8,10 @@ from pipeline.storage import retry
 from pipeline.storage.filesystem import Options
 from pipeline.storage.retry import ShortError
 from pipeline.storage.ssrf import RefusedAddressError
-from pipeline.storage.uris import scrub
-from ugrie.text import one_line
+from pipeline.storage.uris import public_message
 
 CHANGED = "not the object that was listed any more; the next listing will have it"
+OUT_OF_MEMORY = "reading it needs more memory than there is, or than decode_memory"
 TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)
 SHORT = (ShortError, aiohttp.ClientPayloadError, boto.IncompleteReadError, boto.ResponseStreamingError, boto.FlexibleChecksumError)
 
@@ -36,11 +36,8 @@ def image_error(error: Exception, options: Options, timeout: float, attempts: in
     if isinstance(error, SHORT):
         short = message if isinstance(error, ShortError) else "the answer was cut off"
         return ImageError("truncated", f"{short}{asked}")
+    if isinstance(error, MemoryError):
+        return ImageError("too_large", OUT_OF_MEMORY)
     if isinstance(error, IsADirectoryError):
         return ImageError("not_an_image", "a folder")
     return ImageError("unreadable", f"{type(error).__name__}: {message}{asked}")
-
-
-def public_message(error: Exception, options: Options) -> str:
-    """Return a storage client's message as one line without secrets."""
-    return one_line(scrub(str(error), options))

@@ -11,13 +11,13 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError, StorageError, UserError
 from pipeline.images.coalesce import Row
-from pipeline.images.failure import CHANGED, image_error, public_message
+from pipeline.images.failure import CHANGED, image_error
 from pipeline.inputs.source import allowed_protocols
 from pipeline.storage import client, filesystem
 from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.retry import Policy, ShortError
-from pipeline.storage.ssrf import WebClient, addresses_of
-from pipeline.storage.uris import WEB, protocol, storage_key, why_refused
+from pipeline.storage.ssrf import USER_AGENT, WebClient, addresses_of
+from pipeline.storage.uris import WEB, protocol, public_message, storage_key, why_refused
 
 WEB_ATTEMPTS = 4  # many links of a table are dead, and none is worth a minute
 
@@ -38,6 +38,7 @@ class RowReader:
     timeout: float
     connections: int
     first_wait: float = 0.2
+    user_agent: str = USER_AGENT
 
     @classmethod
     def of(cls, config: AnnotateConfig) -> "RowReader":
@@ -49,6 +50,7 @@ class RowReader:
             max_bytes=config.max_bytes,
             timeout=config.fetch_timeout,
             connections=config.fetch_concurrency,
+            user_agent=config.user_agent,
         )
 
     def read_image(self, row: Row, seconds: float) -> bytes:
@@ -144,7 +146,7 @@ class RowReader:
     @cached_property
     def _web(self) -> WebClient:
         trusted = addresses_of(self.input) if protocol(self.input) in WEB else ()
-        return WebClient(trusted, self.connections, self.timeout / 6)
+        return WebClient(trusted, self.connections, self.timeout / 6, self.user_agent)
 
     def _with_client(self, uri: str, options: Options) -> Options:
         """Return the options with our limits of connections and idle time, and for web links our client, which guards against SSRF."""

@@ -1,27 +1,33 @@
 """Sandbox: decoding in a separate process. A file that crashes it, hangs it or fills its memory fails alone.
 
-Images are normally decoded in the worker, at no extra cost; only a block that has killed its worker is decoded here. The process
-sees no credentials, can't write files, and returns plain bytes, never objects, because code that runs in it is not trusted.
+Images are normally decoded in the worker, at no extra cost; only a block that has killed its worker is decoded here. Code that runs in
+the process is not trusted: it has no credentials, `pipeline.images.confine` takes its rights, and it returns plain bytes, never objects.
 
     python -m pipeline.images.sandbox FILE_DESCRIPTOR LIMITS      # how it starts that process; LIMITS is JSON
 """
 
 import json
+import logging
 import os
-import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
+from functools import cache
+from io import BytesIO
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
 import numpy as np
+from PIL import Image, ImageCms, ImageColor, ImageFilter, ImagePalette, TiffImagePlugin  # noqa: F401  (loaded before confinement)
 
 from pipeline.errors import ImageError
-from pipeline.images.decode import Decoded, Limits, decode
+from pipeline.images.confine import CALLS, USER, confine
+from pipeline.images.decode import FORMATS, Decoded, Limits, decode
+
+logger = logging.getLogger(__name__)
 
 READY, DECODED, FAILED = b"r", b"d", b"f"
 SIZE = struct.Struct("<ii")
@@ -59,8 +65,9 @@ class Sandbox:
 
     def _start(self) -> subprocess.Popen:
         parent, child = socket.socketpair()
-        inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "LANG", "HOME", "TMPDIR")}
+        inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "LANG")}
         environment = inherited | {
+            "HOME": "/nonexistent",
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -72,12 +79,13 @@ class Sandbox:
             )
         self.connection = Connection(parent.detach())
         try:
-            ready = self.connection.poll(START_SECONDS) and self.connection.recv_bytes() == READY
+            reply = self.connection.recv_bytes() if self.connection.poll(START_SECONDS) else b""
         except (EOFError, OSError):
-            ready = False
-        if not ready:
+            reply = b""
+        if not reply.startswith(READY):
             self.close()
             raise RuntimeError("the sandbox's process does not start: see its messages on stderr")
+        _log_protections(*json.loads(reply[len(READY) :]))
         return self.process
 
     def _failure(self, timed_out: bool) -> ImageError:
@@ -104,12 +112,18 @@ class Sandbox:
         self.close()
 
 
+@cache
+def _log_protections(*on: str) -> None:
+    """Log once which protections the sandbox's process has."""
+    missing = [name for name in (USER, CALLS) if name not in on]
+    lacks = f"; this machine does not allow {' and '.join(missing)}" if missing else ""
+    logger.warning("decoding in a separate process, confined by %s%s", ", ".join([*on, "limits of memory and files"]), lacks)
+
+
 def serve(connection: Connection, limits: Limits) -> None:
     """Decode images until the connection closes. A decode that takes too long ends the process, by SIGALRM, also within native code."""
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    connection.send_bytes(READY)
+    _load_decoders(limits)
+    connection.send_bytes(READY + json.dumps(confine(limits.memory)).encode())
     while True:
         try:
             data = connection.recv_bytes()
@@ -123,6 +137,18 @@ def serve(connection: Connection, limits: Limits) -> None:
             reply = FAILED + json.dumps([error.status, str(error)]).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.send_bytes(reply)
+
+
+def _load_decoders(limits: Limits) -> None:
+    """Decode an image of each format: libraries and modules that decoding loads when it first needs them are loaded then."""
+    Image.init()
+    for name in FORMATS:
+        with BytesIO() as file:
+            try:
+                Image.new("RGB", (32, 32), "red").save(file, name)
+            except (OSError, KeyError):  # a Pillow without this format, or without its encoder
+                continue
+            decode(file.getvalue(), limits.crop_size, limits.max_pixels)
 
 
 if __name__ == "__main__":

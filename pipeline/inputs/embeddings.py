@@ -16,11 +16,10 @@ from pipeline.errors import StorageError, UserError
 from pipeline.inputs.item import Item
 from pipeline.storage.files import open_file
 from pipeline.storage.filesystem import Options
-from pipeline.storage.uris import without_secrets
+from pipeline.storage.uris import public_message, without_secrets
 from pipeline.table.image_ids import unreadable
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import current_runs
-from ugrie.text import one_line
 
 IMAGES_AGAIN = "annotate the images themselves, without --from-embeddings"
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
@@ -87,7 +86,8 @@ def read_embedded(fs: fsspec.AbstractFileSystem, rows: pa.Table) -> pa.Table:
             with open_file(fs, containers[start]) as file:
                 tables += _rows_at(pq.ParquetFile(file, pre_buffer=True), positions[start:end])
         except (OSError, KeyError, IndexError, pa.ArrowException) as error:
-            message = f"{containers[start]} can't be read ({_message(error)}): restore it, then resume with the same --run-id"
+            problem = public_message(error, fs.storage_options)
+            message = f"{containers[start]} can't be read ({problem}): restore it, then resume with the same --run-id"
             raise StorageError(message) from None
     table = pa.concat_tables(tables)
     if not table["uri"].equals(rows["uri"]):
@@ -111,7 +111,3 @@ def embeddings_of(rows: pa.Table) -> np.ndarray:
     """Return the column of embeddings as float16 [rows, embedding_dim]."""
     column = rows["embedding"].combine_chunks()
     return column.flatten().to_numpy().reshape(len(rows), -1)
-
-
-def _message(error: Exception) -> str:
-    return one_line(str(error)) or type(error).__name__

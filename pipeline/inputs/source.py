@@ -22,8 +22,7 @@ from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import Options, connect, protocol_names
 from pipeline.storage.listing import HIDDEN, File, file_of, files_below
 from pipeline.storage.retry import TRANSIENT_ERRORS
-from pipeline.storage.uris import scrub, without_secrets
-from ugrie.text import one_line
+from pipeline.storage.uris import public_message, without_secrets
 
 
 def list_items(uri: str, column: str, options: Options) -> Iterator[Item]:
@@ -39,7 +38,7 @@ def list_items(uri: str, column: str, options: Options) -> Iterator[Item]:
             empty = False
             yield item
     except (OSError, StorageError, *TRANSIENT_ERRORS) as error:
-        raise UserError(f"{public_uri} can't be read: {_message(error, options)}; check the file and the credentials") from None
+        raise UserError(f"{public_uri} can't be read: {public_message(error, options)}; check the file and the credentials") from None
     if empty:
         raise UserError(f"{public_uri} holds no images")
 
@@ -60,7 +59,7 @@ def _files(fs: fsspec.AbstractFileSystem, path: str, uri: str, options: Options)
         pass
     except Exception as error:  # storage clients raise kinds of their own
         advice = "; check the credentials" if isinstance(error, PermissionError | StorageError) else ""
-        raise UserError(f"{uri} can't be listed: {_message(error, options)}{advice}") from None
+        raise UserError(f"{uri} can't be listed: {public_message(error, options)}{advice}") from None
     if empty:
         raise UserError(f"nothing found at {uri}: check the path, and that it is not empty")
 
@@ -108,8 +107,3 @@ def _images(fs: fsspec.AbstractFileSystem, files: Iterator[File]) -> Iterator[It
             uri = escaped(uri)  # a local name that is not UTF-8 can't be fetched by it: its row will have the status "missing"
         item = Item(uri, size, version)
         yield item.redacted() if "@" in uri or "?" in uri else item  # others hold no secret
-
-
-def _message(error: Exception, options: Options) -> str:
-    """Return a storage client's message as one line without secrets."""
-    return one_line(scrub(str(error), options)) or type(error).__name__

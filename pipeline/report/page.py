@@ -20,9 +20,9 @@ from pipeline.report.row_sample import RowSample, sample_rows
 from pipeline.report.thumbnails import Thumbnail, settings_of, thumbnails
 from pipeline.storage.files import write_atomic
 from pipeline.storage.filesystem import connect
+from pipeline.storage.uris import public_message, without_secrets
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
-from ugrie.text import one_line
 
 logger = logging.getLogger(__name__)
 CONTENT_TYPE = "text/html; charset=utf-8"
@@ -49,7 +49,7 @@ def write_beside(config: AnnotateConfig, output: OutputFolder, record: RunRecord
             text = page(output, [record], past_runs(output, record.model), {record.run_id: config})
             output.write(path, text.encode(), CONTENT_TYPE)
     except Exception as error:
-        problem = f"{type(error).__name__}: {one_line(str(error))}"
+        problem = f"{type(error).__name__}: {public_message(error, output.options)}"
         logger.warning("run %s is committed, but its page could not be written (%s): run jobs/report.py", record.run_id, problem)
 
 
@@ -72,7 +72,8 @@ def write(
     try:
         write_atomic(fs, path, text.encode(), CONTENT_TYPE)
     except (OSError, StorageError) as error:
-        raise UserError(f"{to} can't be written: {error or type(error).__name__}; check the path and the credentials") from None
+        message = public_message(error, output.options)
+        raise UserError(f"{without_secrets(to)} can't be written: {message}; check the path and the credentials") from None
     return to
 
 
@@ -129,7 +130,7 @@ def _sample(output: OutputFolder, records: Sequence[RunRecord]) -> tuple[RowSamp
     try:
         return sample_rows(output, records), None
     except (OSError, StorageError, KeyError, pa.ArrowException) as error:
-        return None, f"{type(error).__name__}: {one_line(str(error))}"
+        return None, f"{type(error).__name__}: {public_message(error, output.options)}"
 
 
 def _thumbnails(

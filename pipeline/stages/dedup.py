@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.stages.write import file_name
 from pipeline.storage.parallel import parallel_map
+from pipeline.storage.uris import public_message
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import Tables
@@ -189,5 +190,5 @@ def keys_of(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _no_keys(path: str, error: Exception) -> tuple[str, np.ndarray]:
-    logger.warning("%s can't be read (%s): its images are annotated again", path, error)
+    logger.warning("%s can't be read (%s): its images are annotated again", path, public_message(error, {}))
     return path, np.empty(0, np.int64)

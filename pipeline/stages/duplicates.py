@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.storage.parallel import parallel_map
+from pipeline.storage.uris import public_message
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import Tables
 
@@ -125,4 +126,4 @@ def _is_earlier(owner: str) -> bool:
 
 
 def _warn(owner: str, error: Exception) -> None:
-    logger.warning("%s can't be read (%s): blocks that copy rows of it are annotated again", owner, error)
+    logger.warning("%s can't be read (%s): blocks that copy rows of it are annotated again", owner, public_message(error, {}))

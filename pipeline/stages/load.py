@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.errors import ImageError
 from pipeline.images.decode import Decoder, Limits
 from pipeline.images.fetch import Fetcher
+from pipeline.images.fetch_process import FetchProcess
 from pipeline.images.sandbox import Sandbox
 from pipeline.inputs.manifest import Manifest
 from pipeline.stages.dedup import Deduplicator
@@ -49,10 +50,11 @@ class Loader:
         crops = np.zeros((len(rows), self.tables.crop_bytes), np.uint8)
         records: list[dict[str, Any]] = []
         begun_before = self.tracker.begin(block)
-        # A worker that died over this block may have died of one of its images: they are then decoded in a process of their own.
+        # A worker that died over this block may have died of one of its images: they are then fetched and decoded in two other processes.
+        fetcher = FetchProcess(self.fetcher, self.limits.memory) if begun_before else self.fetcher
         with Sandbox(self.limits) if begun_before else nullcontext(Decoder(self.limits)) as decoder:
             clock = time.perf_counter()
-            for record, data in self._with_owners(block, rows):
+            for record, data in self._with_owners(block, rows, fetcher):
                 fetched = time.perf_counter()
                 try:
                     if isinstance(data, ImageError):
@@ -73,13 +75,13 @@ class Loader:
         crop = pa.FixedSizeBinaryArray.from_buffers(schema.field("crop").type, len(rows), [None, pa.py_buffer(crops)])
         return pa.table([crop if f.name == "crop" else pa.array(columns[f.name], f.type) for f in schema], schema)
 
-    def _with_owners(self, block: int, rows: list[dict[str, Any]]) -> Iterator[Fetched]:
+    def _with_owners(self, block: int, rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess) -> Iterator[Fetched]:
         """Fetch the images. Yield each one's record, in which a duplicate names its `owner`, with its bytes or what went wrong.
 
         A worker that begins the block after another one died claims the same hashes and gets the same owners.
         """
         own: set[str] = set()
-        for chunk in self._chunks(rows):
+        for chunk in _chunks(rows, fetcher):
             hashes = {i: hashlib.sha256(data).hexdigest() for i, (_, data) in enumerate(chunk) if isinstance(data, bytes)}
             owners = dict(zip(hashes, self.dedup.owners(block, list(hashes.values())), strict=True))
             for i, (row, data) in enumerate(chunk):
@@ -91,15 +93,16 @@ class Loader:
                     record |= {"bytes": len(data), "content_hash": hashes[i], "owner": owner, "status": "ok" if owner is None else REPOST}
                 yield record, data
 
-    def _chunks(self, rows: list[dict[str, Any]]) -> Iterator[list[Fetched]]:
-        """Fetch the images in chunks: small ones first, so that decoding begins early; none larger than what is fetched ahead."""
-        largest = min(2 * self.fetcher.concurrency, MAX_CHUNK_IMAGES)
-        images, chunk, size = FIRST_CHUNK_IMAGES, [], 0
-        for row, data in self.fetcher.fetch(rows):
-            chunk.append((row, data))
-            size += len(data) if isinstance(data, bytes) else 0
-            if len(chunk) >= min(images, largest) or size >= MAX_CHUNK_BYTES:
-                yield chunk
-                images, chunk, size = 2 * images, [], 0
-        if chunk:
+
+def _chunks(rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess) -> Iterator[list[Fetched]]:
+    """Fetch the images in chunks: small ones first, so that decoding begins early; none larger than what is fetched ahead."""
+    largest = min(2 * fetcher.concurrency, MAX_CHUNK_IMAGES)
+    images, chunk, size = FIRST_CHUNK_IMAGES, [], 0
+    for row, data in fetcher.fetch(rows):
+        chunk.append((row, data))
+        size += len(data) if isinstance(data, bytes) else 0
+        if len(chunk) >= min(images, largest) or size >= MAX_CHUNK_BYTES:
             yield chunk
+            images, chunk, size = 2 * images, [], 0
+    if chunk:
+        yield chunk

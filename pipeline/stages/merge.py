@@ -19,11 +19,11 @@ from pipeline.stages.duplicates import DuplicateCopier, count_duplicates
 from pipeline.stages.write import done_blocks, file_name
 from pipeline.storage.client import naming_full_disk
 from pipeline.storage.parallel import parallel_map
+from pipeline.storage.uris import public_message
 from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import Tables
 from pipeline.table.stats import count_labels, count_values, sum_counts
-from ugrie.text import one_line
 
 FILE_BYTES = 256 * 2**20  # of the blocks that are merged into one file
 FILE_ROWS = 2**20  # 150 MB for four schemes; it bounds files of duplicates, whose blocks are small until rows are copied
@@ -142,7 +142,9 @@ class Merger:
             yield
         except (OSError, ValueError, pa.ArrowException) as error:
             self.output.remove(f"{self.folder}/{file_name(number)}")
-            raise VerificationError(f"block {number} is broken: {one_line(str(error))}; the same --run-id annotates it again") from None
+            raise VerificationError(
+                f"block {number} is broken: {public_message(error, self.output.options)}; the same --run-id annotates it again"
+            ) from None
 
     def _row_groups(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         """Yield the blocks of each row group: as many as fit, and only these are in memory."""

@@ -4,6 +4,7 @@ Refused credentials are read again before the next attempt. If they are still re
 """
 
 import errno
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,12 @@ from s3fs.errors import translate_boto_error
 
 from pipeline.errors import StorageError
 from pipeline.storage import retry
-from pipeline.storage.retry import Policy, ShortError
+from pipeline.storage.retry import Policy, RangeError, ShortError
 from pipeline.storage.uris import without_secrets
 from ugrie.text import one_line
 
 T = TypeVar("T")
+CONTENT_RANGE = re.compile(r"bytes (\d{1,19}+)-\d{1,19}+/(\d{1,19}+|\*)")
 RENEWING = threading.Lock()
 
 
@@ -86,7 +88,7 @@ def read_range(
     """Read bytes [start, end) of a file, or as many of them as exist, in one request.
 
     Never holds more bytes than that, whatever the server sends. With `version`, an ETag, S3 refuses an object that has
-    changed since (412 PreconditionFailed).
+    changed since (412 PreconditionFailed). Raises RangeError where S3 or a web server sends other bytes of the file.
     """
     if isinstance(fs, LocalFileSystem):  # fsspec's own method takes three times as long, most of the time for small files
         with open(path, "rb") as file:
@@ -95,8 +97,7 @@ def read_range(
     if not fs.async_impl:
         return fs.cat_file(path, start=start, end=end)
     if isinstance(fs, S3FileSystem):
-        most = None if end is None else end - start
-        return fsspec.asyn.sync(fs.loop, _get_s3, fs, path, _range(start, end), most, version, timeout=seconds)[0]
+        return fsspec.asyn.sync(fs.loop, _get_s3, fs, path, start, end, version, timeout=seconds)[0]
     if isinstance(fs, HTTPFileSystem):
         return fsspec.asyn.sync(fs.loop, _get_http, fs, path, start, end, timeout=seconds)
     return fsspec.asyn.sync(fs.loop, fs._cat_file, path, start=start, end=end, timeout=seconds)
@@ -108,9 +109,7 @@ def read_tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: 
     Raises ShortError if fewer bytes arrive.
     """
     if isinstance(fs, S3FileSystem):
-        last = {"Range": f"bytes=-{length}"}
-        data, response = fsspec.asyn.sync(fs.loop, _get_s3, fs, path, last, length, version, timeout=seconds)
-        size = int(response["ContentRange"].rpartition("/")[2])
+        data, size = fsspec.asyn.sync(fs.loop, _get_s3, fs, path, -length, None, version, timeout=seconds)
     else:
         fs.invalidate_cache()
         size = fs.info(path)["size"]
@@ -121,17 +120,41 @@ def read_tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: 
 
 
 def _range(start: int, end: int | None) -> dict[str, str]:
+    """Return the header for bytes [start, end), or for the last ones if `start` is negative."""
+    if start < 0:
+        return {"Range": f"bytes={start}"}
     return {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
 
 
-async def _get_s3(
-    fs: S3FileSystem, path: str, byte_range: dict[str, str], most: int | None, version: str | None
-) -> tuple[bytes, dict[str, Any]]:
-    """Return an object's bytes, at most `most`, and S3's response. s3fs's own method sends a HEAD first and retries by itself."""
+def _size_of(start: int, content_range: str | None, length: int | None) -> int | None:
+    """Return a file's size by the headers of the response to `_range(start, …)`, or None if they don't state it.
+
+    Raises RangeError if the response does not begin at `start`. Some servers ignore the Range header, or mistake it.
+    """
+    if content_range is None:  # the whole file
+        first, size = 0, length
+    elif match := CONTENT_RANGE.fullmatch(content_range.strip()):
+        first, size = int(match[1]), None if match[2] == "*" else int(match[2])
+    else:
+        raise RangeError(f"the server's answer has the Content-Range {one_line(content_range, 80)!r}")
+    if start < 0:
+        if size is None:
+            raise RangeError("the server does not say how long the file is")
+        start = max(size + start, 0)
+    if first != start:
+        raise RangeError(f"the server sent the file from byte {first} on, not from byte {start}")
+    return size
+
+
+async def _get_s3(fs: S3FileSystem, path: str, start: int, end: int | None, version: str | None) -> tuple[bytes, int]:
+    """Return bytes [start, end) of an object, or the last ones if `start` is negative, and its size.
+
+    s3fs's own method sends a HEAD first and retries by itself.
+    """
     bucket, key, object_version = fs.split_path(path)
     await fs.set_session()
     client = await fs.get_s3(bucket)
-    request = {"Bucket": bucket, "Key": key, **byte_range}
+    request = {"Bucket": bucket, "Key": key, **_range(start, end)}
     request |= {"IfMatch": f'"{version}"'} if version else {}
     request |= {"VersionId": object_version} if object_version else {}
     try:
@@ -139,7 +162,9 @@ async def _get_s3(
     except ClientError as error:
         raise translate_boto_error(error) from error
     async with response["Body"] as body:
-        return await _read_at_most(body, most), response
+        size = _size_of(start, response.get("ContentRange"), response.get("ContentLength"))
+        most = -start if start < 0 else None if end is None else end - start
+        return await _read_at_most(body, most), size or 0
 
 
 async def _get_http(fs: HTTPFileSystem, url: str, start: int, end: int | None) -> bytes:
@@ -147,8 +172,9 @@ async def _get_http(fs: HTTPFileSystem, url: str, start: int, end: int | None) -
     headers = {"Accept-Encoding": "identity", **fs.kwargs.get("headers", {}), **(_range(start, end) if start else {})}
     async with session.get(fs.encode_url(url), **fs.kwargs | {"headers": headers}) as response:
         fs._raise_not_found_for_status(response, url)
-        if start and response.status != 206:
-            raise OSError(f"the server of {url} can't give parts of a file")
+        _size_of(start, response.headers.get("Content-Range"), response.content_length)
+        if start and response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise RangeError("the server sent a part of a compressed file")
         return await _read_at_most(response.content, None if end is None else end - start)
 
 

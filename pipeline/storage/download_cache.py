@@ -21,9 +21,8 @@ from pipeline.storage.client import with_retries
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import Options, connect, version_of
 from pipeline.storage.retry import Policy, ShortError
-from pipeline.storage.uris import without_secrets
+from pipeline.storage.uris import public_message, without_secrets
 from ugrie.cache import VARIABLE, CacheError, cache_folder
-from ugrie.text import one_line
 
 KEPT = 4  # entries, those used last
 ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")  # key-digest; besides entries only drafts are removed
@@ -50,7 +49,7 @@ def download(files: Mapping[str, str], options: Options) -> Path:
 
 def version(url: str, options: Options) -> str:
     """Return the version of a file, which changes when the file does. Raises UserError if there is no such file."""
-    with _user_errors(url):
+    with _user_errors(url, options):
         fs, path = connect(url, options)
         found = version_of(list_with_retries(fs, path, lambda: fs.info(path)))
         return fs.ukey(path) if found.startswith("-") else found  # only a size, no time: fsspec may know more
@@ -115,7 +114,7 @@ def _download(folder: Path, key: str, files: Mapping[str, str], options: Options
 
 
 def _download_file(url: str, options: Options, target: Path) -> None:
-    with _user_errors(url):
+    with _user_errors(url, options):
         fs, path = connect(url, options)
         size = list_with_retries(fs, path, lambda: fs.info(path)).get("size") or 0
 
@@ -131,12 +130,12 @@ def _download_file(url: str, options: Options, target: Path) -> None:
 
 
 @contextmanager
-def _user_errors(url: str) -> Iterator[None]:
+def _user_errors(url: str, options: Options) -> Iterator[None]:
     """Turn any error into a UserError that names the file: storage clients raise errors of their own."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = one_line(str(error)) or type(error).__name__
+        reason = public_message(error, options)
         raise UserError(f"{without_secrets(url)} can't be fetched: {reason}; check the address and the credentials") from None

@@ -54,11 +54,15 @@ class ShortError(OSError):
     """Fewer bytes arrived than expected: the connection was cut, or the response states a wrong length."""
 
 
+class RangeError(OSError):
+    """A server sent other bytes of a file than those that were asked for."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """Total deadline in seconds; a single attempt gets at most half of it. `attempts` limits their number; None: no limit.
 
-    Reads that stay short (ShortError) are tried four times.
+    Reads that stay short or wrong (ShortError, RangeError) are tried four times.
     """
 
     seconds: float = 120.0
@@ -91,7 +95,7 @@ class Policy:
         most = self.attempts
         if credentials_refused(error) is not None:
             most = RENEWALS + 1
-        elif isinstance(error, ShortError):
+        elif isinstance(error, ShortError | RangeError):
             most = SHORT_ATTEMPTS
         return tenacity.stop_before_delay(self.seconds)(state) or (most is not None and state.attempt_number >= most)
 

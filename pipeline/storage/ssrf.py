@@ -11,13 +11,25 @@ resolves to at that time. A proxy that the user configures (client_kwargs) opens
 
 import socket
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 
-METADATA = {ip_address(each) for each in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")}
+try:
+    USER_AGENT = f"UGRIE/{version('ugrie')}"
+except PackageNotFoundError:  # it runs from a folder, not installed
+    USER_AGENT = "UGRIE"
+
+# Where clouds serve credentials besides link-local addresses: Alibaba, Azure, Oracle (twice), EC2 and EKS (all of fd00:ec2::/32: metadata,
+# Pod Identity, DNS, time), Google, Scaleway.
+METADATA = tuple(
+    ip_network(each)
+    for each in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:c1::a9fe:a9fe", "fd00:ec2::/32", "fd20:ce::/64", "fd00:42::42")
+)
 THIS_NETWORK = ip_network("0.0.0.0/8")
 CARRIERS = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"), ip_network("::/96"))  # NAT64, IPv4-compatible
 
@@ -49,7 +61,7 @@ def _embedded(ip: IPv6Address) -> list[IPv4Address]:
 
 def _is_refused(ip: IPv4Address | IPv6Address) -> bool:
     special = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip.is_reserved
-    return special or ip in METADATA or ip in THIS_NETWORK
+    return special or ip in THIS_NETWORK or any(ip in network for network in METADATA)
 
 
 def addresses_of(uri: str) -> tuple[tuple[str, int], ...]:
@@ -70,9 +82,13 @@ class WebClient:
     trusted: tuple[tuple[str, int], ...] = ()
     connections: int = 100
     idle_seconds: float = 10.0
+    user_agent: str = USER_AGENT
 
     async def __call__(self, **settings: Any) -> aiohttp.ClientSession:
         settings.setdefault("timeout", aiohttp.ClientTimeout(total=None, sock_connect=self.idle_seconds, sock_read=self.idle_seconds))
+        headers = CIMultiDict({"User-Agent": self.user_agent})
+        headers.update(settings.get("headers") or {})  # the user's own, in upper or lower case
+        settings["headers"] = headers
         connector = aiohttp.TCPConnector(socket_factory=self.open_socket, limit=self.connections)
         return aiohttp.ClientSession(connector=connector, **settings)
 

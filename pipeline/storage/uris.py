@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
+from ugrie.text import one_line
+
 # Protocols whose buckets share the credentials of one object store.
 BUCKETS = ("s3", "s3a", "gs", "gcs")
 WEB = ("http", "https")
@@ -24,15 +26,19 @@ SIGNING_IN_CONTEXT = {
     "sig": {"se", "sp", "sv", "sr", "st", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"},
 }
 
-_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
+# Messages quote text of strangers, so each pattern takes time in proportion to the text: its unbounded repeats are possessive (`*+`), and
+# none begins at every character.
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*+)://")
+_LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}+://[^\s'\"<>`]++")
 _PARAMETER = re.compile(
     r"(?i)((?<![a-z])(?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|signature|sig|credential"
-    r"|(?:\w+_)?token|password|passwd|secret|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s&'\",<>)]+"
+    r"|token|password|passwd|secret|api_?key)[\"']?\s*+[=:]\s*+[\"']?)[^\s&'\",<>)]++"
 )
-_USER = re.compile(r"[^\s/'\"@:]+:[^\s/'\"@]+@(?=[\w\[-])")
-_HEADER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/_.~=-]{8,}")
+_USER = re.compile(r"(?<![^\s/'\"@])[^\s/'\"@:]*+:[^\s/'\"@]++@(?=[\w\[-])")
+_HEADER = re.compile(r"(?i)\b(bearer|basic)\s++[A-Za-z0-9+/_.~=-]{8,}+")
 _ACCESS_KEY = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b")
+_BOUNDARY = re.compile(r"[\s'\"<>`]")  # no secret that the patterns find goes beyond it
+LONGEST = 2000  # characters of a message that are kept: a client may quote a whole table
 _SECRET_OPTION = re.compile(r"(?i)key|secret|token|passw|credential|auth|sas|signature|cookie|connection_string")
 
 
@@ -75,12 +81,26 @@ def _public(parameters: list[str]) -> Iterator[str]:
 
 
 def scrub(text: str, options: dict[str, Any]) -> str:
-    """Remove the secrets of `options`, passwords and signatures from a storage client's message."""
+    """Remove the secrets of `options`, passwords and signatures from a storage client's message. Of a long one the beginning is kept."""
     for value in sorted(_secrets(options), key=len, reverse=True):
         text = text.replace(value, "…").replace(quote(value, safe=""), "…")
+    text = _beginning(text)
     text = _USER.sub("", _LINK.sub(lambda link: without_secrets(link[0]), text))
     text = _HEADER.sub(r"\1 …", _PARAMETER.sub(r"\1…", text))
     return _ACCESS_KEY.sub(r"\1…", text)
+
+
+def public_message(error: Exception, options: dict[str, Any]) -> str:
+    """Return a storage client's message as one line without secrets, or the error's name if it has none."""
+    return one_line(scrub(str(error), options)) or type(error).__name__
+
+
+def _beginning(text: str) -> str:
+    """Cut a text of more than LONGEST characters, not within a secret: half a secret would not be recognised."""
+    if len(text) <= LONGEST:
+        return text
+    end = max((match.start() for match in _BOUNDARY.finditer(text, 0, LONGEST)), default=0)
+    return f"{text[:end]} …"
 
 
 def _secrets(options: Any, secret: bool = False) -> set[str]:

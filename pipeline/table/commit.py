@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 import re
 
+from pipeline.storage.uris import public_message
 from pipeline.table.output_folder import OutputFolder, partition, record_path, work_folder
 from pipeline.table.run_record import RunRecord, read_record
 
@@ -47,4 +48,5 @@ def tidy(output: OutputFolder, record: RunRecord) -> None:
         if output.exists(work_folder(record.run_id)):
             output.remove(work_folder(record.run_id), recursive=True)
     except Exception as error:  # the run is committed; left-overs do no harm
-        logger.warning("run %s is committed, but its left-overs could not all be removed (%s): run jobs/clean.py", record.run_id, error)
+        message = public_message(error, output.options)
+        logger.warning("run %s is committed, but its left-overs could not all be removed (%s): run jobs/clean.py", record.run_id, message)

@@ -14,7 +14,7 @@ from ugrie.text import one_line
 PROTOCOLS = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # that fsspec and deltalake understand alike
 RENEWABLE = ("env", "iam-role", "container-role", "assume-role-with-web-identity")  # credentials that deltalake finds and renews itself
 COLOUR = re.compile(r"\x1b\[[0-9;]*m|↳")
-TRACE = re.compile(r"<\?xml|Stack backtrace|\n\s*0: ")
+TRACE = re.compile(r"<\?xml|Stack backtrace|\n[ \t]*+0: ")
 
 
 def storage_options(fs: fsspec.AbstractFileSystem) -> dict[str, str]:

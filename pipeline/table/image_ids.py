@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import TRANSIENT, UserError
 from pipeline.storage.parallel import parallel_map
+from pipeline.storage.uris import public_message
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import OutputFolder
-from ugrie.text import one_line
 
 THREADS = 16  # which wait for storage, most of the time
 NO_IDS = np.empty(0, np.int64)
@@ -83,5 +83,5 @@ def _ids(output: OutputFolder, path: str, retry: Collection[str], runs: Collecti
 
 def unreadable(path: str, error: Exception) -> UserError:
     """Return the error for a file that a record lists and that can't be read."""
-    problem = one_line(str(error)) or type(error).__name__
+    problem = public_message(error, {})
     return UserError(f"{path} can't be read ({problem}), and a run record lists it: restore it, or remove the record")

@@ -20,6 +20,7 @@ import fsspec
 from pipeline.errors import UserError
 from pipeline.storage.files import create_atomic, list_with_retries, open_file, read, upload_atomic, write_atomic
 from pipeline.storage.filesystem import Options, connect
+from pipeline.storage.uris import public_message, without_secrets
 
 ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
 
@@ -131,7 +132,8 @@ class OutputFolder:
         except UserError:
             raise
         except Exception as error:  # storage clients raise kinds of their own
-            raise UserError(f"the output can't be read: {error or type(error).__name__}; check the path and the credentials") from None
+            message = public_message(error, self.options)
+            raise UserError(f"the output can't be read: {message}; check the path and the credentials") from None
 
     @contextmanager
     def writable(self) -> Iterator[None]:
@@ -139,4 +141,5 @@ class OutputFolder:
         try:
             yield
         except OSError as error:
-            raise UserError(f"{self.uri} can't be written: {error or type(error).__name__}; check the path and the credentials") from None
+            message = public_message(error, self.options)
+            raise UserError(f"{without_secrets(self.uri)} can't be written: {message}; check the path and the credentials") from None

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import StorageError, UserError
+from pipeline.storage.uris import public_message, without_secrets
 from pipeline.table import delta
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ANNOTATIONS, RUNS, WORK, OutputFolder, work_folder
 from pipeline.table.run_record import RunRecord, read_record
+from ugrie.text import one_line
 
 LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
 
@@ -30,7 +32,8 @@ def leftovers(output: OutputFolder, older_than: dt.timedelta) -> list[Leftover]:
 
     Raises UserError where a record can't be read: its run's files would be mistaken for a dead run's.
     """
-    entries = output.find()
+    with output.readable():
+        entries = output.find()
     records = _records(output, [path for path in entries if path.startswith(f"{RUNS}/") and path.endswith(".json")])
     kept = {file for record in records for file in record.files}
     if any(path.startswith(f"{ANNOTATIONS}/_delta_log/") for path in entries):
@@ -48,10 +51,19 @@ def leftovers(output: OutputFolder, older_than: dt.timedelta) -> list[Leftover]:
 
 
 def remove(output: OutputFolder, found: list[Leftover]) -> Iterator[Leftover]:
-    """Remove leftovers one by one; yield each once it is gone."""
+    """Remove leftovers one by one; yield each once it is gone. Raises StorageError."""
     for leftover in found:
-        output.remove(leftover.path, recursive=True)
+        try:
+            output.remove(leftover.path, recursive=True)
+        except Exception as error:  # storage clients raise kinds of their own
+            message = public_message(error, output.options)
+            raise StorageError(f"{shown(output, leftover)} can't be removed: {message}; what was removed before is gone") from None
         yield leftover
+
+
+def shown(output: OutputFolder, leftover: Leftover) -> str:
+    """Return a leftover's path as one line without secrets: anyone may have named the files."""
+    return one_line(without_secrets(output.absolute(leftover.path)))
 
 
 def _records(output: OutputFolder, paths: list[str]) -> list[RunRecord]:

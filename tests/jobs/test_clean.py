@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from pipeline.table.output_folder import OutputFolder
+
 
 @pytest.fixture
 def output(tmp_path):
@@ -45,6 +47,42 @@ def test_what_is_wrong_is_one_line(job, tokens, line, capsys):
     assert said.startswith("clean: ")
     assert said.count("\n") == 1
     assert line in said
+
+
+def test_names_of_strangers_and_links_are_shown_on_one_line_without_secrets(job, output, capsys):
+    (output / "annotations/dt=2026-01-02/part-a\x1b[31mb-aaaaaaaa-00000.parquet").write_text("x")
+    assert job.run(["--output", str(output), "--older-than", "0", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "(run a\\x1b[31mb: 1 files" in said
+    assert "\x1b" not in said
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "line"),
+    [
+        ("find", 2, "clean: the output can't be read: can't reach https://host/a with …; check the path and the credentials\n"),
+        (
+            "remove",
+            1,
+            "_work/dead can't be removed: can't reach https://host/a with …; what was removed before is gone\n",
+        ),
+    ],
+)
+def test_what_the_storage_says_is_one_line_without_secrets(job, output, capsys, monkeypatch, method, code, line):
+    error = PermissionError("can't reach https://me:hunter2@host/a?X-Amz-Signature=hunter2\nwith hunter2/and+more")
+    monkeypatch.setattr(OutputFolder, method, failing(error))
+    options = json.dumps({"secret": "hunter2/and+more"})
+    assert job.run(["--output", str(output), "--older-than", "0", "--storage-options", options]) == code
+    said = capsys.readouterr().err
+    assert said.endswith(line)
+    assert said.count("\n") == 1
 
 
 def test_a_record_that_cannot_be_read_stops_it(job, output, capsys):

@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import socket
 import time
+from pathlib import Path
 
 from PIL import JpegImagePlugin
 
@@ -34,16 +36,45 @@ def environment():
     raise ValueError(dict(os.environ))
 
 
-def write(path):
-    with open(path, "wb") as file:
-        file.write(b"x" * 100)
+def attempt(name, *arguments):
+    """Do what a file that took over its decoder might do, and report what came of it."""
+    try:
+        ATTEMPTS[name](*arguments)
+    except OSError as error:
+        raise ValueError(f"refused: {error.strerror}") from None
+    raise ValueError("it succeeded")
 
 
 def slow(seconds):
     time.sleep(float(seconds))
 
 
+def call(name, *arguments):
+    """Call a function of the C library that returns -1 if it fails."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*map(int, arguments)) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+ATTEMPTS = {
+    "parent": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
+    "read": lambda path: Path(path).read_bytes(),
+    "write": lambda path: Path(path).write_bytes(b"x"),
+    "remove": os.remove,
+    "rename": lambda path: os.rename(path, f"{path}-taken"),
+    "socket": socket.socket,
+    "connect": lambda port: socket.socket().connect(("127.0.0.1", int(port))),
+    "pipe": os.pipe,
+    "fork": os.fork,
+    "run": lambda: os.execv("/bin/true", ["true"]),
+    "spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    "kill": lambda: os.kill(os.getppid(), 0),
+    "trace": lambda: call("ptrace", 16, os.getppid(), 0, 0),
+    "root": lambda: os.setresuid(0, 0, 0),
+    "limits": lambda: call("prlimit", 0, 7, 0, 0),
+}
 KINDS = {
+    "attempt": attempt,
     "segfault": lambda: ctypes.string_at(0),
     "abort": os.abort,
     "exit": lambda: os._exit(3),
@@ -51,7 +82,6 @@ KINDS = {
     "memory": memory,
     "recursion": recursion,
     "environment": environment,
-    "write": write,
     "slow": slow,
 }
 JpegImagePlugin.JpegImageFile.load = poisoned

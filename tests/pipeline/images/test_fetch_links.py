@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.inputs.item import Item
 from pipeline.inputs.uri_table import uri_items
+from pipeline.storage.ssrf import USER_AGENT
 from tests.plugins.fetching import fetched, fetcher, rows
 
 
@@ -74,7 +75,12 @@ def linked(source, *links, **settings):
 
 def test_the_links_of_a_table_on_the_same_server_are_fetched(web):
     good, gone, gone_for_good, secret, flaky, broken = linked(
-        f"{web}/list.csv", f"{web}/a.jpg", *(f"{web}/status/{n}" for n in (404, 410, 403)), f"{web}/flaky", f"{web}/status/500"
+        f"{web}/list.csv",
+        f"{web}/a.jpg",
+        *(f"{web}/status/{n}" for n in (404, 410, 403)),
+        f"{web}/flaky",
+        f"{web}/status/500",
+        timeout=20.0,
     )
     assert (good, flaky) == (b"a.jpg" * 10, b"flaky" * 10)
     assert (gone, gone_for_good) == (("missing", "there is no such object"),) * 2
@@ -119,6 +125,19 @@ def test_the_users_password_goes_to_the_users_server_only(web):
         other.shutdown()
     assert {path: headers.get("Authorization") for path, headers in Web.seen} == {"/a.jpg": "Bearer hunter2", "/b.jpg": None}
     assert "hunter2" not in repr(elsewhere)
+
+
+def test_links_are_fetched_under_our_name_or_one_that_is_set(web):
+    assert USER_AGENT.startswith("UGRIE")
+    linked(f"{web}/list.csv", f"{web}/a.jpg")
+    linked(f"{web}/list.csv", f"{web}/b.jpg", user_agent="Archive/1 (me@example.org)")
+    headers = {"user-agent": "theirs"}
+    linked(f"{web}/list.csv", f"{web}/c.jpg", options={"client_kwargs": {"headers": headers}})
+    assert {path: seen.get_all("User-Agent") for path, seen in Web.seen} == {
+        "/a.jpg": [USER_AGENT],
+        "/b.jpg": ["Archive/1 (me@example.org)"],
+        "/c.jpg": ["theirs"],
+    }
 
 
 def test_a_signed_link_is_fetched_by_its_signature_and_shown_without(web):

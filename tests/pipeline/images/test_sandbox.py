@@ -1,17 +1,21 @@
 """Sandbox: a file that crashes or hangs its decoder, or fills its memory, fails alone."""
 
 import os
+import socket
 import threading
 from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.errors import ImageError
+from pipeline.images import sandbox as sandbox_module
 from pipeline.images.decode import Decoder, Limits
 from pipeline.images.sandbox import Sandbox
 
-LIMITS = Limits(crop_size=32, max_pixels=1_000_000, seconds=1.0, memory=1_000_000_000)
+LIMITS = Limits(crop_size=32, max_pixels=1_000_000, seconds=0.5, memory=1_000_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,7 @@ def sandbox():
         yield sandbox
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def poisoned(poison):
     """A sandbox whose decoder reacts to poison files as a faulty decoder would to a file that breaks it."""
     with poison.on_path(), Sandbox(LIMITS) as sandbox:
@@ -51,7 +55,7 @@ def test_a_failure_is_named_as_in_the_worker(sandbox, images):
         ("segfault", "decoder_crashed", "SIGSEGV"),
         ("abort", "decoder_crashed", "SIGABRT"),
         ("exit", "decoder_crashed", "exit code 3"),
-        ("loop", "timeout", "decode_timeout = 1 s"),
+        ("loop", "timeout", "decode_timeout = 0.5 s"),
         ("memory", "too_large", "decode_memory"),
         ("recursion", "corrupt", "RecursionError"),
     ],
@@ -70,11 +74,72 @@ def test_a_process_that_the_system_kills_for_its_memory_did_not_take_too_long(po
         assert failure(sandbox, poison.image("slow 20")) == ("decoder_crashed", "decoding it ended a process of its own with SIGKILL")
 
 
-def test_it_sees_no_credentials_and_may_write_nothing(poisoned, poison, images, monkeypatch, tmp_path):
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "MPO")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_decoded_as_in_the_worker(sandbox, images, name):
+    with BytesIO() as file:
+        images.picture(7, 300, 200).save(file, name)
+        data = file.getvalue()
+    assert np.array_equal(sandbox(data).crop, Decoder(LIMITS)(data).crop)
+
+
+@pytest.fixture
+def taken_over(poisoned, poison):
+    """Returns what came of an attempt of code that runs in the sandbox's process."""
+    return lambda *attempt: failure(poisoned, poison.image(" ".join(map(str, ("attempt", *attempt)))))[1]
+
+
+REFUSED = "ValueError: refused: Operation not permitted"
+
+
+@pytest.mark.parametrize("attempt", ["parent", "socket", "pipe", "fork", "run", "spawn", "kill", "trace", "root", "limits"])
+def test_code_that_takes_it_over_is_refused_what_no_decoder_needs(taken_over, attempt):
+    assert taken_over(attempt) == REFUSED
+
+
+def test_code_that_takes_it_over_reads_changes_and_reaches_nothing(taken_over, tmp_path):
+    secret, shared = tmp_path / "auth_token", tmp_path / "shared"
+    secret.write_text("hunter2")
+    secret.chmod(0o600)
+    shared.mkdir()
+    (shared / "file").write_text("stays")
+    for path in (tmp_path, shared):
+        path.chmod(0o777)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        attempts = [("connect", server.getsockname()[1]), ("read", secret), ("read", "/etc/passwd"), ("write", shared / "new")]
+        attempts += [("write", shared / "file"), ("remove", shared / "file"), ("rename", shared / "file")]
+        assert [taken_over(*attempt) for attempt in attempts] == [REFUSED] * len(attempts)
+    assert [path.name for path in shared.iterdir()] == ["file"]
+    assert (shared / "file").read_text() == "stays"
+
+
+def test_it_sees_no_credentials_no_home_and_no_file_of_its_worker(poison, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    assert "File too large" in failure(poisoned, poison.image(f"write {tmp_path / 'out'}"))[1]
-    assert (tmp_path / "out").stat().st_size == 0
-    assert "hunter2" not in failure(poisoned, poison.image("environment"))[1]
+    with open(tmp_path / "file", "w") as file, poison.on_path(), Sandbox(LIMITS) as sandbox:
+        os.set_inheritable(file.fileno(), True)
+        found = failure(sandbox, poison.image("environment"))[1]
+        names = {os.readlink(each) for each in Path(f"/proc/{sandbox.process.pid}/fd").iterdir()}
+    assert "hunter2" not in found
+    assert "'HOME': '/nonexistent'" in found
+    assert str(tmp_path / "file") not in names
+    assert len(names) <= 4
+
+
+def test_the_log_says_once_which_protections_are_on(images, caplog):
+    sandbox_module._log_protections.cache_clear()
+    for _ in range(2):
+        with Sandbox(LIMITS) as sandbox:
+            sandbox(images.jpeg(1))
+    sandbox_module._log_protections()
+    user = "another user id, " if os.geteuid() == 0 else ""
+    machine = "" if os.geteuid() == 0 else "; this machine does not allow another user id"
+    assert caplog.messages == [
+        f"decoding in a separate process, confined by {user}a filter of system calls, limits of memory and files{machine}",
+        "decoding in a separate process, confined by limits of memory and files; "
+        "this machine does not allow another user id and a filter of system calls",
+    ]
 
 
 def test_its_process_ends_with_it(images):

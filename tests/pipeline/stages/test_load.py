@@ -13,7 +13,6 @@ from pipeline.errors import ImageError
 from pipeline.run.plan import prepare
 from pipeline.stages import load
 from pipeline.stages.annotate import view
-from pipeline.stages.load import Loader
 from ugrie.vision import preprocess
 
 
@@ -162,10 +161,9 @@ THINGS = st.one_of(st.integers(0, 200).map(bytes), st.just(ImageError("missing",
 
 @given(st.lists(THINGS, max_size=150), st.integers(1, 40), st.integers(1, 500))
 def test_no_more_is_held_together_than_is_fetched_ahead_nor_than_the_bound(things, concurrency, most_bytes):
-    loader = Loader(None, None, Fetched(concurrency), None, None, None, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "MAX_CHUNK_BYTES", most_bytes)
-        chunks = list(loader._chunks([({"image_id": i}, thing) for i, thing in enumerate(things)]))
+        chunks = list(load._chunks([({"image_id": i}, thing) for i, thing in enumerate(things)], Fetched(concurrency)))
     assert [row["image_id"] for chunk in chunks for row, _ in chunk] == list(range(len(things)))
     assert [data for chunk in chunks for _, data in chunk] == things
     for chunk in chunks:
