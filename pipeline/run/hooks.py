@@ -151,7 +151,8 @@ def _within(seconds: float, action: Callable[[], None]) -> None:
 
     def work() -> None:
         try:
-            done.set_result(action())
+            action()
+            done.set_result(None)
         except Exception as error:
             done.set_exception(error)
 
