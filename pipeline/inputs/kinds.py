@@ -14,8 +14,8 @@ from pipeline.inputs.tar import SUFFIXES as IMAGE_SUFFIXES
 from pipeline.storage.listing import File
 from pipeline.storage.uris import without_secrets
 
-IMAGE, SHARD, OTHER = "image", "shard", "other"
-TABLES = {".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines", ".txt": "text"}
+IMAGE, SHARD, PARQUET, OTHER = "image", "shard", "Parquet", "other"
+TABLES = {".parquet": PARQUET, ".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines", ".txt": "text"}
 COMPRESSED = (".gz", ".zst")  # of a table of text
 LISTS = "text"  # one URI a line; beside other kinds it is a document
 READ = (

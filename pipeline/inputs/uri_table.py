@@ -12,15 +12,18 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from pipeline.errors import UserError
 from pipeline.inputs.item import Item
-from pipeline.inputs.kinds import kind_of
+from pipeline.inputs.kinds import PARQUET, kind_of
+from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, column_index, column_values
 from pipeline.inputs.sniff import HEAD, what_it_is
 from pipeline.inputs.text_table import check_column, text_values
 from pipeline.storage.files import open_file
 from pipeline.storage.listing import File
 from pipeline.storage.uris import without_secrets
 
-PARQUET = "Parquet"
 MAX_URI = 2**16  # characters
+MAX_PAGE = 64 * 2**20  # bytes that pages may take
+ROWS = 4096  # of Parquet, read at once
+BUFFER = 2**20  # bytes that Arrow reads at once, unless a page is larger
 READ_AHEAD = 8 * 2**20  # bytes of a table of text
 
 
@@ -31,12 +34,14 @@ def table_items(fs: fsspec.AbstractFileSystem, table: File, column: str) -> Iter
     """
     name = without_secrets(fs.unstrip_protocol(table.name))
     kind = kind_of(table.name)
-    with open_file(fs, table.name, table.info, ahead=2**20 if kind == PARQUET else READ_AHEAD) as file:
+    with open_file(fs, table.name, table.info, ahead=BUFFER if kind == PARQUET else READ_AHEAD) as file:
         if kind != PARQUET:
             yield from uri_items(text_values(file, kind, column, name), table.name, fs)
             return
         try:
             yield from _parquet_items(fs, file, table, column, name)
+        except PageTooLargeError as error:
+            raise UserError(f"{name} can't be read as a table: {error}; write it with less in a page, or name another column") from None
         except (pa.ArrowException, UnicodeDecodeError) as error:
             file.seek(0)
             if (found := what_it_is(file.read(HEAD))) is not None:
@@ -45,14 +50,35 @@ def table_items(fs: fsspec.AbstractFileSystem, table: File, column: str) -> Iter
 
 
 def _parquet_items(fs: fsspec.AbstractFileSystem, file: IO[bytes], table: File, column: str, name: str) -> Iterator[Item]:
-    parquet = pq.ParquetFile(file)
-    if _is_bytes(_field(parquet.schema_arrow, column, name).type):
-        for row in range(parquet.metadata.num_rows):
-            yield Item(f"{name}!/{row}", None, table.version, table.name, row)
-        return
-    # Read as a dictionary: a long value that repeats a million times takes its memory once.
-    for batch in pq.ParquetFile(file, read_dictionary=[column]).iter_batches(columns=[column]):
-        yield from uri_items(_values(batch.column(0)), table.name, fs)
+    pages = CheckedPages(file, MAX_PAGE)
+    parquet = pq.ParquetFile(pages, pre_buffer=False, buffer_size=BUFFER)
+    kind = _field(parquet.schema_arrow, column, name).type
+    start = 0
+    for group in range(parquet.metadata.num_row_groups):
+        end = start + parquet.metadata.row_group(group).num_rows
+        if not _is_bytes(kind):
+            for values in column_values(parquet, pages, group, column, ROWS):
+                yield from uri_items(values.to_pylist(), table.name, fs)
+        else:
+            items = (Item(f"{name}!/{row}", None, table.version, table.name, row) for row in range(start, end))
+            nulls = _nulls(parquet, group, column) if _has_paths(kind) else 0
+            if nulls != 0:
+                batches = column_values(parquet, pages, group, f"{column}.path", ROWS)
+                paths = (path for values in batches for path in uri_items(values.to_pylist(), table.name, fs))
+                # Where no row has bytes, the paths are URIs like any others. Else a path is read for a row that turns out to have none.
+                items = paths if nulls == end - start else map(_with_path, items, paths)
+            yield from items
+        start = end
+
+
+def _nulls(parquet: pq.ParquetFile, group: int, column: str) -> int | None:
+    """Return how many rows of a row group have no bytes; None if its footer doesn't say."""
+    statistics = parquet.metadata.row_group(group).column(column_index(parquet, f"{column}.bytes")).statistics
+    return statistics.null_count if statistics is not None and statistics.has_null_count else None
+
+
+def _with_path(item: Item, path: Item) -> Item:
+    return item._replace(link=path.link or path.uri or None)
 
 
 def _field(schema: pa.Schema, column: str, name: str) -> pa.Field:
@@ -70,6 +96,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _has_paths(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 and _is_text(kind.field("path").type)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -94,10 +124,3 @@ def uri_items(values: Iterable[str | None], table: str, fs: fsspec.AbstractFileS
             yield Item(urljoin(table, value.strip())).redacted()
         else:
             yield Item(fs.unstrip_protocol(posixpath.join(folder, value))).redacted()
-
-
-def _values(column: pa.Array) -> Iterator[str | None]:
-    if not pa.types.is_dictionary(column.type):
-        return iter(column.to_pylist())
-    words = column.dictionary.to_pylist()
-    return (None if index is None else words[index] for index in column.indices.to_pylist())

@@ -168,3 +168,37 @@ def test_a_table_that_is_not_as_it_should_be_is_named(tmp_path, name, data, mess
     with pytest.raises(UserError, match=message) as error:
         items(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_texts_of_every_kind_are_uris(tmp_path, kind):
+    pq.write_table(pa.table({"uri": pa.array(["a.jpg", None, "b.jpg"]).cast(kind)}), tmp_path / "list.parquet")
+    assert [item.uri and item.uri.rpartition("/")[2] for item in items(tmp_path / "list.parquet")] == ["a.jpg", "", "b.jpg"]
+
+
+def test_a_parquet_of_uris_with_a_value_of_gigabytes_is_refused_before_it_is_unpacked(tmp_path):
+    column = pa.array(["a.jpg", "x" * 2**28])
+    pq.write_table(pa.table({"uri": column}), tmp_path / "list.parquet", compression="zstd", use_dictionary=False)
+    del column
+    before = pa.total_allocated_bytes()
+    with pytest.raises(UserError, match=r"list.parquet can't be read as a table: page of .* bytes unpacks to 268,.*name another column"):
+        items(tmp_path / "list.parquet")
+    assert pa.total_allocated_bytes() - before < 2**20
+
+
+STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+
+
+def test_rows_with_only_a_path_are_uris(tmp_path):
+    values = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": None}, None, {"bytes": None, "path": "s3://b/c.jpg"}]
+    pq.write_table(pa.table({"image": pa.array(values, STRUCT)}), tmp_path / "images.parquet")
+    assert items(tmp_path / "images.parquet", "image") == [Item(f"file://{tmp_path}/a.jpg"), Item(""), Item(""), Item("s3://b/c.jpg")]
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_where_some_rows_have_bytes_the_path_of_the_others_is_kept(tmp_path, statistics):
+    values = [{"bytes": b"1", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, {"bytes": None, "path": None}]
+    pq.write_table(pa.table({"image": pa.array(values, STRUCT)}), tmp_path / "images.parquet", write_statistics=statistics)
+    found = items(tmp_path / "images.parquet", "image")
+    assert [item.position for item in found] == [0, 1, 2]
+    assert [item.link for item in found] == [f"file://{tmp_path}/a.jpg", f"file://{tmp_path}/b.jpg", None]
