@@ -102,7 +102,7 @@ class CheckedPages(RawIOBase):
             self._header, self._start, self._is_first = self._header + length + page[3], b"", False
 
     def _check_page(self, page: dict[int, Any]) -> None:
-        kind, unpacked, packed = (page.get(field) for field in (1, 2, 3))
+        kind, unpacked, packed = (page.get(field, -1) for field in (1, 2, 3))
         if not all(isinstance(number, int) and number >= 0 for number in (kind, unpacked, packed)):
             raise pa.ArrowInvalid("a page's header is broken")
         if kind == DICTIONARY and not self._is_first:

@@ -70,7 +70,7 @@ class _Lines:
 def _uncompressed(file: IO[bytes]) -> BufferedReader:
     codec = MAGIC.get(file.read(2))
     file.seek(0)
-    return BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file, BUFFER)  # type: ignore[type-var]
+    return BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file, BUFFER)  # type: ignore[arg-type]
 
 
 def _csv_values(lines: _Lines, delimiter: str, column: str, name: str) -> Iterator[str]:

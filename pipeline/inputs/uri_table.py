@@ -60,7 +60,7 @@ def _parquet_items(fs: fsspec.AbstractFileSystem, file: IO[bytes], table: File, 
             for values in column_values(parquet, pages, group, column, ROWS):
                 yield from uri_items(values.to_pylist(), table.name, fs)
         else:
-            items = (Item(f"{name}!/{row}", None, table.version, table.name, row) for row in range(start, end))
+            items: Iterator[Item] = (Item(f"{name}!/{row}", None, table.version, table.name, row) for row in range(start, end))
             nulls = _nulls(parquet, group, column) if _has_paths(kind) else 0
             if nulls != 0:
                 batches = column_values(parquet, pages, group, f"{column}.path", ROWS)
