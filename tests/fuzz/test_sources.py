@@ -139,6 +139,7 @@ def test_the_values_of_a_table_are_those_that_were_written(explore, kind):
             data = lines([{"id": text, "uri": uri} for text, uri in rows])
         else:
             buffer = io.StringIO(newline="")
+            quoting = quoting if end == "\r\n" else csv.QUOTE_ALL  # csv writes a lone \r without quotes where lines end with \n
             writer = csv.writer(buffer, delimiter="," if kind == "csv" else "\t", lineterminator=end, quoting=quoting)
             writer.writerows([("id", "uri"), *rows])
             data = buffer.getvalue().encode()
