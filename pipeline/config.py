@@ -41,7 +41,7 @@ class AnnotateConfig(BaseModel):
     # The required settings come first, so that `annotate.py INPUT OUTPUT` works, too.
     input: Annotated[str, INPUT] = Field(
         min_length=1,
-        description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl); a .parquet with image bytes; .tar shards",
+        description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl …) or image bytes (.parquet); .tar shards",
     )
     output: Annotated[str, OUTPUT] = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
 

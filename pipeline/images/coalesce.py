@@ -6,6 +6,8 @@ A request to an object store takes as long as reading some megabytes, so one req
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pipeline.inputs.kinds import PARQUET, kind_of
+
 Row = dict[str, Any]  # of the manifest
 
 MAX_REQUEST_BYTES = 4 * 2**20  # bytes that one request reads at most, where several images share it
@@ -30,7 +32,7 @@ def coalesce(rows: Iterable[Row], max_bytes: int) -> Iterator[list[Row]]:
 
 def is_table(row: Row) -> bool:
     """Return whether an image is in a row of a Parquet table."""
-    return row["container"] is not None and row["container"].lower().endswith(".parquet")
+    return row["container"] is not None and kind_of(row["container"]) == PARQUET
 
 
 def span(batch: list[Row]) -> Row:

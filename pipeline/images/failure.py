@@ -4,6 +4,7 @@ import aiohttp
 from botocore import exceptions as boto
 
 from pipeline.errors import ImageError
+from pipeline.inputs.parquet_pages import PageTooLargeError
 from pipeline.storage import retry
 from pipeline.storage.filesystem import Options
 from pipeline.storage.retry import ShortError
@@ -24,6 +25,8 @@ def image_error(error: Exception, options: Options, timeout: float, attempts: in
     asked = f", asked {attempts} times" if attempts > 1 else ""
     if (refused := retry.find_cause(error, RefusedAddressError)) is not None:
         return ImageError("forbidden", str(refused))
+    if isinstance(error, PageTooLargeError):
+        return ImageError("too_large", f"the table's {message}")
     http_status = retry.http_status(error)
     if isinstance(error, FileNotFoundError) or http_status == 410:
         return ImageError("missing", "there is no such object")

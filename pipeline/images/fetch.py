@@ -15,6 +15,7 @@ from pipeline.images.coalesce import PREFETCH_BYTES, Row, coalesce, is_table, sp
 from pipeline.images.parquet_reader import ColumnReader
 from pipeline.images.prefetch import PrefetchingFile
 from pipeline.images.row_reader import RowReader
+from pipeline.storage.uris import without_secrets
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Fetcher:
             return last
         tail, size = self.reader.read_tail(fs, path, row["version"], parquet_reader.TAIL)
         try:
-            return ColumnReader(PrefetchingFile(size, tail, self._ranges(row)), self.column, key)
+            return ColumnReader(PrefetchingFile(size, tail, self._ranges(row)), self.column, key, self.reader.max_bytes)
         except StorageError:
             raise
         except Exception as error:  # Arrow's, of a file that is broken: it fails these images
@@ -97,9 +98,16 @@ class Fetcher:
         return lambda start, end: self.reader.read(fs, path, row | {"position": start, "size": end - start}, self.reader.timeout)
 
     def _table_values(self, column: ColumnReader, batch: list[Row], pool: Executor) -> Iterator[bytes | ImageError]:
-        for value in column.values([row["position"] for row in batch], pool, self._ranges(batch[0])):
-            yield self._table_value(value)
+        for row, value in zip(batch, column.values([row["position"] for row in batch], pool, self._ranges(batch[0])), strict=True):
+            yield self._path_value(row) if value is None and row.get("link") else self._table_value(value)
         parquet_reader.last_reader.keep(column)
+
+    def _path_value(self, row: Row) -> bytes | ImageError:
+        """Read the path of a table's row that has no bytes, as a URI of that table."""
+        try:
+            return self.reader.read_image(row | {"uri": row["link"], "container": None}, self.reader.timeout)
+        except ImageError as error:
+            return ImageError(error.status, f"the table's row has no bytes, only the path {without_secrets(row['link'])}: {error}")
 
     def _table_value(self, value: pa.Buffer | Exception | None) -> bytes | ImageError:
         if isinstance(value, Exception):

@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from pipeline.errors import StorageError
 from pipeline.images.coalesce import MAX_REQUEST_BYTES
 from pipeline.images.prefetch import Chunk, PrefetchingFile
+from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, chunk_range, column_index
 
 TAIL = 2**16  # bytes at the end of a file: what Arrow reads first, and where the footer mostly fits
 BUFFER = 2**16  # bytes that Arrow reads at once, unless a page is larger
+MAX_PAGE = 256 * 2**20  # bytes that pages may take, unless an image may be larger: writers put many images into a page
 BATCH = 64  # rows decoded at once, at most
 
 
@@ -29,24 +31,25 @@ class ColumnReader:
     """Reads the image bytes in a column of a Parquet file, and keeps its position between calls.
 
     `key` identifies the file, its version and the column. In memory, between calls too, are two pages, compressed and not, at most
-    BATCH rows, and what `PrefetchingFile` holds.
+    BATCH rows, and what `PrefetchingFile` holds. What pages unpack to is limited to `max_bytes` or MAX_PAGE (see `CheckedPages`).
     """
 
-    def __init__(self, file: PrefetchingFile, column: str, key: tuple[Any, ...] = ()):
+    def __init__(self, file: PrefetchingFile, column: str, key: tuple[Any, ...] = (), max_bytes: int = 0):
         self.key = key
         self._file = file
-        self._parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)
+        self._pages = CheckedPages(file, max(MAX_PAGE, max_bytes + 2**20))
+        self._parquet = pq.ParquetFile(self._pages, pre_buffer=False, buffer_size=BUFFER)
         self._fields, kind = [column], self._parquet.schema_arrow.field(column).type
         while pa.types.is_struct(kind):  # Hugging Face datasets keep images as a struct of `bytes` and `path`
             self._fields.append("bytes")
             kind = kind.field("bytes").type
         self._path = ".".join(self._fields)
-        metadata, schema = self._parquet.metadata, self._parquet.schema
-        self._column_index = next(i for i in range(metadata.num_columns) if schema.column(i).path == self._path)
+        metadata = self._parquet.metadata
+        self._column_index = column_index(self._parquet, self._path)
         row_counts = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
         self._group_starts = list(accumulate(row_counts, initial=0))  # the first row of each row group, and the number of rows
-        # The position: the row group that is being read, its remaining batches, the current batch and its first row.
-        self._group, self._batch, self._batch_start = -1, pa.array([], kind), 0
+        # The position: the row group that is being read, its remaining batches, the current batch, its first row, and its most rows.
+        self._group, self._batch, self._batch_start, self._batch_rows = -1, pa.array([], kind), 0, BATCH
         self._batches: Iterator[pa.RecordBatch] = iter(())
 
     def values(self, rows: list[int], pool: Executor, get: Callable[[int, int], bytes]) -> Iterator[pa.Buffer | Exception | None]:
@@ -78,9 +81,7 @@ class ColumnReader:
 
     def _chunk(self, group: int, last_row: int) -> Chunk:
         """Return the column's bytes in a row group. If all rows are of one size, `last_row` ends at `likely_end`."""
-        column = self._parquet.metadata.row_group(group).column(self._column_index)
-        start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
-        start, end = max(start, 0), min(start + column.total_compressed_size, self._file.size)
+        start, end = chunk_range(self._parquet.metadata, group, self._column_index, self._file.size)
         first_row, next_group = self._group_starts[group : group + 2]
         return Chunk(start, start + ceil((end - start) * (last_row + 1 - first_row) / (next_group - first_row)), end)
 
@@ -90,19 +91,27 @@ class ColumnReader:
         if group != self._group or row < self._batch_start:
             self._start_group(group)
         while row >= self._batch_start + len(self._batch):
-            self._next_batch()
+            try:
+                self._next_batch()
+            except PageTooLargeError:
+                if self._batch_rows == 1:
+                    raise
+                self._start_group(group, 1)
         value = self._batch[row - self._batch_start]
         return value.as_buffer() if value.is_valid else None
 
-    def _start_group(self, group: int) -> None:
-        """Move to the first row of a row group. Its batches hold about MAX_REQUEST_BYTES, or BATCH rows if those are less."""
+    def _start_group(self, group: int, most_rows: int = BATCH) -> None:
+        """Move to the first row of a row group. Its batches hold about MAX_REQUEST_BYTES, or `most_rows` if those are less."""
         metadata = self._parquet.metadata.row_group(group)
-        rows = MAX_REQUEST_BYTES * metadata.num_rows // max(metadata.column(self._column_index).total_uncompressed_size, 1)
-        self._batches = self._parquet.iter_batches(min(max(rows, 1), BATCH), [group], [self._path], use_threads=False)
+        column = metadata.column(self._column_index)
+        rows = MAX_REQUEST_BYTES * metadata.num_rows // max(column.total_uncompressed_size, 1)
+        self._batch_rows = 1 if "DELTA_BYTE_ARRAY" in column.encodings else min(max(rows, 1), most_rows)
+        self._pages.begin(*chunk_range(self._parquet.metadata, group, self._column_index, self._file.size), self._batch_rows)
+        self._batches = self._parquet.iter_batches(self._batch_rows, [group], [self._path], use_threads=False)
         self._group, self._batch_start, self._batch = group, self._group_starts[group], self._batch[:0]
 
     def _next_batch(self) -> None:
-        batch = next(self._batches, None)
+        batch = self._pages.next_batch(self._batches)
         if batch is None:
             raise pa.ArrowInvalid(f"row group {self._group} has fewer rows than it should have")
         self._batch_start += len(self._batch)

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from pipeline.images.coalesce import MAX_REQUEST_BYTES, PREFETCH_BYTES
+from pipeline.storage.retry import ShortError
 
 
 class Chunk(NamedTuple):
@@ -107,6 +108,8 @@ class PrefetchingFile(RawIOBase):
         self._submit()
         request = self._requests.popleft()
         data = self._get(request.start, request.end) if request.response is None else request.response.result()
+        if not data:
+            raise ShortError(f"0 bytes came of {request.end - request.start}")
         self._submit()
         return data
 

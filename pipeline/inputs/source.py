@@ -1,21 +1,26 @@
 """Input source: find out what `--input` names, and list its images.
 
-It is a folder, a prefix, a glob or a single file. Every file of a folder is an image, except hidden ones (`._name`, `_name`); a file
-that is not an image becomes a row with that status. A folder that holds only .tar files is read as shards, one that holds only
-.parquet files as a table, and a single .parquet, .csv or .jsonl file as a table too.
+It is a folder, a prefix, a glob or a single file. What its files are is decided by their names (`kinds.py`):
+
+- if there are images, they are the input. A file that is not an image, against its name, becomes a row with that status;
+- else if there are .tar shards, their members are;
+- else what the tables list or hold is, which must be of one kind.
+
+Files of another kind, such as a README beside tables, are left out and counted. So are hidden ones (`._name`, `_name`).
 """
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from itertools import chain
 
 import fsspec
 from fsspec.utils import glob_translate
 
 from pipeline.errors import StorageError, UserError
-from pipeline.inputs import uri_table
 from pipeline.inputs.item import Item, escaped
+from pipeline.inputs.kinds import IMAGE, SHARD, choose
 from pipeline.inputs.tar import tar_items
 from pipeline.inputs.uri_table import table_items
 from pipeline.storage.files import list_with_retries
@@ -25,16 +30,17 @@ from pipeline.storage.retry import TRANSIENT_ERRORS
 from pipeline.storage.uris import public_message, without_secrets
 
 
-def list_items(uri: str, column: str, options: Options) -> Iterator[Item]:
+def list_items(uri: str, column: str, options: Options, left_out: Counter[str] | None = None) -> Iterator[Item]:
     """List the images of a source in the order of their paths; `column` is that of a table's URIs or image bytes.
 
-    Raises UserError where the source is empty or can't be read.
+    Adds to `left_out` how many files are no part of it, by the ends of their names. Raises UserError where the source is empty or can't
+    be read.
     """
     fs, path = connect(uri, options)
     public_uri = without_secrets(uri)
     empty = True
     try:
-        for item in _items(fs, _files(fs, path, public_uri, options), column):
+        for item in _items(fs, _files(fs, path, public_uri, options), column, Counter() if left_out is None else left_out):
             empty = False
             yield item
     except (OSError, StorageError, *TRANSIENT_ERRORS) as error:
@@ -80,20 +86,13 @@ def _list(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[File]:
     return (file for file in files_below(fs, base or fs.root_marker, levels) if pattern.match(file.name))
 
 
-def _items(fs: fsspec.AbstractFileSystem, files: Iterable[File], column: str) -> Iterator[Item]:
-    """List the images. Files are held back only as long as they may still be shards or a table."""
-    files, first, suffixes = iter(files), [], set()
-    for file in files:
-        first.append(file)
-        suffixes.add(posixpath.splitext(file.name)[1].lower())
-        if suffixes not in ({".tar"}, {".parquet"}) and not (len(first) == 1 and suffixes <= set(uri_table.SUFFIXES)):
-            yield from _images(fs, chain(first, files))
-            return
-    if suffixes == {".tar"}:
-        yield from tar_items(fs, first)
-        return
-    for table in first:
-        yield from table_items(fs, table, column)
+def _items(fs: fsspec.AbstractFileSystem, files: Iterator[File], column: str, left_out: Counter[str]) -> Iterator[Item]:
+    kind, chosen = choose(files, left_out)
+    if kind == IMAGE:
+        return _images(fs, chosen)
+    if kind == SHARD:
+        return tar_items(fs, chosen)
+    return chain.from_iterable(table_items(fs, table, column) for table in chosen)
 
 
 def _images(fs: fsspec.AbstractFileSystem, files: Iterator[File]) -> Iterator[Item]:

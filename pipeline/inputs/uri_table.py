@@ -1,28 +1,30 @@
-"""Images listed in a table: URIs in a column of Parquet, CSV or JSON Lines, or image bytes in a column of Parquet."""
+"""Images listed in a table: URIs in a column of Parquet or of a table of text, or image bytes in a column of Parquet."""
 
 import posixpath
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import IO
 from urllib.parse import urljoin
 
 import fsspec
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 from fsspec.implementations.http import HTTPFileSystem
 
 from pipeline.errors import UserError
 from pipeline.inputs.item import Item
+from pipeline.inputs.kinds import PARQUET, kind_of
+from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, column_index, column_values
+from pipeline.inputs.sniff import HEAD, what_it_is
+from pipeline.inputs.text_table import check_column, text_values
 from pipeline.storage.files import open_file
 from pipeline.storage.listing import File
 from pipeline.storage.uris import without_secrets
-from ugrie.text import did_you_mean
 
-SUFFIXES = (".parquet", ".csv", ".jsonl")
 MAX_URI = 2**16  # characters
-READ_AHEAD = 50 * 2**20  # bytes of a CSV or JSON Lines file, which is read whole
-NULL_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*null")  # Arrow's JSON reader crashes where a block of lines begins with it
+MAX_PAGE = 64 * 2**20  # bytes that pages may take
+ROWS = 4096  # of Parquet, read at once
+BUFFER = 2**20  # bytes that Arrow reads at once, unless a page is larger
+READ_AHEAD = 8 * 2**20  # bytes of a table of text
 
 
 def table_items(fs: fsspec.AbstractFileSystem, table: File, column: str) -> Iterator[Item]:
@@ -31,50 +33,60 @@ def table_items(fs: fsspec.AbstractFileSystem, table: File, column: str) -> Iter
     Raises UserError where the table can't be read, or `column` is missing or holds neither URIs nor (in Parquet) image bytes.
     """
     name = without_secrets(fs.unstrip_protocol(table.name))
-    list_items = _parquet_items if name.lower().endswith(".parquet") else _text_items
-    try:
-        yield from list_items(fs, table, column, name)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{name} can't be read as a table: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
-
-
-def _parquet_items(fs: fsspec.AbstractFileSystem, table: File, column: str, name: str) -> Iterator[Item]:
-    with open_file(fs, table.name, table.info) as file:
-        parquet = pq.ParquetFile(file)
-        if _is_bytes(_field(parquet.schema_arrow, column, name).type):
-            for row in range(parquet.metadata.num_rows):
-                yield Item(f"{name}!/{row}", None, table.version, table.name, row)
+    kind = kind_of(table.name)
+    with open_file(fs, table.name, table.info, ahead=BUFFER if kind == PARQUET else READ_AHEAD) as file:
+        if kind != PARQUET:
+            yield from uri_items(text_values(file, kind, column, name), table.name, fs)
             return
-        # Read as a dictionary: a long value that repeats a million times takes its memory once.
-        for batch in pq.ParquetFile(file, read_dictionary=[column]).iter_batches(columns=[column]):
-            yield from uri_items(batch.column(0), table.name, fs)
+        try:
+            yield from _parquet_items(fs, file, table, column, name)
+        except PageTooLargeError as error:
+            raise UserError(f"{name} can't be read as a table: {error}; write it with less in a page, or name another column") from None
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            file.seek(0)
+            if (found := what_it_is(file.read(HEAD))) is not None:
+                raise UserError(f"{name} is {found}") from None
+            raise UserError(f"{name} can't be read as a table: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
 
 
-def _text_items(fs: fsspec.AbstractFileSystem, table: File, column: str, name: str) -> Iterator[Item]:
-    with open_file(fs, table.name, table.info, ahead=READ_AHEAD) as file:
-        rows = pyarrow.csv.read_csv(file) if name.lower().endswith(".csv") else _read_json_lines(file.read())
-    if _is_bytes(_field(rows.schema, column, name).type):
-        raise pa.ArrowInvalid(f"column '{column}' is not in UTF-8")
-    for chunk in rows.column(column).chunks:
-        yield from uri_items(chunk, table.name, fs)
+def _parquet_items(fs: fsspec.AbstractFileSystem, file: IO[bytes], table: File, column: str, name: str) -> Iterator[Item]:
+    pages = CheckedPages(file, MAX_PAGE)
+    parquet = pq.ParquetFile(pages, pre_buffer=False, buffer_size=BUFFER)
+    kind = _field(parquet.schema_arrow, column, name).type
+    start = 0
+    for group in range(parquet.metadata.num_row_groups):
+        end = start + parquet.metadata.row_group(group).num_rows
+        if not _is_bytes(kind):
+            for values in column_values(parquet, pages, group, column, ROWS):
+                yield from uri_items(values.to_pylist(), table.name, fs)
+        else:
+            items: Iterator[Item] = (Item(f"{name}!/{row}", None, table.version, table.name, row) for row in range(start, end))
+            nulls = _nulls(parquet, group, column) if _has_paths(kind) else 0
+            if nulls != 0:
+                batches = column_values(parquet, pages, group, f"{column}.path", ROWS)
+                paths = (path for values in batches for path in uri_items(values.to_pylist(), table.name, fs))
+                # Where no row has bytes, the paths are URIs like any others. Else a path is read for a row that turns out to have none.
+                items = paths if nulls == end - start else map(_with_path, items, paths)
+            yield from items
+        start = end
 
 
-def _read_json_lines(data: bytes) -> pa.Table:
-    if NULL_LINE.search(data):
-        raise pa.ArrowInvalid("JSON parse error: a line is null, not an object")
-    return pyarrow.json.read_json(pa.BufferReader(data))
+def _nulls(parquet: pq.ParquetFile, group: int, column: str) -> int | None:
+    """Return how many rows of a row group have no bytes; None if its footer doesn't say."""
+    statistics = parquet.metadata.row_group(group).column(column_index(parquet, f"{column}.bytes")).statistics
+    return statistics.null_count if statistics is not None and statistics.has_null_count else None
+
+
+def _with_path(item: Item, path: Item) -> Item:
+    return item._replace(link=path.link or path.uri or None)
 
 
 def _field(schema: pa.Schema, column: str, name: str) -> pa.Field:
     """Return the column's field. Raises UserError where it is missing, ambiguous, or holds neither URIs nor image bytes."""
-    if column not in schema.names:
-        close = did_you_mean(column, schema.names)
-        raise UserError(f"{name} has no column '{column}'{close}; it has {', '.join(schema.names)}: name one with --column")
-    if schema.names.count(column) > 1:
-        raise UserError(f"{name} has more than one column '{column}': rename one, or name another with --column")
+    check_column(column, schema.names, name)
     field = schema.field(column)
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_bytes(field.type)):
+    if not (_is_text(kind) or _is_bytes(field.type)):
         raise UserError(f"column '{column}' of {name} holds {field.type}, neither URIs nor image bytes: name another with --column")
     return field
 
@@ -83,16 +95,24 @@ def _is_bytes(kind: pa.DataType) -> bool:
     """Return whether a column holds image bytes, or the struct of `bytes` and `path` in which Hugging Face datasets keep images."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def uri_items(column: pa.Array, table: str, fs: fsspec.AbstractFileSystem) -> Iterator[Item]:
-    """Return an item for each URI of a column. A path without a protocol is relative to the folder of `table`, the table's path.
+def _has_paths(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 and _is_text(kind.field("path").type)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def uri_items(values: Iterable[str | None], table: str, fs: fsspec.AbstractFileSystem) -> Iterator[Item]:
+    """Return an item for each URI of a table. A path without a protocol is relative to the folder of `table`, the table's path.
 
     A missing URI is an item too, with an empty `uri`. Raises UserError for a URI of more than MAX_URI characters.
     """
     folder = posixpath.dirname(table)
-    for value in _values(column):
+    for value in values:
         if value is None or not value.strip():
             yield Item("")
         elif len(value) > MAX_URI:
@@ -104,10 +124,3 @@ def uri_items(column: pa.Array, table: str, fs: fsspec.AbstractFileSystem) -> It
             yield Item(urljoin(table, value.strip())).redacted()
         else:
             yield Item(fs.unstrip_protocol(posixpath.join(folder, value))).redacted()
-
-
-def _values(column: pa.Array) -> Iterator[str | None]:
-    if not pa.types.is_dictionary(column.type):
-        return iter(column.to_pylist())
-    words = column.dictionary.to_pylist()
-    return (None if index is None else words[index] for index in column.indices.to_pylist())

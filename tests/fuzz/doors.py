@@ -71,6 +71,16 @@ def source(given: tuple[str, str]) -> None:
         output.fs.store.clear()
 
 
+def written(given: tuple[str, list[str]]) -> None:
+    """A table of text in the folder, and the values of its column `uri`."""
+    from pipeline.inputs.kinds import kind_of
+    from pipeline.inputs.text_table import text_values
+
+    name, values = given
+    with open(name, "rb") as file:
+        assert list(text_values(file, kind_of(name), "uri", name)) == values
+
+
 def scheme(path: str) -> None:
     import numpy as np
 
@@ -182,6 +192,7 @@ def _job(begin: Callable[[Any], None]) -> Callable[[list[str]], int]:
 DOORS: dict[Callable[[Any], None], tuple[str, ...]] = {
     image: ("ImageError",),
     source: ("UserError",),
+    written: ("UserError",),
     scheme: ("SchemeError",),
     sentence: ("TemplateError",),
     recipe: ("RecipeError",),

@@ -1,5 +1,7 @@
 """Fuzzing of `pipeline.inputs.source.list_items`: tables and shards that are broken in many ways, and folders with odd file names."""
 
+import csv
+import gzip
 import io
 import json
 import tarfile
@@ -31,7 +33,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size
         b"{0}",
     ]
 )
-ENDINGS = st.sampled_from([b"", b".jpg", b".csv", b".tar", b".jsonl", b".parquet", b".JPG"])
+ENDINGS = st.sampled_from([b"", b".jpg", b".csv", b".tar", b".jsonl", b".parquet", b".JPG", b".txt", b".tsv.gz", b".md", b".tar.gz"])
 
 
 def parquet(table, **options):
@@ -96,6 +98,9 @@ def lines(values):
 
 
 TEXTS = {
+    "tsv": [b'id\turi\n1\ta.jpg\n2\t"b\n.jpg"\n'],
+    "txt": ["\ufeffa.jpg\r\n\nü.jpg".encode()],
+    "csv.gz": [gzip.compress(b"uri\na.jpg\n" * 50)],
     "csv": [
         b"uri,id\na.jpg,1\nb.jpg,2\n",
         b'id;"uri"\n1;"a,""b"".jpg"\n',
@@ -120,6 +125,32 @@ def explored(explore, kind, strategy, examples):
 @pytest.mark.parametrize("kind", TEXTS)
 def test_a_table_of_text_is_read_or_a_user_error(explore, kind):
     explored(explore, kind, mutated(TEXTS[kind]) | st.binary(max_size=100) | st.text(max_size=100).map(str.encode), 80)
+
+
+PARTS = st.sampled_from(["\n", "\r\n", "\r", ",", "\t", '"', '""', ";", " ", "a", "ü", "\u2028", "\x85", "\U0001f600", "0001", "x" * 9000])
+CELLS = st.lists(PARTS, max_size=6).map("".join)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_the_values_of_a_table_are_those_that_were_written(explore, kind):
+    def trial(given):
+        rows, end, quoting, mark = given
+        if kind == "jsonl":
+            data = lines([{"id": text, "uri": uri} for text, uri in rows])
+        else:
+            buffer = io.StringIO(newline="")
+            quoting = quoting if end == "\r\n" else csv.QUOTE_ALL  # csv writes a lone \r without quotes where lines end with \n
+            writer = csv.writer(buffer, delimiter="," if kind == "csv" else "\t", lineterminator=end, quoting=quoting)
+            writer.writerows([("id", "uri"), *rows])
+            data = buffer.getvalue().encode()
+        return (f"x.{kind}", [uri for _, uri in rows]), {f"x.{kind}": mark + data}
+
+    quoting = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    tables = st.tuples(
+        st.lists(st.tuples(CELLS, CELLS), max_size=8), st.sampled_from(["\n", "\r\n"]), quoting, st.sampled_from([b"", b"\xef\xbb\xbf"])
+    )
+    outcomes = explore("written", tables.filter(lambda given: given[0]), trial, 60)
+    assert outcomes.keys() == {"valid"}
 
 
 def test_a_parquet_is_read_or_a_user_error(explore):

@@ -93,7 +93,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Corpus:
         "a/empty.jpg": (b"", "not_an_image"),
         "a/page.jpg": (b"<!DOCTYPE html><title>404 Not Found</title>", "not_an_image"),
         "b/bomb.png": (images.png_that_claims(60_000, 60_000), "too_large"),
-        "b/notes.txt": (b"what I saw that day\n", "not_an_image"),
+        "b/notes": (b"what I saw that day\n", "not_an_image"),
         "b/drawing.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "not_an_image"),
     }
     content |= {name: data for name, (data, _) in broken.items()}

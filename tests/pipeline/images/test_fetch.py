@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pipeline.images import parquet_reader
 from pipeline.inputs.item import Item
 from pipeline.inputs.source import list_items
 from tests.plugins.fetching import fetch_all, fetched, fetcher, rows
@@ -223,3 +224,45 @@ def test_a_uri_is_never_a_chain_to_other_storage(memory, uri):
 def test_a_name_may_hold_what_elsewhere_would_chain(tmp_path):
     (tmp_path / "a::b.jpg").write_bytes(b"mine")
     assert fetch_all(tmp_path) == [b"mine"]
+
+
+def test_a_row_of_a_table_without_bytes_is_read_from_its_path(tmp_path):
+    struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    values = [(b"1", "gone.jpg"), (None, "a.jpg"), (None, "gone.jpg"), (None, None), (b"5", None), (None, "https://host/a.jpg")]
+    images = pa.array([dict(zip(("bytes", "path"), value, strict=True)) for value in values], struct)
+    pq.write_table(pa.table({"image": images}), tmp_path / "images.parquet")
+    (tmp_path / "a.jpg").write_bytes(b"mine")
+    found = fetch_all(tmp_path / "images.parquet", "image")
+    assert found[:2] + found[4:5] == [b"1", b"mine", b"5"]
+    only = f"the table's row has no bytes, only the path file://{tmp_path}/gone.jpg"
+    assert found[2] == ("missing", f"{only}: there is no such object")
+    assert found[3] == ("missing", "the table's row has no bytes")
+    assert (found[5][0], found[5][1].partition(": ")[0]) == ("forbidden", "the table's row has no bytes, only the path https://host/a.jpg")
+
+
+def test_a_value_of_gigabytes_in_a_few_bytes_is_too_large_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_reader, "MAX_PAGE", 2**20)
+    images = pa.array([b"1", b"2", b"x" * 50 * 2**20, b"4", b"5", b"6"])
+    layout = {"compression": "zstd", "use_dictionary": False, "write_batch_size": 1, "data_page_size": 1}
+    pq.write_table(pa.table({"image": images}), tmp_path / "images.parquet", row_group_size=4, **layout)
+    del images
+    before = pa.total_allocated_bytes()
+    found = fetch_all(tmp_path / "images.parquet", "image")
+    assert found[:2] + found[4:] == [b"1", b"2", b"5", b"6"]
+    assert [status for status, _ in found[2:4]] == ["too_large"] * 2
+    assert "unpacks to 52,428,8" in found[2][1]
+    assert pa.total_allocated_bytes() - before < 3 * 2**20
+
+
+def test_an_image_that_repeats_in_a_dictionary_is_held_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_reader, "MAX_PAGE", 2**20)
+    image = b"x" * 500_000
+    pq.write_table(pa.table({"image": [image] * 60}), tmp_path / "images.parquet", compression="zstd")
+    monkeypatch.setattr(parquet_reader, "MAX_REQUEST_BYTES", 2**30)  # a footer may lie about sizes
+    most = [0]
+    for _, data in fetcher(tmp_path / "images.parquet", column="image", max_bytes=10**6).fetch(
+        rows(*list_items(str(tmp_path / "images.parquet"), "image", {}))
+    ):
+        assert data == image
+        most.append(pa.total_allocated_bytes())
+    assert max(most) < 8 * 2**20

@@ -9,7 +9,6 @@ from typing import ClassVar
 from urllib.parse import unquote
 
 import fsspec
-import pyarrow as pa
 import pytest
 
 from pipeline.inputs.item import Item
@@ -141,7 +140,7 @@ def test_links_are_fetched_under_our_name_or_one_that_is_set(web):
 
 
 def test_a_signed_link_is_fetched_by_its_signature_and_shown_without(web):
-    (item,) = uri_items(pa.array([f"{web}/status/500?size=2&X-Amz-Signature=hunter2"]), "list.csv", fsspec.filesystem("file"))
+    (item,) = uri_items([f"{web}/status/500?size=2&X-Amz-Signature=hunter2"], "list.csv", fsspec.filesystem("file"))
     assert item.uri == f"{web}/status/500?size=2"
     ((row, error),) = fetcher(f"{web}/list.csv", first_wait=0.01, timeout=1.0).fetch(rows(item))
     assert row["uri"] == item.uri

@@ -1,6 +1,7 @@
 """Reading of image bytes in a Parquet column: any rows, each byte requested once, errors confined to their row group."""
 
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import pairwise
@@ -15,6 +16,7 @@ from pipeline.errors import StorageError
 from pipeline.images import parquet_reader, prefetch
 from pipeline.images.parquet_reader import ColumnReader, LastReader
 from pipeline.images.prefetch import PrefetchingFile
+from pipeline.storage.retry import ShortError
 
 RANDOM = random.Random(5)
 
@@ -200,3 +202,11 @@ def test_the_column_that_was_read_last_is_kept_for_who_asks_for_it():
     assert last.take(("key", 0)) is None
     assert last.take(("key", 1)) is two
     assert last.take(("key", 1)) is None
+
+
+def test_an_empty_response_is_a_short_read_and_no_endless_loop(pool):
+    file = File([RANDOM.randbytes(4000) for _ in range(4)], compression="none", use_dictionary=False)
+    column = file.open()
+    errors = list(column.values([0, 1, 2, 3], pool, lambda start, end: b""))
+    assert {type(error) for error in errors} == {ShortError}
+    assert re.match(r"0 bytes came of \d+", str(errors[0]))

@@ -45,7 +45,7 @@ def test_an_id_is_an_int64():
 
 def test_a_link_that_is_signed_anew_keeps_its_id_and_is_in_once_with_what_fetches_it(tmp_path, output):
     links = [f"https://host/a.jpg?size={size}&X-Amz-Signature={night}" for size in (1, 2) for night in ("mon", "tue")]
-    found = list(uri_items(pa.array(links), "list.csv", output.fs))
+    found = list(uri_items(links, "list.csv", output.fs))
     ids = [image_id(item) for item in found]
     assert ids[0] == ids[1] != ids[2] == ids[3]
     rows = read_all(write_manifest(output, "m", found), output).to_pylist()

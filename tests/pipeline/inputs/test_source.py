@@ -19,8 +19,8 @@ from tests.plugins.listing import items, names, write
 
 
 def test_a_folder_gives_all_its_files_in_the_order_of_their_paths(tmp_path):
-    write(tmp_path, "b.jpg", "a/z.png", "a/deep/er/y.txt")
-    assert [item.uri for item in items(tmp_path)] == [f"file://{tmp_path}/{name}" for name in ("a/deep/er/y.txt", "a/z.png", "b.jpg")]
+    write(tmp_path, "b.jpg", "a/z.png", "a/deep/er/y")
+    assert [item.uri for item in items(tmp_path)] == [f"file://{tmp_path}/{name}" for name in ("a/deep/er/y", "a/z.png", "b.jpg")]
 
 
 def test_a_file_comes_with_its_size_and_a_version_that_changes_with_it(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.inputs import source
-from tests.plugins.listing import items, names, write
+from tests.plugins.listing import items, names
 
 
 def test_tar_shards_give_their_images_with_the_bytes_they_lie_at(tmp_path, tar):
@@ -60,12 +60,6 @@ def test_folders_and_links_within_a_tar_are_no_images(tmp_path):
             info.type = kind
             archive.addfile(info, io.BytesIO(b""))
     assert names(tmp_path / "x.tar") == ["a.jpg"]
-
-
-def test_a_tar_among_other_files_is_a_file_that_is_no_image(tmp_path, tar):
-    tar(tmp_path / "x.tar", {"a.jpg": b"1"})
-    write(tmp_path, "b.jpg")
-    assert names(tmp_path) == ["b.jpg", "x.tar"]
 
 
 def test_files_of_one_name_in_a_tar_are_all_read(tmp_path, images):

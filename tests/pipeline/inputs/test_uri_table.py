@@ -123,7 +123,7 @@ def test_a_tables_links_are_shown_without_their_secrets_and_kept_with_them(tmp_p
     ],
 )
 def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
-    (item,) = uri_items(pa.array([value]), "https://host/lists/list.csv?sig=hunter2/", fsspec.filesystem("https"))
+    (item,) = uri_items([value], "https://host/lists/list.csv?sig=hunter2/", fsspec.filesystem("https"))
     assert item.uri == uri
     assert "hunter2" not in item.uri
 
@@ -133,7 +133,7 @@ def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
 )
 def test_a_path_in_a_table_elsewhere_stays_in_its_storage(value):
     fs = fsspec.filesystem("s3", anon=True)
-    (item,) = uri_items(pa.array([value]), "bucket/lists/list.csv", fs)
+    (item,) = uri_items([value], "bucket/lists/list.csv", fs)
     assert item.uri.startswith("s3://")
 
 
@@ -146,22 +146,19 @@ def broken_parquet() -> bytes:
     return bytes(data)
 
 
+def numbers() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"uri": [1]}), buffer)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("list.csv", b"", "list.csv can't be read as a table: Empty CSV file"),
-        ("list.csv", b"uri,b\na,1\nc,2,3\n", "list.csv can't be read as a table: CSV parse error"),
-        ("list.csv", b"uri,uri\na,b\n", "list.csv has more than one column 'uri': rename one"),
+        ("list.csv", b"uri,b\na,1\nc,2,3\n", "list.csv, line 3: 3 fields, but the header has 2"),
         ("list.csv", b"uri\na\n" + b"x" * 70_000, "list.csv holds a URI of 70000 characters: name the column of URIs with --column"),
-        ("list.csv", b"uri\ncaf\xe9.jpg\n", "list.csv can't be read as a table: column 'uri' is not in UTF-8"),
-        ("list.csv", b"\xe9\nx.jpg\n", "list.csv can't be read as a table: 'utf-8' codec can't decode"),
-        ("list.csv", b"url,b\na,1\n", r"list.csv has no column 'uri' \(did you mean 'url'\?\); it has url, b: name one with --column"),
-        ("list.csv", b"uri,b\n1,1\n", "column 'uri' of .*list.csv holds int64, neither URIs nor image bytes: name another with --column"),
-        ("list.jsonl", b'{"uri": "a"}\n{"uri": \n', "list.jsonl can't be read as a table: JSON parse error"),
-        ("list.jsonl", b"null\n", "list.jsonl can't be read as a table: JSON parse error: a line is null"),
-        ("list.jsonl", b'{"uri": "a"}\n' * 10 + b"\r\n \tnull\n", "list.jsonl can't be read as a table: JSON parse error: a line is null"),
-        ("list.jsonl", b'{"uri": "\xe9"}\n', "list.jsonl can't be read as a table: "),
-        ("list.jsonl", b'{"uri": ["a"]}\n', "column 'uri' of .*list.jsonl holds list"),
+        ("list.jsonl", b'{"uri": "a"}\n{"uri": \n', "list.jsonl, line 2: Expecting value"),
+        ("list.parquet", numbers(), "column 'uri' of .*list.parquet holds int64, neither URIs nor image bytes: name another with --column"),
         ("list.parquet", b"PAR1 and no more", "list.parquet can't be read as a table"),
         ("list.parquet", broken_parquet(), "list.parquet can't be read"),
     ],
@@ -171,3 +168,37 @@ def test_a_table_that_is_not_as_it_should_be_is_named(tmp_path, name, data, mess
     with pytest.raises(UserError, match=message) as error:
         items(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_texts_of_every_kind_are_uris(tmp_path, kind):
+    pq.write_table(pa.table({"uri": pa.array(["a.jpg", None, "b.jpg"]).cast(kind)}), tmp_path / "list.parquet")
+    assert [item.uri and item.uri.rpartition("/")[2] for item in items(tmp_path / "list.parquet")] == ["a.jpg", "", "b.jpg"]
+
+
+def test_a_parquet_of_uris_with_a_value_of_gigabytes_is_refused_before_it_is_unpacked(tmp_path):
+    column = pa.array(["a.jpg", "x" * 2**28])
+    pq.write_table(pa.table({"uri": column}), tmp_path / "list.parquet", compression="zstd", use_dictionary=False)
+    del column
+    before = pa.total_allocated_bytes()
+    with pytest.raises(UserError, match=r"list.parquet can't be read as a table: page of .* bytes unpacks to 268,.*name another column"):
+        items(tmp_path / "list.parquet")
+    assert pa.total_allocated_bytes() - before < 2**20
+
+
+STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+
+
+def test_rows_with_only_a_path_are_uris(tmp_path):
+    values = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": None}, None, {"bytes": None, "path": "s3://b/c.jpg"}]
+    pq.write_table(pa.table({"image": pa.array(values, STRUCT)}), tmp_path / "images.parquet")
+    assert items(tmp_path / "images.parquet", "image") == [Item(f"file://{tmp_path}/a.jpg"), Item(""), Item(""), Item("s3://b/c.jpg")]
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_where_some_rows_have_bytes_the_path_of_the_others_is_kept(tmp_path, statistics):
+    values = [{"bytes": b"1", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, {"bytes": None, "path": None}]
+    pq.write_table(pa.table({"image": pa.array(values, STRUCT)}), tmp_path / "images.parquet", write_statistics=statistics)
+    found = items(tmp_path / "images.parquet", "image")
+    assert [item.position for item in found] == [0, 1, 2]
+    assert [item.link for item in found] == [f"file://{tmp_path}/a.jpg", f"file://{tmp_path}/b.jpg", None]

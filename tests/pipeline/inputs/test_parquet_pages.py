@@ -1,0 +1,105 @@
+"""Limits of what a Parquet column may take in memory, applied before its pages are unpacked."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, column_values
+
+MEGABYTE = 2**20
+DELTA = {"column_encoding": {"uri": "DELTA_BYTE_ARRAY"}}
+
+
+def written(values, kind=None, **settings):
+    buffer = io.BytesIO()
+    layout = {"use_dictionary": False, "compression": "zstd", "write_batch_size": 1, "data_page_size": 1}
+    pq.write_table(pa.table({"uri": pa.array(values, kind or pa.string())}), buffer, **layout | settings)
+    return buffer
+
+
+def read(buffer, rows=100, most=MEGABYTE):
+    pages = CheckedPages(buffer, most)
+    parquet = pq.ParquetFile(pages, pre_buffer=False, buffer_size=2**16)
+    for group in range(parquet.metadata.num_row_groups):
+        for values in column_values(parquet, pages, group, "uri", rows):
+            yield from values.to_pylist()
+
+
+def until_error(values):
+    """Return the values before an error, the error, and the most memory that Arrow held meanwhile, in bytes."""
+    before, most, found = pa.total_allocated_bytes(), 0, []
+    try:
+        for value in values:
+            found.append(value)
+            most = max(most, pa.total_allocated_bytes() - before)
+    except (PageTooLargeError, pa.ArrowException, OSError) as error:
+        return found, error, most
+    return found, None, most
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize(
+    "encoding", [{}, {"use_dictionary": True}, {"column_encoding": {"uri": "DELTA_BYTE_ARRAY"}}, {"compression": "none"}]
+)
+@pytest.mark.parametrize("page", [1, 2**20])
+def test_what_takes_little_is_read_whatever_its_pages_are(version, encoding, page):
+    values = [None if i % 7 == 0 else f"s3://bucket/{i % 50}.jpg" * (i % 9) for i in range(500)]
+    assert list(read(written(values, data_page_version=version, data_page_size=page, row_group_size=200, **encoding))) == values
+
+
+def test_a_few_bytes_that_unpack_to_many_are_refused_before_they_do():
+    values = ["a.jpg", "b.jpg", "x" * 100 * MEGABYTE, "c.jpg"]
+    buffer = written(values)
+    assert len(buffer.getvalue()) < 100_000
+    values.clear()
+    pool = pa.system_memory_pool()
+    pa.set_memory_pool(pool)
+    before, begin = pool.max_memory(), pool.bytes_allocated()
+    found, error, _ = until_error(read(buffer))
+    pa.set_memory_pool(pa.default_memory_pool())
+    assert found == ["a.jpg", "b.jpg"]
+    assert "unpacks to 104,857,6" in str(error)
+    assert pool.max_memory() <= max(before, begin + 4 * MEGABYTE)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"use_dictionary": True, "dictionary_pagesize_limit": 2**30}, {"column_encoding": {"uri": "DELTA_BYTE_ARRAY"}}]
+)
+def test_values_that_repeat_are_read_fewer_at_once(settings):
+    value = "x" * (MEGABYTE // 4)
+    buffer = written([value] * 300, data_page_size=2**20, write_batch_size=1000, **settings)
+    assert len(buffer.getvalue()) < 100_000
+    found, error, most = until_error(read(buffer))
+    assert found == [value] * 300
+    assert error is None
+    assert most < 4 * MEGABYTE
+
+
+def test_many_pages_that_unpack_to_much_are_not_held_at_once():
+    values = ["x" * (MEGABYTE // 2) for _ in range(100)]
+    buffer = written(values)
+    found, error, most = until_error(read(buffer))
+    assert found == values
+    assert error is None
+    assert most < 8 * MEGABYTE
+
+
+def test_bytes_that_are_really_there_may_be_many():
+    values = [bytes(range(256)) * 8000 for _ in range(4)]  # 2 MB each
+    assert list(read(written(values, pa.binary(), compression="none"))) == values
+
+
+def test_rows_before_a_broken_header_are_read():
+    values = [f"{i}.jpg" for i in range(40)]
+    buffer = written(values, compression="none")
+    data = bytearray(buffer.getvalue())
+    column = pq.ParquetFile(buffer).metadata.row_group(0).column(0)
+    end = column.data_page_offset + column.total_compressed_size
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    data[middle:end] = b"\xff" * (end - middle)
+    found, error, _ = until_error(read(io.BytesIO(data), rows=1))
+    assert found == values[: len(found)]
+    assert 10 < len(found) < 40
+    assert error is not None
