@@ -31,7 +31,8 @@ def upright(image: Image.Image, kept: str = "RGB") -> Image.Image:
 
     Raises whatever its decoder raises.
     """
-    frame = image.tile[0][1] if image.format == "GIF" and getattr(image, "tile", None) else None
+    tile = getattr(image, "tile", None)  # none once it is loaded
+    frame = tile[0][1] if image.format == "GIF" and tile else None
     low_bytes = _low_bytes(image)
     image.load()
     turn = orientation(image)
@@ -130,7 +131,7 @@ def _low_bytes(image: Image.Image) -> Image.Image | None:
     file.seek(0)
     low = Image.open(BytesIO(file.read()), formats=["PNG"])
     file.seek(position)
-    low.tile = [tile[0]._replace(args="RGB;16L")]  # type: ignore[attr-defined]
+    low.tile = [tile[0]._replace(args="RGB;16L")]
     low.load()
     return low
 
