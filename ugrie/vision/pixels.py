@@ -31,8 +31,8 @@ def upright(image: Image.Image, kept: str = "RGB") -> Image.Image:
 
     Raises whatever its decoder raises.
     """
-    tiles = getattr(image, "tile", None)
-    frame = tiles[0][1] if image.format == "GIF" and tiles else None
+    tile = getattr(image, "tile", None)  # none once it is loaded
+    frame = tile[0][1] if image.format == "GIF" and tile else None
     low_bytes = _low_bytes(image)
     image.load()
     turn = orientation(image)
