@@ -2,11 +2,11 @@
 
 import faulthandler
 import re
-import resource
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import BytesIO
@@ -23,6 +23,7 @@ from ugrie.vision.pixels import stored_size
 if TYPE_CHECKING:  # the sandbox's process imports this module and must start fast
     from pipeline.config import AnnotateConfig
 
+HEIF = find_spec("pillow_heif") is not None  # the extra `heif` is installed
 OUT_OF_MEMORY = "decoding it needs more memory than there is, or than decode_memory"
 # The formats of photographs. Not all of Pillow's: some run other programs (EPS) or hold no pixels (WMF).
 # MPO needs no entry: Pillow opens it as the JPEG that it begins with.
@@ -91,27 +92,30 @@ class Decoder:
             faulthandler.cancel_dump_traceback_later()
 
 
-def decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
-    """Decode and crop an image. Raises ImageError: not_an_image, too_large or corrupt."""
+def decode(data: bytes, crop_size: int, max_pixels: int, memory: int | None = None) -> Decoded:
+    """Decode and crop an image. Raises ImageError: not_an_image, too_large or corrupt.
+
+    `memory` is the limit of this process in bytes, if it has one.
+    """
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses more than twice this, also for an image within another
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of sizes that are checked below
         try:
-            return _decode(data, crop_size, max_pixels)
+            return _decode(data, crop_size, max_pixels, memory)
         except ImageError as error:
             if error.status == "too_large":
                 raise
             failure = error
         for mended in _repaired(data):
             try:
-                return _decode(mended, crop_size, max_pixels)
+                return _decode(mended, crop_size, max_pixels, memory)
             except ImageError as error:
                 if error.status == "too_large":
                     raise
         raise failure
 
 
-def _decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
+def _decode(data: bytes, crop_size: int, max_pixels: int, memory: int | None) -> Decoded:
     expected = 0
     try:
         with _open(data) as image:
@@ -126,7 +130,9 @@ def _decode(data: bytes, crop_size: int, max_pixels: int) -> Decoded:
     except Image.DecompressionBombError as error:  # also of an image within, such as an icon's
         raise ImageError("too_large", f"more than max_pixels = {max_pixels}: {error}") from None
     except Exception as error:  # parsers and decoders raise anything; the file is the cause
-        raise _failure(error, expected) from None
+        # libjpeg reports a lack of memory as broken data. The process's libraries take some hundred megabytes of its limit.
+        may_lack = memory is not None and expected > memory // 4
+        raise _failure(error, may_lack) from None
 
 
 def _bytes_per_pixel(image: Image.Image) -> int:
@@ -148,12 +154,18 @@ def _check_size(kind: str | None, width: int, height: int, each: int, max_pixels
 
 
 def _open(data: bytes) -> Image.Image:
-    if signatures.is_heif(data) and find_spec("pillow_heif") is not None:
-        import pillow_heif  # of the extra `heif`; few runs need it
-
-        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    if signatures.is_heif(data) and HEIF:
+        load_heif()
         return Image.open(BytesIO(data), formats=("HEIF",))
     return Image.open(BytesIO(data), formats=FORMATS)
+
+
+@cache
+def load_heif() -> None:
+    """Load the decoder of HEIC from the extra `heif`. Few runs need it."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 def _unidentified(data: bytes) -> str:
@@ -162,7 +174,7 @@ def _unidentified(data: bytes) -> str:
     if kind is None:
         return f"{len(data)} bytes that are no {', '.join(FORMATS)}"
     if signatures.is_heif(data):
-        return f"{kind} that is damaged" if find_spec("pillow_heif") is not None else f"{kind}: {signatures.HEIF_EXTRA}"
+        return f"{kind} that is damaged" if HEIF else f"{kind}: {signatures.HEIF_EXTRA}"
     return kind if ":" in kind else f"{kind}: not a format that is read, or its header is damaged"
 
 
@@ -173,14 +185,8 @@ def _repaired(data: bytes) -> Iterator[bytes]:
         raise ImageError("too_large", OUT_OF_MEMORY) from None
 
 
-def _failure(error: Exception, expected: int) -> ImageError:
-    """Return the failure for an error of a decoder that is expected to take so many bytes of memory."""
-    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) or _may_lack(expected):
+def _failure(error: Exception, may_lack_memory: bool) -> ImageError:
+    """Return the failure for an error of a decoder."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) or may_lack_memory:
         return ImageError("too_large", OUT_OF_MEMORY)
     return ImageError("corrupt", f"{type(error).__name__}: {error}")
-
-
-def _may_lack(expected: int) -> bool:
-    """Return whether so many bytes may be more than is left to the process. libjpeg then reports broken data, as of a damaged file."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return limit != resource.RLIM_INFINITY and expected > limit // 4  # its libraries take some hundred megabytes of it

@@ -25,7 +25,7 @@ from PIL import Image, ImageCms, ImageColor, ImageFilter, ImagePalette, TiffImag
 
 from pipeline.errors import ImageError
 from pipeline.images.confine import CALLS, USER, confine
-from pipeline.images.decode import FORMATS, Decoded, Limits, decode
+from pipeline.images.decode import FORMATS, HEIF, Decoded, Limits, decode, load_heif
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def serve(connection: Connection, limits: Limits) -> None:
             return
         signal.setitimer(signal.ITIMER_REAL, limits.seconds)
         try:
-            decoded = decode(data, limits.crop_size, limits.max_pixels)
+            decoded = decode(data, limits.crop_size, limits.max_pixels, limits.memory)
             reply = DECODED + SIZE.pack(decoded.width, decoded.height) + decoded.crop.tobytes()
         except ImageError as error:
             reply = FAILED + json.dumps([error.status, str(error)]).encode()
@@ -142,6 +142,8 @@ def serve(connection: Connection, limits: Limits) -> None:
 def _load_decoders(limits: Limits) -> None:
     """Decode an image of each format: libraries and modules that decoding loads when it first needs them are loaded then."""
     Image.init()
+    if HEIF:
+        load_heif()
     for name in FORMATS:
         with BytesIO() as file:
             try:

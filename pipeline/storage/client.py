@@ -33,7 +33,7 @@ RENEWING = threading.Lock()
 def with_retries(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attempt: Callable[[float], T]) -> T:
     """Run `attempt` with retries (`Policy.run`), and renew refused credentials.
 
-    Raises StorageError if they stay refused, or if a disk is full.
+    Raises StorageError if they stay refused.
     """
     client = getattr(fs, "_s3", None)
 
@@ -45,8 +45,7 @@ def with_retries(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attem
             client = getattr(fs, "_s3", None)
 
     try:
-        with naming_full_disk(path):
-            return policy.run(attempt, renew)
+        return policy.run(attempt, renew)
     except StorageError:
         raise
     except Exception as error:

@@ -15,7 +15,7 @@ from fsspec.spec import AbstractBufferedFile
 from s3fs import S3FileSystem
 
 from pipeline.storage import retry
-from pipeline.storage.client import read_range, with_retries
+from pipeline.storage.client import naming_full_disk, read_range, with_retries
 from pipeline.storage.filesystem import etag, version_of
 from pipeline.storage.retry import Policy, ShortError
 
@@ -67,7 +67,8 @@ def write_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes, content_
     Object stores show an object once its upload is complete. On a local disk the bytes go to a hidden file in the same folder,
     which is renamed when complete. S3 sends the `content_type` to browsers, so that they show the file and do not download it.
     """
-    with_retries(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, content_type=content_type))
+    with naming_full_disk(path):
+        with_retries(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, content_type=content_type))
 
 
 def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
@@ -84,7 +85,8 @@ def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
         else:
             fs.put_file(file, path)
 
-    with_retries(fs, path, _write_policy(os.path.getsize(file)), attempt)
+    with naming_full_disk(path):
+        with_retries(fs, path, _write_policy(os.path.getsize(file)), attempt)
 
 
 def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
@@ -97,7 +99,8 @@ def create_atomic(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
     if the name exists. fsspec's other file systems check first and then write, unless they implement something better.
     """
     try:
-        with_retries(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, new=True))
+        with naming_full_disk(path):
+            with_retries(fs, path, _write_policy(len(data)), lambda seconds: _put(fs, path, data, seconds, new=True))
     except OSError as error:
         if not isinstance(error, FileExistsError) and retry.http_status(error) != 412:
             raise
