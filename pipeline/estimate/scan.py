@@ -29,6 +29,7 @@ class InputScan:
 
     listed: int
     known: int
+    left_out: dict[str, int]  # what the listing left out, by reason
     new: int
     bytes: int  # of new images whose size the listing states
     sized: int  # new images whose size the listing states
@@ -41,7 +42,8 @@ class InputScan:
 def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> InputScan:
     """List the input and draw `size` of its new images. Nothing is written. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
-    source = list_items(config.input, config.column, config.storage_options)
+    left_out: Counter[str] = Counter()
+    source = list_items(config.input, config.column, config.storage_options, left_out, config.output)
     known = annotated_ids(output, config, tables.model, [scheme.name for scheme in tables.schemes])
     counts: Counter[str] = Counter()
     sample, hashes = RandomSample(size, np.random.default_rng(seed)), list[np.ndarray]()
@@ -55,6 +57,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
     return InputScan(
         listed=counts["listed"],
         known=counts["known"],
+        left_out=dict(left_out),
         new=counts["listed"] - counts["known"],
         bytes=counts["bytes"],
         sized=counts["sized"],

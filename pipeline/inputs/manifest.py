@@ -9,7 +9,7 @@ deleted when the run is committed, and the secrets with it.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import chain, islice
 from typing import Any
@@ -42,13 +42,17 @@ NO_IDS = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class Manifest:
-    """A run's manifest: its folder within the output, and counts. `rows` is `listed` (different images) less `known` (annotated before)."""
+    """A run's manifest: its folder within the output, and counts. `rows` is `listed` (different images) less `known` (annotated before).
+
+    `left_out` counts by reason what the listing left out (`pipeline/storage/left_out.py`).
+    """
 
     folder: str
     rows: int
     block_rows: int
     listed: int
     known: int
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def blocks(self) -> int:
@@ -71,7 +75,7 @@ def plan_path(run_id: str) -> str:
 def saved_manifest(run_id: str, plan: dict[str, Any]) -> Manifest:
     """Return the manifest that a run's plan states."""
     sizes = {name: plan[name] for name in ("rows", "block_rows", "listed", "known")}
-    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes)
+    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes, left_out=plan.get("left_out", {}))
 
 
 def image_id(item: Item) -> int:

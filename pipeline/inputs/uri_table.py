@@ -16,10 +16,13 @@ from pipeline.errors import UserError
 from pipeline.inputs.item import Item
 from pipeline.storage.files import open_file
 from pipeline.storage.listing import File
+from pipeline.storage.spelling import canonical
 from pipeline.storage.uris import without_secrets
 from ugrie.text import did_you_mean
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
+FILE = re.compile(r"(?i)\s*(?:file|local):/")  # a URI, though it has no ://
+DOTS = re.compile(r"(^|/)(?:\./)+")  # of ./a.jpg
 MAX_URI = 2**16  # characters
 READ_AHEAD = 50 * 2**20  # bytes of a CSV or JSON Lines file, which is read whole
 NULL_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*null")  # Arrow's JSON reader crashes where a block of lines begins with it
@@ -97,13 +100,12 @@ def uri_items(column: pa.Array, table: str, fs: fsspec.AbstractFileSystem) -> It
             yield Item("")
         elif len(value) > MAX_URI:
             raise UserError(f"{without_secrets(table)} holds a URI of {len(value)} characters: name the column of URIs with --column")
-        elif "://" in value:
-            scheme, _, rest = value.strip().partition("://")
-            yield Item(f"{scheme.lower()}://{rest}").redacted()
+        elif "://" in value or FILE.match(value):
+            yield Item(canonical(value)).redacted()
         elif isinstance(fs, HTTPFileSystem):
             yield Item(urljoin(table, value.strip())).redacted()
         else:
-            yield Item(fs.unstrip_protocol(posixpath.join(folder, value))).redacted()
+            yield Item(canonical(fs.unstrip_protocol(posixpath.join(folder, DOTS.sub(r"\1", value.strip()))))).redacted()
 
 
 def _values(column: pa.Array) -> Iterator[str | None]:

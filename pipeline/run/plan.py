@@ -5,6 +5,7 @@ import json
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ import pydantic
 from pipeline.config import AnnotateConfig
 from pipeline.errors import TRANSIENT, UserError
 from pipeline.inputs.embeddings import embedded_items
+from pipeline.inputs.file_listing import left_out_text
 from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_manifest
 from pipeline.inputs.source import list_items
 from pipeline.logs import set_run_id
@@ -110,11 +112,12 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     manifest_name = f"manifest-{uuid.uuid4().hex[:8]}"
     folder = f"{work_folder(config.run_id)}/{manifest_name}"
     block_rows = config.block_rows
+    left_out: Counter[str] = Counter()
     if config.from_embeddings:
         source = embedded_items(config.input, tables.tower, config.storage_options)
         block_rows = block_rows or GROUP_ROWS  # a block reads whole row groups
     else:
-        source = list_items(config.input, config.column, config.storage_options)
+        source = list_items(config.input, config.column, config.storage_options, left_out, config.output)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
     known = annotated_ids(output, config, asked["model"], asked["schemes"])
     orphans.warn(output, config)
@@ -129,10 +132,13 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
             "block_rows": manifest.block_rows,
             "listed": manifest.listed,
             "known": manifest.known,
+            "left_out": dict(left_out),
         }
         if output.create(plan_path(config.run_id), json.dumps(saved).encode()):
             message = "%d images are listed, of which %d were annotated before and %d are new"
             logger.info(message, manifest.listed, manifest.known, manifest.rows)
+            if left_out:
+                logger.info("left out of the input: %s", left_out_text(left_out))
             return saved
         if manifest.rows:
             output.remove(folder, recursive=True)

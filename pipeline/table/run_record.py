@@ -38,12 +38,16 @@ class Duplicates(BaseModel):
 
 
 class Counts(BaseModel):
-    """Counts of a run: images listed, images known before, and rows written, by status, duplicate and label."""
+    """Counts of a run: images listed, images known before, and rows written, by status, duplicate and label.
+
+    `left_out` counts by reason what is in the input and was not listed.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     listed: int = 0
     known: int = 0
+    left_out: dict[str, int] = {}
     rows: int = 0
     status: dict[str, int] = {}
     reposts: Duplicates = Duplicates()

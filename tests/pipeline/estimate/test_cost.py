@@ -10,7 +10,16 @@ from pipeline.estimate.profile import Profile
 from pipeline.estimate.scan import InputScan
 
 SCAN = InputScan(
-    listed=1_000_000, known=0, new=1_000_000, bytes=10**11, sized=1_000_000, copies=None, in_files=0, repost_share=None, sample=[]
+    listed=1_000_000,
+    known=0,
+    left_out={},
+    new=1_000_000,
+    bytes=10**11,
+    sized=1_000_000,
+    copies=None,
+    in_files=0,
+    repost_share=None,
+    sample=[],
 )
 PROFILE = Profile(
     status={"ok": 64},

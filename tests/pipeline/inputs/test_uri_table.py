@@ -171,3 +171,14 @@ def test_a_table_that_is_not_as_it_should_be_is_named(tmp_path, name, data, mess
     with pytest.raises(UserError, match=message) as error:
         items(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_one_image_has_one_uri_however_it_is_spelled(tmp_path):
+    write(tmp_path, "in/a b.jpg")
+    image = tmp_path / "in" / "a b.jpg"
+    spelled = ["./a b.jpg", " a b.jpg ", "././a b.jpg", "x/../a b.jpg", f"{image}", f"file:{image}", f"file://localhost{image}"]
+    spelled += [image.as_uri(), f"FILE://{tmp_path}//in/./a b.jpg"]
+    (tmp_path / "in" / "x").mkdir()
+    pq.write_table(pa.table({"uri": spelled}), tmp_path / "in" / "list.parquet")
+    (listed,) = [item.uri for item in items(tmp_path / "in") if "b.jpg" in item.uri]
+    assert [item.uri for item in items(tmp_path / "in" / "list.parquet")] == [listed] * len(spelled)

@@ -27,7 +27,7 @@ RECORD = {
     "finished_at": "2026-01-02T01:00:00+00:00",
     "input": "in",
     "schemes": {},
-    "counts": {"listed": 40, "known": 40, "rows": 0, "status": {}, "reposts": {"run": 0, "earlier": 0}, "labels": {}},
+    "counts": {"listed": 40, "known": 40, "left_out": {}, "rows": 0, "status": {}, "reposts": {"run": 0, "earlier": 0}, "labels": {}},
     "files": [],
     "timings": {"plan_seconds": 1.5},
     "config": {"device": "cpu"},
