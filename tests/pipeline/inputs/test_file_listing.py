@@ -13,7 +13,7 @@ from tests.plugins.listing import write
 def test_a_folder_that_holds_only_what_is_left_out_says_what(tmp_path):
     write(tmp_path, "_SUCCESS", ".DS_Store")
     listing = FileListing(fsspec.filesystem("file"), str(tmp_path), {}, Counter())
-    with pytest.raises(UserError, match="nothing found at .* but 2 x hidden or a marker: check the path"):
+    with pytest.raises(UserError, match=r"nothing found at .* but 2 x hidden or a marker: check the path"):
         list(listing.files(str(tmp_path)))
 
 

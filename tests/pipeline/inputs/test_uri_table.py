@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.inputs import source
 from pipeline.inputs.item import Item
 from pipeline.inputs.uri_table import uri_items
+from pipeline.storage.uris import why_refused
 from tests.plugins.listing import items, names, write
 
 
@@ -128,13 +129,19 @@ def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
     assert "hunter2" not in item.uri
 
 
-@pytest.mark.parametrize(
-    "value", ["file:/etc/passwd", "..\\x", "../../../etc/passwd", "/etc/passwd", "c:\\x", "data:image/png;base64,AAAA"]
-)
+@pytest.mark.parametrize("value", ["..\\x", "../../../etc/passwd", "/etc/passwd", "c:\\x", "data:image/png;base64,AAAA"])
 def test_a_path_in_a_table_elsewhere_stays_in_its_storage(value):
     fs = fsspec.filesystem("s3", anon=True)
     (item,) = uri_items(pa.array([value]), "bucket/lists/list.csv", fs)
     assert item.uri.startswith("s3://")
+
+
+def test_a_local_uri_in_a_table_elsewhere_is_seen_as_one_and_refused():
+    fs = fsspec.filesystem("s3", anon=True)
+    for value in ("file:/etc/passwd", " FILE://localhost/etc/passwd", "local:/etc/passwd"):
+        (item,) = uri_items(pa.array([value]), "bucket/lists/list.csv", fs)
+        assert item.uri == "file:///etc/passwd"
+        assert why_refused(item.uri, source.allowed_protocols("s3://bucket", ())) is not None
 
 
 def broken_parquet() -> bytes:
