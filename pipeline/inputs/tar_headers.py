@@ -49,7 +49,7 @@ class _Header(tarfile.TarInfo):
     """A member's header. What belongs to it is bounded before it is read, since tarfile reads it whole."""
 
     def _proc_member(self, archive: Any) -> tarfile.TarInfo:
-        extended = self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)  # type: ignore[attr-defined]
+        extended = self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
         if (extended or self.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)) and self.size > MAX_HEADER:
             raise tarfile.ReadError(f"the header at byte {self.offset} has {self.size} bytes, more than {MAX_HEADER}")
         if self.type == tarfile.GNUTYPE_SPARSE:  # its map may be of any length

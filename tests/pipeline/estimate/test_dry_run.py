@@ -177,7 +177,7 @@ def test_where_nothing_is_new_nothing_is_tried(annotated, monkeypatch):
     assert (found.profile, found.cost) == (None, None)
     said = summary(found).splitlines()
     assert said[-3] == "40 images are listed; 40 were annotated before, 0 are new"
-    assert said[-2:] == ["left out of the input: 2 x hidden or a marker", "a run would write no rows"]
+    assert said[-2:] == ["left out of the input: 3 x hidden or a marker", "a run would write no rows"]
     assert json.loads(json.dumps(found.public()))["trial"] is None
 
 

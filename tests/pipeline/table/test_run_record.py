@@ -82,7 +82,8 @@ def test_an_output_that_can_not_be_read_is_a_users_error(s3):
 def test_a_record_is_written_as_it_is_read():
     """Times to the second with their offset, the keys in one order, umlauts as themselves."""
     times = {"started_at": "2026-01-02T01:00:00+00:00", "finished_at": "2026-01-02T04:30:00+02:00"}
-    counts = {"listed": 3, "known": 1, "rows": 2, "status": {"ok": 2}, "reposts": {"run": 1, "earlier": 0}, "labels": {"s": {"a": 2}}}
+    counts = {"listed": 3, "known": 1, "left_out": {"x": 4}, "rows": 2, "status": {"ok": 2}}
+    counts |= {"reposts": {"run": 1, "earlier": 0}, "labels": {"s": {"a": 2}}}
     values = WHOLE | times | {"counts": counts, "input": "s3://bucket/é", "timings": {"plan_seconds": 1.5, "rate": None}}
     data = RunRecord.model_validate(values).to_json()
     assert RunRecord.from_json(data, "r.json").to_json() == data
