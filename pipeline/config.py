@@ -5,9 +5,10 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.logs import LogFormat
+from pipeline.storage.spelling import canonical
 from pipeline.storage.ssrf import USER_AGENT
 from pipeline.storage.uris import without_secrets
 
@@ -19,6 +20,7 @@ def _comma_separated(value: Any) -> Any:
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 TableFormat = Literal["parquet", "delta"]
+Place = Annotated[str, AfterValidator(canonical)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
 # The groups of settings, in the order of --help and docs/reference.md.
@@ -39,11 +41,11 @@ class AnnotateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # The required settings come first, so that `annotate.py INPUT OUTPUT` works, too.
-    input: Annotated[str, INPUT] = Field(
+    input: Annotated[Place, INPUT] = Field(
         min_length=1,
         description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl …) or image bytes (.parquet); .tar shards",
     )
-    output: Annotated[str, OUTPUT] = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
+    output: Annotated[Place, OUTPUT] = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
 
     # Input. Cyclopts gives no position to a JSON object, nor to what follows it: from here on settings are flags only.
     storage_options: Annotated[dict[str, Any], INPUT, NO_DEFAULT] = Field(

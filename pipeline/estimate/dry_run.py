@@ -64,17 +64,18 @@ def check(config: AnnotateConfig) -> None:
     """Check model, input, output and hooks, each on its own. Raises an ExceptionGroup of UserErrors."""
     checks: list[Callable[[], Any]] = [
         lambda: tables_of(config),
-        lambda: next(list_items(config.input, config.column, config.storage_options)),
+        lambda: next(list_items(config.input, config.column, config.storage_options, output=config.output)),
         lambda: current_runs(OutputFolder(config.output, config.storage_options), NEW_OUTPUT),
         lambda: Hook.of(config, "on_success"),
         lambda: Hook.of(config, "on_failure"),
     ]
-    problems = []
+    problems: list[UserError] = []
     for run_check in checks:
         try:
             run_check()
         except UserError as error:
-            problems.append(error)
+            if str(error) not in map(str, problems):  # the input's check needs the output too
+                problems.append(error)
     if problems:
         raise ExceptionGroup("settings are wrong", problems)
 

@@ -31,6 +31,7 @@ class InputScan:
 
     listed: int
     known: int
+    left_out: dict[str, int]  # what the listing left out, by reason
     retried: int  # failed in an earlier run
     new: int  # all others, the retried among them
     bytes: int  # of new images whose size the listing states
@@ -44,7 +45,8 @@ class InputScan:
 def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> InputScan:
     """List the input and draw `size` of its new images. Nothing is written. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
-    source = list_items(config.input, config.column, config.storage_options)
+    left_out: Counter[str] = Counter()
+    source = list_items(config.input, config.column, config.storage_options, left_out, config.output)
     runs = current_runs(output, NEW_OUTPUT)
     past = images_of(output, config, tables, runs, dt.datetime.now(dt.UTC))
     counts: Counter[str] = Counter()
@@ -59,6 +61,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
     return InputScan(
         listed=counts["listed"],
         known=counts["known"],
+        left_out=dict(left_out),
         retried=counts["retried"],
         new=counts["listed"] - counts["known"],
         bytes=counts["bytes"],

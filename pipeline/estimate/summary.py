@@ -7,6 +7,7 @@ from pipeline.estimate.cost import Cluster, CostEstimate, Range, mean_of
 from pipeline.estimate.dry_run import DryRun
 from pipeline.estimate.profile import Profile
 from pipeline.estimate.scan import InputScan
+from pipeline.inputs.file_listing import left_out_text
 from pipeline.text import duration
 
 MAX_FAILURES = 5
@@ -19,6 +20,8 @@ def summary(dry_run: DryRun) -> str:
     lines = [f"{settings['input']} -> {settings['output']}, by {dry_run.tables.model}: {schemes}", ""]
     retried = f", {scan.retried:,} failed before and are retried" if scan.retried else ""
     lines.append(f"{scan.listed:,} images are listed; {scan.known:,} were annotated before{retried}, {scan.new - scan.retried:,} are new")
+    if scan.left_out:
+        lines.append(f"left out of the input: {left_out_text(scan.left_out)}")
     if dry_run.profile is None or dry_run.cost is None:
         return "\n".join([*lines, "a run would write no rows"])
     return "\n".join([*lines, *_duplicates(scan), "", *_sample(dry_run.profile), "", *_estimate(dry_run.cost, dry_run.cluster)])

@@ -9,7 +9,7 @@ deleted when the run is committed, and the secrets with it.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import chain, islice
 from typing import Any
@@ -45,6 +45,7 @@ class Manifest:
     """A run's manifest: its folder within the output, and counts.
 
     `rows` is `listed` (different images) less `known` (annotated before); `retried` of them failed before, the others are new.
+    `left_out` counts by reason what the listing left out (`pipeline/storage/left_out.py`).
     """
 
     folder: str
@@ -53,6 +54,7 @@ class Manifest:
     listed: int
     known: int
     retried: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def blocks(self) -> int:
@@ -87,7 +89,7 @@ def plan_path(run_id: str) -> str:
 def saved_manifest(run_id: str, plan: dict[str, Any]) -> Manifest:
     """Return the manifest that a run's plan states."""
     sizes = {name: plan[name] for name in ("rows", "block_rows", "listed", "known", "retried")}
-    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes)
+    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes, left_out=plan.get("left_out", {}))
 
 
 def image_id(item: Item) -> int:

@@ -1,46 +1,133 @@
 """Images in .tar shards. Members named like images are images: WebDataset keeps labels beside them, under the same name."""
 
+import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from typing import NamedTuple
 
 import fsspec
 
 from pipeline.errors import UserError
 from pipeline.inputs.item import Item, escaped
+from pipeline.inputs.tar_headers import members
 from pipeline.storage.files import open_file
+from pipeline.storage.left_out import DEAD_LINK, MARKER, NOT_BY_NAME, SPECIAL, marker
 from pipeline.storage.listing import File
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import without_secrets
 
 THREADS = 8  # shards read at once
 READ_AHEAD = 8 * 2**20  # bytes per shard
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".ico")
+# All names of the formats that are decoded, and no suffix at all.
+SUFFIXES = {
+    *("", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".tga", ".icb", ".vda", ".vst"),
+}
 
 
-def tar_items(fs: fsspec.AbstractFileSystem, shards: Iterable[File]) -> Iterator[Item]:
-    """List the images of several shards, in their order. Raises UserError for a shard that is broken, after the images before it."""
-    return chain.from_iterable(parallel_map(lambda shard: list(_members(fs, shard)), shards, THREADS))
+class _Place(NamedTuple):
+    """Where a member's bytes are."""
+
+    position: int
+    size: int
 
 
-def _members(fs: fsspec.AbstractFileSystem, shard: File) -> Iterator[Item]:
+def tar_items(fs: fsspec.AbstractFileSystem, shards: Iterable[File], left_out: Counter[str]) -> Iterator[Item]:
+    """List the images of several shards, in their order, and count in `left_out` the members that are none.
+
+    Raises UserError for a shard that is broken, after the images before it.
+    """
+    for items, others in parallel_map(lambda shard: _list_shard(fs, shard), shards, THREADS):
+        left_out.update(others)
+        yield from items
+
+
+def _list_shard(fs: fsspec.AbstractFileSystem, shard: File) -> tuple[list[Item], Counter[str]]:
+    """Return a shard's images, those that links name at the end, and the counts of its other members by reason."""
     uri = without_secrets(fs.unstrip_protocol(shard.name))
+    left_out: Counter[str] = Counter()
+    names: Counter[str] = Counter()
+    links: list[tarfile.TarInfo] = []
+    items: list[Item] = []
+
+    def add(name: str, place: _Place) -> None:
+        names[name := escaped(name.removeprefix("./"))] += 1
+        if names[name] > 1:  # a .tar may hold several files of the same name
+            name += f"#{names[name]}"
+        items.append(Item(f"{uri}!/{name}", place.size, shard.version, shard.name, place.position))
+
     try:
-        with open_file(fs, shard.name, shard.info, ahead=READ_AHEAD) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            seen: Counter[str] = Counter()
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
-                if member.isfile() and member.name.lower().endswith(SUFFIXES):
-                    if member.issparse():
-                        raise tarfile.ReadError(f"{escaped(member.name)} is a sparse file: repack the shard without --sparse")
-                    name = escaped(member.name.removeprefix("./"))
-                    seen[name] += 1
-                    if seen[name] > 1:  # a .tar may hold several files of the same name
-                        name += f"#{seen[name]}"
-                    yield Item(f"{uri}!/{name}", member.size, shard.version, shard.name, member.offset_data)
-            file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile stops silently at a broken header
-                raise tarfile.ReadError(f"it is cut off or broken at byte {tar.offset}")
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:  # the latter three: negative or absurd sizes in a header
+        for member in _members(fs, shard):
+            if member.issym() or member.islnk():
+                links.append(member)
+            elif (reason := _reason(member)) is not None:
+                left_out[reason] += 1
+            elif not member.isdir():
+                add(member.name, _Place(member.offset_data, member.size))
+        places = _follow(_members(fs, shard), links) if links else {}
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:  # absurd sizes and chains of headers, too
         raise UserError(f"{uri} is not a readable .tar: {str(error) or type(error).__name__}") from None
+    for link in links:
+        reason = _reason(link) or (None if link.offset in places else DEAD_LINK)
+        if reason is None:
+            add(link.name, places[link.offset])
+        else:
+            left_out[reason] += 1
+    return items, left_out
+
+
+def _members(fs: fsspec.AbstractFileSystem, shard: File) -> Iterator[tarfile.TarInfo]:
+    with open_file(fs, shard.name, shard.info, ahead=READ_AHEAD) as file:
+        yield from members(file)
+
+
+def _reason(member: tarfile.TarInfo) -> str | None:
+    """Return why a member is left out, or None if it is a folder, or an image by its name."""
+    if member.isdir():
+        return None
+    if not (member.isreg() or member.issym() or member.islnk()):
+        return SPECIAL
+    if marker(f"/{member.name}") is not None:
+        return MARKER
+    return None if posixpath.splitext(member.name)[1].lower() in SUFFIXES else NOT_BY_NAME
+
+
+def _follow(archive: Iterable[tarfile.TarInfo], links: list[tarfile.TarInfo]) -> dict[int, _Place]:
+    """Return where the files are that links lead to, by the offset of each link's header. Only members of the shard are followed.
+
+    A hard link names an earlier member, a symbolic one any; of several members of one name, it is the last.
+    """
+    wanted = {_target(link) for link in links}
+    places: dict[str, _Place | str] = {}  # of files and of links to them; a symbolic link has the name that it leads to
+    found: dict[int, _Place] = {}
+    for member in archive:
+        name = posixpath.normpath(member.name)
+        place: _Place | str | None = _Place(member.offset_data, member.size) if member.isreg() else None
+        if member.issym():
+            place = _target(member)
+        elif member.islnk() and (place := _resolve(_target(member), places)) is not None:
+            found[member.offset] = place
+        if name in wanted and place is not None:
+            places[name] = place
+    for link in links:
+        if link.issym() and (place := _resolve(_target(link), places)) is not None:
+            found[link.offset] = place
+    return found
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """Return the name that a link leads to: that of a symbolic link is relative to its folder."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
+
+
+def _resolve(name: str, places: dict[str, _Place | str]) -> _Place | None:
+    """Follow symbolic links from a name to a file; None if there is none, or they lead round in a circle."""
+    passed: set[str] = set()
+    place: _Place | str | None = name
+    while isinstance(place, str) and place not in passed:
+        passed.add(place)
+        place = places.get(place)
+    return place if isinstance(place, _Place) else None

@@ -1,6 +1,7 @@
 """Images listed in a table: URIs in a column of Parquet or of a table of text, or image bytes in a column of Parquet."""
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from typing import IO
 from urllib.parse import urljoin
@@ -18,8 +19,11 @@ from pipeline.inputs.sniff import HEAD, what_it_is
 from pipeline.inputs.text_table import check_column, text_values
 from pipeline.storage.files import open_file
 from pipeline.storage.listing import File
+from pipeline.storage.spelling import canonical
 from pipeline.storage.uris import without_secrets
 
+FILE = re.compile(r"(?i)\s*(?:file|local):/")  # a URI, though it has no ://
+DOTS = re.compile(r"(^|/)(?:\./)+")  # of ./a.jpg
 MAX_URI = 2**16  # characters
 MAX_PAGE = 64 * 2**20  # bytes that pages may take
 ROWS = 4096  # of Parquet, read at once
@@ -117,10 +121,9 @@ def uri_items(values: Iterable[str | None], table: str, fs: fsspec.AbstractFileS
             yield Item("")
         elif len(value) > MAX_URI:
             raise UserError(f"{without_secrets(table)} holds a URI of {len(value)} characters: name the column of URIs with --column")
-        elif "://" in value:
-            scheme, _, rest = value.strip().partition("://")
-            yield Item(f"{scheme.lower()}://{rest}").redacted()
+        elif "://" in value or FILE.match(value):
+            yield Item(canonical(value)).redacted()
         elif isinstance(fs, HTTPFileSystem):
             yield Item(urljoin(table, value.strip())).redacted()
         else:
-            yield Item(fs.unstrip_protocol(posixpath.join(folder, value))).redacted()
+            yield Item(canonical(fs.unstrip_protocol(posixpath.join(folder, DOTS.sub(r"\1", value.strip()))))).redacted()

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ import pydantic
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.inputs.embeddings import embedded_items
+from pipeline.inputs.file_listing import left_out_text
 from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_manifest
 from pipeline.inputs.source import list_items
 from pipeline.logs import set_run_id
@@ -125,11 +127,12 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     manifest_name = f"manifest-{uuid.uuid4().hex[:8]}"
     folder = f"{work_folder(config.run_id)}/{manifest_name}"
     block_rows = config.block_rows
+    left_out: Counter[str] = Counter()
     if config.from_embeddings:
         source = embedded_items(config.input, tables.tower, config.storage_options)
         block_rows = block_rows or GROUP_ROWS  # a block reads whole row groups
     else:
-        source = list_items(config.input, config.column, config.storage_options)
+        source = list_items(config.input, config.column, config.storage_options, left_out, config.output)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
     started_at = dt.datetime.now(dt.UTC)
     runs = current_runs(output, NEW_OUTPUT)
@@ -149,11 +152,14 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
             "listed": manifest.listed,
             "known": manifest.known,
             "retried": manifest.retried,
+            "left_out": dict(left_out),
         }
         if output.create(plan_path(config.run_id), json.dumps(saved).encode()):
             retried = f", {manifest.retried} failed before and are retried" if manifest.retried else ""
             message = "%d images are listed, of which %d were annotated before%s and %d are new"
             logger.info(message, manifest.listed, manifest.known, retried, manifest.rows - manifest.retried)
+            if left_out:
+                logger.info("left out of the input: %s", left_out_text(left_out))
             return saved
         if manifest.rows:
             output.remove(folder, recursive=True)

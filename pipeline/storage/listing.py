@@ -5,8 +5,8 @@ list in parallel, the rest is listed as flat prefixes, so that there are few mor
 folder by folder.
 """
 
-import datetime as dt
-import re
+import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,21 +16,20 @@ from typing import Any, NamedTuple
 
 import fsspec
 import fsspec.asyn
-from botocore.exceptions import ClientError
-from botocore.utils import parse_timestamp
+from fsspec.implementations.local import LocalFileSystem
 from s3fs import S3FileSystem
-from s3fs.errors import translate_boto_error
 
 from pipeline.storage.client import with_retries
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import version_of
+from pipeline.storage.left_out import LOOP, MARKER, OUTPUT, SPECIAL, LeftOut, marker
 from pipeline.storage.retry import Policy
+from pipeline.storage.s3_page import list_objects
 
 THREADS = 32
 MOST_HELD = 500_000  # files listed but not yet yielded: some 200 bytes each
 SMALL = 1000  # files: a shorter list is merged with the next one, since looking ahead takes longer the more lists there are
 PAGE = Policy(seconds=600, attempts=6)
-HIDDEN = re.compile(r"/[._]")  # ._name, _name
 
 
 class File(NamedTuple):
@@ -57,34 +56,51 @@ class _Folder:
 
     `levels` is how many levels of folders to descend; None: all. `threads` is the folder's share of THREADS, which folders found
     together split evenly. In S3 a folder with less than one thread is listed as a flat prefix, unless `levels` is limited.
+    A local folder has its `real` path, and those of the folders whose links lead to it.
     """
 
     path: str
     levels: int | None
     threads: float = THREADS
     token: str | None = None
+    real: str = ""
+    links: tuple[str, ...] = ()
 
 
-_Part = list[File] | _Folder
+_Part = list[File | LeftOut] | _Folder
 _Listing = Future[list[_Part]]  # of one folder: its files and subfolders, in order
-_Entry = tuple[str, File | None]  # a path and its file; a folder's path ends with / and has None
+_Entry = tuple[str, File | str | None]  # a path and its file; a folder's path ends with / and has None, or where its link leads
 
 
-def files_below(fs: fsspec.AbstractFileSystem, folder: str, levels: int | None = None) -> Iterator[File]:
-    """Yield all files below a folder, except hidden files, those in hidden folders, and those in folders reached by links.
+def files_below(
+    fs: fsspec.AbstractFileSystem,
+    folder: str,
+    levels: int | None = None,
+    leave_out: Callable[[LeftOut], None] = lambda left_out: None,
+    skip: tuple[str, ...] = (),
+) -> Iterator[File]:
+    """Yield all files below a folder, also through links to folders, but no hidden files and markers (`left_out.py`).
 
-    Raises FileNotFoundError if the folder does not exist, and the storage's own errors. The number of concurrent listings and
-    of files held in memory is bounded.
+    Nothing in the folders `skip` is listed; local ones are given by their real paths. Calls `leave_out` for all that is left out,
+    once for a folder. Raises FileNotFoundError if the folder does not exist, and the storage's own errors. The number of concurrent
+    listings and of files held in memory is bounded.
     """
-    root_length = len(folder.rstrip("/"))
-    ahead: deque[_Part | _Listing] = deque([_Folder(folder.rstrip("/") or folder, levels)])  # the next first
+    root = folder.rstrip("/") or folder
+    real = os.path.realpath(root) if isinstance(fs, LocalFileSystem) else ""
+    ahead: deque[_Part | _Listing] = deque([_Folder(root, levels, real=real)])  # the next first
     pool = ThreadPoolExecutor(THREADS)
+    last = ""
     try:
         while ahead:
-            running = _look_ahead(ahead, lambda each: pool.submit(_list_folder, fs, each, root_length))
+            running = _look_ahead(ahead, lambda each: pool.submit(_list_folder, fs, each, len(folder.rstrip("/")), skip))
             if ahead and isinstance(files := ahead[0], list):
                 ahead.popleft()
-                yield from files
+                for file in files:
+                    if isinstance(file, File):
+                        yield file
+                    elif file.path != last:  # a folder that is listed as a flat prefix comes once for each of its files
+                        last = file.path
+                        leave_out(file)
             else:
                 wait(running, return_when=FIRST_COMPLETED)
     finally:
@@ -121,8 +137,8 @@ def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[_Folder], _List
     return running
 
 
-def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int) -> list[_Part]:
-    """List a folder, in S3 its next page. Returns its files, its subfolders and the rest of it, in order, without hidden ones.
+def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int, skip: tuple[str, ...]) -> list[_Part]:
+    """List a folder, in S3 its next page. Returns its files, its subfolders and the rest of it, in order.
 
     `root_length` is the length of the path at which the whole listing started: what is hidden is decided below it.
     """
@@ -130,19 +146,48 @@ def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: in
         entries, token = _list_page(fs, folder)
     else:
         entries, token = _list_entries(fs, folder, root_length), None
-    threads = folder.threads / max(sum(file is None for _, file in entries), 1)
-    levels = None if folder.levels is None else folder.levels - 1
+    threads = folder.threads / max(sum(not isinstance(file, File) for _, file in entries), 1)
     parts: list[_Part] = []
     for path, file in sorted(entries, key=itemgetter(0)):
-        if HIDDEN.search(path, root_length):
-            continue
-        if file is None:
-            parts += [_Folder(path[:-1], levels, threads)] if folder.levels != 0 else []
+        part = _left_out(folder, path, file, root_length, skip) or (
+            file if isinstance(file, File) else _subfolder(folder, path, file, threads)
+        )
+        if isinstance(part, _Folder):
+            parts += [part] if folder.levels != 0 else []
         elif parts and isinstance(parts[-1], list):
-            parts[-1].append(file)
+            parts[-1].append(part)
         else:
-            parts.append([file])
+            parts.append([part])
     return [*parts, replace(folder, token=token)] if token else parts
+
+
+def _left_out(folder: _Folder, path: str, file: File | str | None, root_length: int, skip: tuple[str, ...]) -> LeftOut | None:
+    """Return what is left out with an entry of a folder: the entry itself, or a folder that it is in; None if it is listed."""
+    if skip:
+        place = _real(folder, path) if folder.real else path
+        for own in skip:
+            if f"{file if isinstance(file, str) else place}/".startswith(f"{own}/"):
+                return LeftOut(own, OUTPUT)
+    if (found := marker(path, root_length)) is not None:
+        return LeftOut(found, MARKER)
+    if isinstance(file, File):
+        return LeftOut(path, SPECIAL) if file.version == SPECIAL else None
+    if isinstance(file, str) and any(f"{place}/".startswith(f"{file.rstrip('/')}/") for place in (*folder.links, folder.real)):
+        return LeftOut(path, LOOP)
+    return None
+
+
+def _subfolder(folder: _Folder, path: str, target: str | None, threads: float) -> _Folder:
+    """Return the folder at a path within `folder`, or the one at `target` to which the link at `path` leads."""
+    levels = None if folder.levels is None else folder.levels - 1
+    if target is not None:
+        return _Folder(path[:-1], levels, threads, real=target, links=(*folder.links, folder.real))
+    return _Folder(path[:-1], levels, threads, real=folder.real and _real(folder, path[:-1]), links=folder.links)
+
+
+def _real(folder: _Folder, path: str) -> str:
+    """Return the real path of an entry of a local folder that is no link."""
+    return f"{folder.real.rstrip('/')}/{path[len(folder.path.rstrip('/')) + 1 :]}"
 
 
 def _list_page(fs: S3FileSystem, folder: _Folder) -> tuple[list[_Entry], str | None]:
@@ -152,31 +197,13 @@ def _list_page(fs: S3FileSystem, folder: _Folder) -> tuple[list[_Entry], str | N
     request = {"Bucket": bucket, "Prefix": prefix}
     request |= {"Delimiter": "/"} if folder.threads >= 1 or folder.levels is not None else {}
     request |= {"ContinuationToken": folder.token} if folder.token else {}
-    page = with_retries(fs, folder.path, PAGE, lambda seconds: fsspec.asyn.sync(fs.loop, _list_objects, fs, request, timeout=seconds))
+    page = with_retries(fs, folder.path, PAGE, lambda seconds: fsspec.asyn.sync(fs.loop, list_objects, fs, request, timeout=seconds))
     entries: list[_Entry] = [(f"{bucket}/{each['Prefix']}", None) for each in page.get("CommonPrefixes", ())]
     for each in page.get("Contents", ()):
         if each["Size"] or not each["Key"].endswith("/"):  # an empty object with such a key marks a folder, as consoles create them
             path = f"{bucket}/{each['Key']}"
             entries.append((path, File(path, each["Size"], version_of(each | {"size": each["Size"]}))))
     return entries, page["NextContinuationToken"] if page.get("IsTruncated") else None
-
-
-async def _list_objects(fs: S3FileSystem, request: dict[str, str]) -> dict[str, Any]:
-    await fs.set_session()
-    # Botocore's own parser of dates takes four fifths of the time of reading a page.
-    fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
-    client = await fs.get_s3(request["Bucket"])
-    try:
-        return await client.list_objects_v2(**fs._get_s3_method_kwargs(client.list_objects_v2, request))
-    except ClientError as error:
-        raise translate_boto_error(error) from error
-
-
-def _parse_timestamp(value: Any) -> dt.datetime:
-    try:
-        return dt.datetime.fromisoformat(value)
-    except (TypeError, ValueError):  # a date in a header has another format
-        return parse_timestamp(value)
 
 
 def _list_entries(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int) -> list[_Entry]:
@@ -195,6 +222,21 @@ def _list_entries(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: i
                 entries.append((f"{path.rstrip('/')}/", None))
         elif info["type"] == "file":
             entries.append((path, file_of(info)))
-        elif info.get("islink") and not fs.isdir(path):  # a broken link is an image that is missing
-            entries.append((path, file_of(info if fs.exists(path) else info | {"size": None})))
+        elif info.get("islink"):
+            entries.append(_follow(path, info))
+        else:
+            entries.append((path, File(path, None, SPECIAL)))
     return entries
+
+
+def _follow(path: str, info: dict[str, Any]) -> _Entry:
+    """Return the entry of a local link, with the size and version of what it leads to; without a size where that does not exist."""
+    try:
+        found = os.stat(path)
+    except OSError:  # it leads nowhere, or round in a circle: an image that is missing
+        return path, file_of(info | {"size": None})
+    if stat.S_ISDIR(found.st_mode):
+        return f"{path}/", os.path.realpath(path)
+    return path, file_of(info | {"size": found.st_size, "mtime": found.st_mtime}) if stat.S_ISREG(found.st_mode) else File(
+        path, None, SPECIAL
+    )

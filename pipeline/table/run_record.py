@@ -42,7 +42,8 @@ class Counts(BaseModel):
     """Counts of a run: images listed, images known before, and rows written, by status, duplicate and label.
 
     `retried` are the rows of images that failed in an earlier run, by status; they are among the others' counts, too. `overtaken` are
-    images that another run annotated while this one was under way: they were listed and have no row here.
+    images that another run annotated while this one was under way: they were listed and have no row here. `left_out` counts by reason what
+    is in the input and was not listed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +51,7 @@ class Counts(BaseModel):
     listed: int = 0
     known: int = 0
     overtaken: int = 0
+    left_out: dict[str, int] = {}
     rows: int = 0
     status: dict[str, int] = {}
     retried: dict[str, int] = {}

@@ -101,7 +101,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Corpus:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    for hidden in ("a/.DS_Store", "_SUCCESS", "_drafts/sketch.jpg"):
+    for hidden in ("a/.DS_Store", "_SUCCESS", "__MACOSX/sketch.jpg"):
         (folder / hidden).parent.mkdir(exist_ok=True)
         (folder / hidden).write_bytes(images.jpeg(1))
     status = {Path(name).name: broken[name][1] if name in broken else "ok" for name in content}

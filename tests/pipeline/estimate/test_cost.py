@@ -13,6 +13,7 @@ SCAN = InputScan(
     listed=1_000_000,
     known=0,
     retried=0,
+    left_out={},
     new=1_000_000,
     bytes=10**11,
     sized=1_000_000,

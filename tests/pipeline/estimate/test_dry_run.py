@@ -26,6 +26,7 @@ SCAN = InputScan(
     listed=1_250_000,
     known=250_000,
     retried=0,
+    left_out={},
     new=1_000_000,
     bytes=10**11,
     sized=1_000_000,
@@ -76,6 +77,13 @@ def test_it_says_what_goes_where_by_which_model_and_no_secrets(lines, tables):
     assert said[0] == f"https://host/list.csv -> s3://bucket/out, by {tables.model}: polarity3, polarity2, valence, arousal"
     assert "hunter2" not in "\n".join(said)
     assert said[2] == "1,250,000 images are listed; 250,000 were annotated before, 1,000,000 are new"
+
+
+def test_what_is_left_out_of_the_input_is_said_by_reason(lines, found):
+    assert not any("left out" in line for line in lines())
+    left_out = {"hidden or a marker": 1_234, "no image by its name": 2}
+    assert lines(left_out=left_out)[3] == "left out of the input: 1,234 x hidden or a marker, 2 x no image by its name"
+    assert found(left_out=left_out).public()["survey"]["left_out"] == left_out
 
 
 def test_the_sample_is_counted_by_status_and_some_failures_are_shown(lines):
@@ -170,7 +178,8 @@ def test_where_nothing_is_new_nothing_is_tried(annotated, monkeypatch):
     found = dry_run(annotated, 64, CPUS)
     assert (found.profile, found.cost) == (None, None)
     said = summary(found).splitlines()
-    assert said[-2:] == ["40 images are listed; 40 were annotated before, 0 are new", "a run would write no rows"]
+    assert said[-3] == "40 images are listed; 40 were annotated before, 0 are new"
+    assert said[-2:] == ["left out of the input: 3 x hidden or a marker", "a run would write no rows"]
     assert json.loads(json.dumps(found.public()))["trial"] is None
 
 

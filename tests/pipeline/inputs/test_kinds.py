@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.inputs import source
 from pipeline.inputs.kinds import IMAGE, OTHER, SHARD, choose, kind_of, suffix_of
+from pipeline.storage.left_out import NOT_BY_NAME
 from pipeline.storage.listing import File
 from tests.plugins.listing import names, write
 
@@ -76,7 +77,7 @@ def test_the_shards_that_img2dataset_writes_are_read_without_its_tables_and_stat
         tar(tmp_path / f"0000{i}.tar", {f"{i}.jpg": b"1", f"{i}.json": b"{}"})
         pq.write_table(pa.table({"url": ["https://host/a.jpg"]}), tmp_path / f"0000{i}.parquet")
         write(tmp_path, f"0000{i}_stats.json")
-    assert listed(tmp_path) == (["0.jpg", "1.jpg"], {".parquet": 2, ".json": 2})
+    assert listed(tmp_path) == (["0.jpg", "1.jpg"], {".parquet": 2, ".json": 2, NOT_BY_NAME: 2})
 
 
 def test_a_repository_of_hugging_face_is_its_parquet_files(tmp_path):

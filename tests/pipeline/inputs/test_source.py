@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from itertools import count
 
 import fsspec
@@ -11,9 +12,10 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.inputs import source
+from pipeline.inputs import file_listing, source
 from pipeline.inputs.item import Item
 from pipeline.run.plan import prepare
+from pipeline.storage.left_out import MARKER, OUTPUT
 from pipeline.storage.listing import File
 from tests.plugins.listing import items, names, write
 
@@ -33,8 +35,11 @@ def test_a_file_comes_with_its_size_and_a_version_that_changes_with_it(tmp_path)
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path):
-    write(tmp_path, "a.jpg", ".a.jpg", "_SUCCESS", "_temporary/b.jpg", ".git/c.jpg", "x/_d.jpg")
-    assert names(tmp_path) == ["a.jpg"]
+    write(tmp_path, "a.jpg", ".a.jpg", "_SUCCESS", "_temporary/b.jpg", ".git/c.jpg", "x/_DSC0001.JPG")
+    left_out = Counter()
+    found = list(source.list_items(str(tmp_path), "uri", {}, left_out))
+    assert [item.uri.rpartition("/")[2] for item in found] == ["a.jpg", "_DSC0001.JPG"]
+    assert left_out == {MARKER: 4}
 
 
 def test_a_folder_that_lies_within_a_hidden_one_can_be_read(tmp_path):
@@ -54,7 +59,7 @@ def test_a_folder_that_lies_within_a_hidden_one_can_be_read(tmp_path):
     ],
 )
 def test_a_glob_gives_the_files_it_matches_but_hidden_ones(tmp_path, pattern, found):
-    write(tmp_path, "a.jpg", "b.jpg", "c.png", "_d.jpg", "sub/c.jpg", "sub/.e.jpg")
+    write(tmp_path, "a.jpg", "b.jpg", "c.png", ".d.jpg", "sub/c.jpg", "sub/.e.jpg")
     assert names(tmp_path / pattern) == found
 
 
@@ -66,7 +71,7 @@ def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path):
 
 def test_images_come_while_the_listing_goes_on(tmp_path, monkeypatch):
     endless = (File(f"{tmp_path}/{i}.jpg", 1, "v") for i in count())
-    monkeypatch.setattr(source, "files_below", lambda fs, folder: endless)
+    monkeypatch.setattr(file_listing, "files_below", lambda *args: endless)
     found = source.list_items(str(tmp_path), "uri", {})
     assert [next(found) for _ in range(3)] == [Item(f"file://{tmp_path}/{i}.jpg", 1, "v") for i in range(3)]
 
@@ -98,7 +103,7 @@ def test_a_name_that_is_no_utf8_is_an_item_like_any_other(tmp_path):
 
 
 def test_other_storage_is_listed_alike():
-    fsspec.filesystem("memory").pipe({"/source-test/a.jpg": b"1", "/source-test/x/b.jpg": b"22", "/source-test/_x/c.jpg": b"3"})
+    fsspec.filesystem("memory").pipe({"/source-test/a.jpg": b"1", "/source-test/x/b.jpg": b"22", "/source-test/.x/c.jpg": b"3"})
     assert [(item.uri, item.size) for item in items("memory://source-test")] == [
         ("memory:///source-test/a.jpg", 1),
         ("memory:///source-test/x/b.jpg", 2),
@@ -119,6 +124,49 @@ def test_a_table_without_rows_and_a_tar_without_images_hold_no_images(tmp_path, 
     for name in ("list.parquet", "x.tar"):
         with pytest.raises(UserError, match=f"{name} holds no images"):
             items(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("Delta", ["0.parquet", "_delta_log/00000000000000000000.json", "part-0.parquet"]),
+        ("Delta", ["tables/a.parquet", "tables/_delta_log/00000000000000000000.json"]),
+        ("Hudi", [".hoodie/hoodie.properties", "part-0.parquet"]),
+        ("Iceberg", ["data/0.parquet", "metadata/v1.metadata.json"]),
+    ],
+)
+def test_a_folder_of_a_table_with_a_log_is_refused_since_its_files_may_be_removed_ones(tmp_path, kind, files):
+    write(tmp_path, *files)
+    with pytest.raises(UserError, match=rf"a table of {kind} \(.*(_delta_log|\.hoodie|\.metadata\.json)\).*: write the URIs"):
+        items(tmp_path)
+
+
+def test_a_prefix_with_a_slash_is_a_prefix_also_where_an_object_has_its_name(s3):
+    s3.put("both/images", b"an object")
+    s3.put("both/images/a.jpg", b"1")
+    s3.put("both/images2/b.jpg", b"1")
+    found = [[item.uri for item in source.list_items(f"s3://{s3.bucket}/both/{name}", "uri", s3.options)] for name in ("images/", "images")]
+    assert found == [[f"s3://{s3.bucket}/both/images/a.jpg"], [f"s3://{s3.bucket}/both/images"]]
+
+
+def test_the_outputs_own_files_are_no_images_and_counted(tmp_path):
+    write(
+        tmp_path, "a.jpg", "out/annotations/dt=2026-11-23/p.parquet", "out/runs/r.html", "out/_work/r/plan.json", "out/b.jpg", "runs/c.jpg"
+    )
+    left_out = Counter()
+    found = list(source.list_items(str(tmp_path), "uri", {}, left_out, str(tmp_path / "out")))
+    assert [item.uri.removeprefix(f"file://{tmp_path}/") for item in found] == ["a.jpg", "out/b.jpg", "runs/c.jpg"]
+    assert left_out == {OUTPUT: 3}
+
+
+def test_braces_stand_for_several_paths(tmp_path, tar):
+    for number in range(8, 12):
+        tar(tmp_path / f"{number:03}.tar", {f"{number}.jpg": b"1"})
+    write(tmp_path, "x/a.jpg", "y/b.jpg", "z/c.jpg")
+    assert names(f"{tmp_path}/{{008..010}}.tar") == ["8.jpg", "9.jpg", "10.jpg"]
+    assert names(f"{tmp_path}/{{y,x}}/*.jpg") == ["b.jpg", "a.jpg"]
+    with pytest.raises(UserError, match=r"nothing found at .*\{010\.\.012\}\.tar, as .*/012\.tar: check the path"):
+        items(f"{tmp_path}/{{010..012}}.tar")
 
 
 def test_a_protocol_that_is_unknown_names_the_one_that_was_meant():
@@ -179,11 +227,10 @@ def test_a_listing_is_never_an_old_one(s3):
 
 
 def test_links_are_followed_to_files_and_one_that_leads_nowhere_is_missing(tmp_path, operators, images):
-    (tmp_path / "in" / "folder").mkdir(parents=True)
+    (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(images.jpeg(1))
     (tmp_path / "in" / "b.jpg").symlink_to("a.jpg")
     (tmp_path / "in" / "c.jpg").symlink_to("nowhere.jpg")
-    (tmp_path / "in" / "d").symlink_to("folder")
     assert names(tmp_path / "in") == ["a.jpg", "b.jpg", "c.jpg"]
     plan = prepare(AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out")))
     loaded = operators.load(plan, 0)

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline.errors import UserError
+from pipeline.images.decode import FORMATS
 from pipeline.inputs import source
+from pipeline.inputs.tar import SUFFIXES
+from pipeline.storage.left_out import DEAD_LINK, MARKER, NOT_BY_NAME, SPECIAL
 from tests.plugins.listing import items, names
 
 
@@ -53,13 +57,74 @@ def test_a_member_whose_name_is_no_utf8_is_an_item_like_any_other(tmp_path, tar)
     assert names(tmp_path / "x.tar") == ["caf\\xe9.jpg"]
 
 
-def test_folders_and_links_within_a_tar_are_no_images(tmp_path):
+def listed(uri):
+    """Return the names of a shard's images, and the counts of its other members."""
+    left_out = Counter()
+    found = list(source.list_items(str(uri), "uri", {}, left_out))
+    return [item.uri.rpartition("!/")[2] for item in found], dict(left_out)
+
+
+def test_every_name_of_a_format_that_is_decoded_is_an_images():
+    Image.init()
+    formats = {*FORMATS, "MPO", "DIB"}  # these two are opened as JPEG and BMP
+    assert {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats} <= SUFFIXES
+
+
+def test_members_that_are_no_images_by_their_names_are_counted(tmp_path, tar):
+    tar(tmp_path / "x.tar", dict.fromkeys(("a.jfif", "b.JPE", "c.tga", "d.j2k", "sub/e", "_f.png", "1.json", "1.txt"), b"1"))
+    assert listed(tmp_path / "x.tar") == (["a.jfif", "b.JPE", "c.tga", "d.j2k", "sub/e", "_f.png"], {NOT_BY_NAME: 2})
+    tar(tmp_path / "x.tar", dict.fromkeys(("a.jpg", "._a.jpg", "__MACOSX/._a.jpg", "./.DS_Store", "_SUCCESS"), b"1"))
+    assert listed(tmp_path / "x.tar") == (["a.jpg"], {MARKER: 4})
+
+
+def linked(path, *entries):
+    """Write a .tar of files (name, bytes) and links (name, kind, target)."""
+    with tarfile.open(path, "w") as archive:
+        for name, *about in entries:
+            info = tarfile.TarInfo(name)
+            if len(about) == 2:
+                info.type, info.linkname = about
+            else:
+                info.size = len(about[0])
+            archive.addfile(info, io.BytesIO(about[0]) if len(about) == 1 else None)
+
+
+def test_links_within_a_tar_are_images_where_they_lead_to_a_member(tmp_path):
+    hard, soft = tarfile.LNKTYPE, tarfile.SYMTYPE
+    linked(
+        tmp_path / "x.tar",
+        ("early.jpg", soft, "blobs/b.bin"),
+        ("blobs/a.bin", b"first"),
+        ("hard.jpg", hard, "./blobs/a.bin"),
+        ("blobs/b.bin", b"second!"),
+        ("sub/soft.jpg", soft, "../chain.jpg"),
+        ("chain.jpg", soft, "hard.jpg"),
+        ("label.json", soft, "hard.jpg"),
+        ("round.jpg", soft, "circle.jpg"),
+        ("circle.jpg", soft, "round.jpg"),
+        ("nowhere.jpg", hard, "gone.jpg"),
+        ("passwd.jpg", soft, "/etc/passwd"),
+        ("above.jpg", soft, "../../above.jpg"),
+    )
+    left_out = Counter()
+    found = list(source.list_items(str(tmp_path / "x.tar"), "uri", {}, left_out))
+    data = (tmp_path / "x.tar").read_bytes()
+    assert {item.uri.rpartition("!/")[2]: data[item.position :][: item.size] for item in found} == {
+        "early.jpg": b"second!",
+        "hard.jpg": b"first",
+        "sub/soft.jpg": b"first",
+        "chain.jpg": b"first",
+    }
+    assert left_out == {NOT_BY_NAME: 3, DEAD_LINK: 5}
+
+
+def test_folders_and_devices_within_a_tar_are_no_images(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        for name, kind in (("d.jpg", tarfile.DIRTYPE), ("l.jpg", tarfile.SYMTYPE), ("a.jpg", tarfile.REGTYPE)):
+        for name, kind in (("d.jpg", tarfile.DIRTYPE), ("p.jpg", tarfile.FIFOTYPE), ("a.jpg", tarfile.REGTYPE)):
             info = tarfile.TarInfo(name)
             info.type = kind
             archive.addfile(info, io.BytesIO(b""))
-    assert names(tmp_path / "x.tar") == ["a.jpg"]
+    assert listed(tmp_path / "x.tar") == (["a.jpg"], {SPECIAL: 1})
 
 
 def test_files_of_one_name_in_a_tar_are_all_read(tmp_path, images):

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.inputs import source
 from pipeline.inputs.item import Item
 from pipeline.inputs.uri_table import uri_items
+from pipeline.storage.uris import why_refused
 from tests.plugins.listing import items, names, write
 
 
@@ -128,13 +129,19 @@ def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):
     assert "hunter2" not in item.uri
 
 
-@pytest.mark.parametrize(
-    "value", ["file:/etc/passwd", "..\\x", "../../../etc/passwd", "/etc/passwd", "c:\\x", "data:image/png;base64,AAAA"]
-)
+@pytest.mark.parametrize("value", ["..\\x", "../../../etc/passwd", "/etc/passwd", "c:\\x", "data:image/png;base64,AAAA"])
 def test_a_path_in_a_table_elsewhere_stays_in_its_storage(value):
     fs = fsspec.filesystem("s3", anon=True)
     (item,) = uri_items([value], "bucket/lists/list.csv", fs)
     assert item.uri.startswith("s3://")
+
+
+def test_a_local_uri_in_a_table_elsewhere_is_seen_as_one_and_refused():
+    fs = fsspec.filesystem("s3", anon=True)
+    for value in ("file:/etc/passwd", " FILE://localhost/etc/passwd", "local:/etc/passwd"):
+        (item,) = uri_items([value], "bucket/lists/list.csv", fs)
+        assert item.uri == "file:///etc/passwd"
+        assert why_refused(item.uri, source.allowed_protocols("s3://bucket", ())) is not None
 
 
 def broken_parquet() -> bytes:
@@ -202,3 +209,14 @@ def test_where_some_rows_have_bytes_the_path_of_the_others_is_kept(tmp_path, sta
     found = items(tmp_path / "images.parquet", "image")
     assert [item.position for item in found] == [0, 1, 2]
     assert [item.link for item in found] == [f"file://{tmp_path}/a.jpg", f"file://{tmp_path}/b.jpg", None]
+
+
+def test_one_image_has_one_uri_however_it_is_spelled(tmp_path):
+    write(tmp_path, "in/a b.jpg")
+    image = tmp_path / "in" / "a b.jpg"
+    spelled = ["./a b.jpg", " a b.jpg ", "././a b.jpg", "x/../a b.jpg", f"{image}", f"file:{image}", f"file://localhost{image}"]
+    spelled += [image.as_uri(), f"FILE://{tmp_path}//in/./a b.jpg"]
+    (tmp_path / "in" / "x").mkdir()
+    pq.write_table(pa.table({"uri": spelled}), tmp_path / "in" / "list.parquet")
+    (listed,) = [item.uri for item in items(tmp_path / "in") if "b.jpg" in item.uri]
+    assert [item.uri for item in items(tmp_path / "in" / "list.parquet")] == [listed] * len(spelled)

@@ -32,6 +32,7 @@ RECORD = {
         "listed": 40,
         "known": 40,
         "overtaken": 0,
+        "left_out": {},
         "rows": 0,
         "status": {},
         "retried": {},

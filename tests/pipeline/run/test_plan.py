@@ -301,14 +301,6 @@ def test_a_run_that_annotates_everything_again_is_not_overtaken(config, commit):
     assert prepare(config(reannotate=True)).todo == (0, 1, 2, 3, 4)
 
 
-def test_a_run_that_an_earlier_version_began_is_refused(config):
-    plan = prepare(config())
-    saved = plan.output.read_json("_work/r/plan.json")
-    plan.output.write("_work/r/plan.json", json.dumps({key: saved[key] for key in saved if key != "before"}).encode())
-    with pytest.raises(UserError, match="run r was begun by an earlier version of UGRIE: finish it with that, or give another --run-id"):
-        prepare(config())
-
-
 def test_where_nothing_is_new_there_is_nothing_to_do(config, commit):
     first = prepare(config(run_id="first"))
     commit("first", manifest(first).column("image_id").to_pylist(), first.tables.model)

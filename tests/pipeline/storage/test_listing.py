@@ -1,5 +1,6 @@
 """Listing the files below a folder: all, in order, with few requests, and few files in memory."""
 
+import os
 import re
 import threading
 import time
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.storage import listing
-from pipeline.storage.filesystem import connect, version_of
+from pipeline.storage.filesystem import connect, is_changed, version_of
+from pipeline.storage.left_out import LOOP, MARKER, OUTPUT, SPECIAL
 from pipeline.storage.listing import THREADS, files_below
 
 
@@ -38,7 +40,7 @@ def test_the_files_of_any_tree_come_in_the_order_of_their_paths(paths):
     fs = fsspec.filesystem("memory")
     fs.pipe({f"/listing/{path}": b"x" for path in paths})
     try:
-        assert names(fs, "/listing") == sorted(path for path in paths if not re.search(r"(^|/)[._]", path))
+        assert names(fs, "/listing") == sorted(path for path in paths if not re.search(r"(^|/)\.", path))
     finally:
         fs.rm("/listing", recursive=True)
 
@@ -53,6 +55,62 @@ def test_a_folder_that_is_not_there_is_an_error_and_one_that_goes_away_meanwhile
     ls = fs.ls
     monkeypatch.setattr(type(fs), "ls", lambda self, path, **options: ls(path if not path.endswith("/a") else f"{path}/gone", **options))
     assert names(fs, str(tmp_path)) == ["b/x.jpg"]
+
+
+def left_out(fs, folder, skip=()):
+    """Return the names of the files below a folder, and of what is left out, with the reasons."""
+    found = []
+    files = [file.name.removeprefix(f"{folder}/") for file in files_below(fs, str(folder), None, found.append, skip)]
+    return files, [(each.path.removeprefix(f"{folder}/"), each.reason) for each in found]
+
+
+def test_links_to_folders_are_followed_but_not_round_in_circles(tmp_path):
+    for name in ("in/a.jpg", "other/b.jpg", "other/deep/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "in" / "link").symlink_to("../other")
+    (tmp_path / "in" / "up").symlink_to("..")
+    (tmp_path / "in" / "self").symlink_to(".")
+    (tmp_path / "other" / "deep" / "back").symlink_to(tmp_path / "in")
+    files, others = left_out(fsspec.filesystem("file"), tmp_path / "in")
+    assert files == ["a.jpg", "link/b.jpg", "link/deep/c.jpg"]
+    assert others == [("link/deep/back/", LOOP), ("self/", LOOP), ("up/", LOOP)]
+
+
+def test_two_links_that_lead_to_each_other_end(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jpg").write_bytes(b"1")
+        (tmp_path / name / "to").symlink_to(f"../{other}")
+    files, others = left_out(fsspec.filesystem("file"), tmp_path)
+    assert files == ["a/a.jpg", "a/to/b.jpg", "b/b.jpg", "b/to/a.jpg"]
+    assert others == [("a/to/to/", LOOP), ("b/to/to/", LOOP)]
+
+
+def test_a_link_to_a_file_has_the_version_of_the_file(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    os.utime(tmp_path / "a.jpg", (1, 1))
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    fs = fsspec.filesystem("file")
+    files = list(files_below(fs, str(tmp_path)))
+    assert [(file.size, file.version) for file in files] == [(1, "1.0-1")] * 2
+    assert not is_changed(fs, files[1].name, files[1].version)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "p.jpg")
+    assert left_out(fsspec.filesystem("file"), tmp_path) == ([], [("p.jpg", SPECIAL)])
+
+
+def test_folders_to_skip_are_left_out_also_where_a_link_leads_to_them(tmp_path):
+    for name in ("in/a.jpg", "in/out/runs/r.html", "out/deep/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "in" / "link").symlink_to("../out/deep")
+    skip = (str(tmp_path / "in" / "out" / "runs"), str(tmp_path / "out"))
+    files, others = left_out(fsspec.filesystem("file"), tmp_path / "in", skip)
+    assert files == ["a.jpg"]
+    assert others == [(skip[1], OUTPUT), ("out/runs", OUTPUT)]
 
 
 def test_no_deeper_than_asked(tmp_path):
@@ -147,14 +205,14 @@ ODD = ["a b+c%20d&e=f.jpg", "what?.jpg", "[1].jpg", "é ☃.jpg", "x//y.jpg", "a
 def test_odd_keys_and_folder_markers_in_s3(s3):
     for key in ODD:
         s3.put(f"odd/{key}", b"1")
-    for key in ("odd/_hidden/z.jpg", "odd/.z.jpg"):
+    for key in ("odd/__MACOSX/z.jpg", "odd/.z.jpg"):
         s3.put(key, b"1")
     client = s3.fs
     client.call_s3("put_object", Bucket=s3.bucket, Key="odd/", Body=b"")
     client.call_s3("put_object", Bucket=s3.bucket, Key="odd/folder/", Body=b"")
     found = list(files_below(s3.fs, f"{s3.bucket}/odd"))
     stored = {name.removeprefix(f"{s3.bucket}/odd/") for name in s3.fs.find(f"{s3.bucket}/odd") if not name.endswith("/")}
-    assert [file.name.removeprefix(f"{s3.bucket}/odd/") for file in found] == sorted(stored - {"_hidden/z.jpg", ".z.jpg"})
+    assert [file.name.removeprefix(f"{s3.bucket}/odd/") for file in found] == sorted(stored - {"__MACOSX/z.jpg", ".z.jpg"})
     assert {"a b+c%20d&e=f.jpg", "what?.jpg", "[1].jpg", "é ☃.jpg", "a-b.jpg", "a/c.jpg", "a.jpg"} <= stored
     assert all(s3.fs.cat_file(file.name) == b"1" for file in found if "?" not in file.name)
 
@@ -178,6 +236,18 @@ def many(s3):
 def test_a_large_folder_is_listed_page_by_page(many, pages):
     assert names(many.fs, f"{many.bucket}/large") == [f"{i:04}.jpg" for i in range(2500)]
     assert len(pages) == 3
+
+
+def test_a_folder_that_is_left_out_counts_once_however_it_is_listed(many):
+    fs, folder = many.fs, f"{many.bucket}/left-out"
+    fs.pipe(
+        {f"{folder}/{i:02}/{name}": b"1" for i in range(40) for name in ("a.jpg", "__MACOSX/a", "__MACOSX/b", "out/runs/x", "out/runs/y")}
+    )
+    skip = (f"{folder}/07/out/runs",)
+    files, others = left_out(fs, folder, skip)
+    own = {f"{i:02}/out/runs/{name}" for i in range(40) for name in "xy" if i != 7}
+    assert files == sorted({f"{i:02}/a.jpg" for i in range(40)} | own)
+    assert Counter(reason for _, reason in others) == {MARKER: 40, OUTPUT: 1}
 
 
 def test_pages_are_asked_for_as_they_are_needed(many, pages):
