@@ -58,12 +58,12 @@ def refused(job, capsys, monkeypatch, tmp_path):
         ("--input in --output out --schemes ekman66", "ugrie-tiny was not trained for 'ekman66'.*; it knows .*"),
         ("--input in --output out --schemes ,", "schemes = none: a template needs at least one scheme.*"),
         ("--input in --output out --model ugrie-tny", r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\).*"),
-        ("--input in --output out", "nothing found at in: check the path, and that it is not empty"),
+        ("--input in --output out", "nothing found at in, as /.*/in: check the path, and that it is not empty"),
         ("--input in --output out --log-format xml", r"--log-format 'xml': should be 'text' or 'json' \(.*\)"),
         ("--input in --output out --on-success no-such-command", "on_success: the command no-such-command is not found .*"),
         ("--input in --output out --on-failure http://chat.org/x", "on_failure is a URL of http://: give an https:// URL .*"),
         ("--input s4://in --output out", r"'s4://' of s4://in is no known kind of storage \(did you mean 's3://'\?\)"),
-        ("--input . --output out", "nothing found at .: check the path, and that it is not empty"),
+        ("--input . --output out", r"nothing found at \., as /.*: check the path, and that it is not empty"),
     ],
 )
 def test_a_setting_that_is_wrong_is_one_line_that_names_it(refused, tokens, line):
@@ -113,8 +113,8 @@ def test_a_configuration_file_that_is_wrong_is_one_line(refused, tmp_path, text,
 
 def test_a_flag_wins_over_the_configuration_file(refused, tmp_path):
     (tmp_path / "job.toml").write_text('input = "in-file"\noutput = "out"\nschemes = ["polarity2"]\n[storage_options]\nkey = "k"\n')
-    assert "at in-file:" in refused("--config", "job.toml")[0]
-    assert "at in-flag:" in refused("--config", "job.toml", "--input", "in-flag")[0]
+    assert "at in-file, as" in refused("--config", "job.toml")[0]
+    assert "at in-flag, as" in refused("--config", "job.toml", "--input", "in-flag")[0]
     assert "'ekman77'" in refused("--config", "job.toml", "--schemes", "ekman77,polarity2")[0]
 
 

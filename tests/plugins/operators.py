@@ -97,6 +97,7 @@ class Operators:
 
     def commit(self, plan: Any) -> Any:
         """Annotate all blocks, merge them into one file and commit the run. Return its record."""
+        from pipeline.images.decode import identity
         from pipeline.table.commit import commit
         from pipeline.table.run_record import RunRecord
         from pipeline.table.schema import SCHEMA_VERSION
@@ -107,7 +108,11 @@ class Operators:
         self.merge(plan, file, range(plan.manifest.blocks))
         record = {"run_id": plan.config.run_id, "schema_version": SCHEMA_VERSION, "model": plan.tables.model, "tower": plan.tables.tower}
         record |= {"precision": "fp32", "date": date, "finished_at": f"{date}T00:00:00+00:00", "counts": {}, "files": [file]}
-        record |= {"config": plan.config.public(), "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes}}
+        record |= {
+            "decoder": identity(plan.config),
+            "config": plan.config.public(),
+            "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes},
+        }
         return commit(plan.output, RunRecord.model_validate(record))
 
     def rows(self, plan: Any) -> list[dict[str, Any]]:
