@@ -13,41 +13,26 @@ from pipeline.errors import UserError
 from pipeline.estimate import dry_run as module
 from pipeline.estimate.cost import Cluster, estimate_cost
 from pipeline.estimate.dry_run import DryRun, check, dry_run
-from pipeline.estimate.profile import Profile
-from pipeline.estimate.scan import InputScan, scan_input
+from pipeline.estimate.scan import scan_input
 from pipeline.estimate.summary import _bytes, summary
 from pipeline.run.plan import tables_of
 from pipeline.table.schema import SCHEMA_VERSION
+from tests.plugins import estimates
+from tests.plugins.estimates import CPUS, GPUS
 
 CONFIG = AnnotateConfig(
     input="https://me:hunter2@host/list.csv", output="s3://key:hunter2@bucket/out", storage_options={"secret": "hunter2"}
 )
-SCAN = InputScan(
-    listed=1_250_000,
-    known=250_000,
-    retried=0,
-    left_out={},
-    new=1_000_000,
-    bytes=10**11,
-    sized=1_000_000,
-    copies=None,
-    in_files=0,
-    repost_share=None,
-    sample=[{"uri": "https://host/a.jpg", "link": "https://host/a.jpg?sig=hunter2"}],
+SCAN = replace(
+    estimates.SCAN, listed=1_250_000, known=250_000, sample=[{"uri": "https://host/a.jpg", "link": "https://host/a.jpg?sig=hunter2"}]
 )
-PROFILE = Profile(
+PROFILE = replace(
+    estimates.PROFILE,
     status={"ok": 62, "corrupt": 2},
     failures=["https://host/b.jpg  corrupt: cut off"],
     bytes=np.full(62, 10**5),
-    fetch_core=0.001,
-    fetch_wait=0.01,
     decode=np.full(62, 0.004),
-    annotate=0.005,
-    device="cpu",
-    cores=2,
-    batch_size=8,
 )
-CPUS, GPUS = Cluster(16, 0, 1.0), Cluster(16, 2, 4.0)
 
 
 @pytest.fixture(scope="module")
