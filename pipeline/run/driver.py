@@ -3,7 +3,8 @@
 import datetime as dt
 import logging
 
-from ray.exceptions import RayTaskError
+from ray.data.exceptions import SystemException
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import RunError, StorageError, UserError
@@ -101,13 +102,15 @@ def _execute_and_commit(plan: Plan) -> RunRecord:
 def _stopped(run_id: str, error: Exception) -> RunError:
     """Return the error that ends a run, with its root cause: Ray wraps what workers raise, more than once."""
     cause: BaseException = error
-    # A RayTaskError may also be of a foreseen class, but its text is a traceback.
+    # A RayTaskError may also be of a foreseen class, but its text is a traceback. Ray Data's SystemException has no text.
     while isinstance(cause, RayTaskError) or not isinstance(cause, FORESEEN):
         inner = cause.cause if isinstance(cause, RayTaskError) else cause.__cause__
-        if inner is None:
+        if inner is None or isinstance(inner, SystemException):
             break
         cause = inner
     if not isinstance(cause, FORESEEN):
         logger.error("run %s stopped at an unforeseen error", run_id, exc_info=error)
-    problem = str(cause) if isinstance(cause, FORESEEN) else f"{type(cause).__name__}: {cause}"
+    lines = str(cause).strip().splitlines()
+    problem = lines[-1] if isinstance(cause, RayError) and lines else str(cause)  # the others are the worker's traceback
+    problem = problem if isinstance(cause, FORESEEN) else f"{type(cause).__name__}: {problem}"
     return RunError(f"run {run_id} stopped: {one_line(problem)}. What is written stays; the same command with --run-id {run_id} resumes it")

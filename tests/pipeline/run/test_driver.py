@@ -10,9 +10,11 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
+from ray.data.exceptions import SystemException
+from ray.exceptions import RayError
 
 from pipeline.config import AnnotateConfig
-from pipeline.run import execute, graph
+from pipeline.run import driver, execute, graph
 from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import prepare
 from pipeline.run.resources import allocate
@@ -247,3 +249,14 @@ def test_a_run_that_is_stuck_says_where_and_ends(finished, tmp_path, local_ray, 
     monkeypatch.setattr(execute, "allocate", lambda config: replace(allocate(config), actor_cpus=3.0, load=2.0))  # which can't both fit
     with pytest.raises(RunError, match=r"run stuck stopped: no block was written for 3 s: .*of 4 CPUs.*stall_timeout = 3 s"):
         annotate(config)
+
+
+def test_an_unforeseen_error_of_a_worker_is_named_by_its_cause_on_one_line():
+    died = RayError(
+        "The actor died because of an error raised in its creation task:\ntraceback: …\nModuleNotFoundError: No module named 'x'\n"
+    )
+    died.__cause__ = SystemException()
+    assert "run r stopped: RayError: ModuleNotFoundError: No module named 'x'. What is" in str(driver._stopped("r", died))
+    wrapped = ValueError("outer")
+    wrapped.__cause__ = OSError("the cause")
+    assert "run r stopped: OSError: the cause. What is" in str(driver._stopped("r", wrapped))
