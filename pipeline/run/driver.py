@@ -110,7 +110,7 @@ def _stopped(run_id: str, error: Exception) -> RunError:
         cause = inner
     if not isinstance(cause, FORESEEN):
         logger.error("run %s stopped at an unforeseen error", run_id, exc_info=error)
-    lines = str(cause).strip().splitlines()
-    problem = lines[-1] if isinstance(cause, RayError) and lines else str(cause)  # the others are the worker's traceback
-    problem = problem if isinstance(cause, FORESEEN) else f"{type(cause).__name__}: {problem}"
+    lines = str(cause).strip().splitlines() or [""]
+    reason = lines[-1] if isinstance(cause, RayError) else str(cause)  # the lines before are a worker's traceback
+    problem = lines[0] if isinstance(cause, FORESEEN) else f"{type(cause).__name__}: {reason}"  # after the first come Ray Data's hints
     return RunError(f"run {run_id} stopped: {one_line(problem)}. What is written stays; the same command with --run-id {run_id} resumes it")

@@ -184,7 +184,7 @@ def _merge_groups(plan: Plan, allocation: Allocation, skipped: set[int], overtak
 
 
 def _configure_ray_data(plan: Plan, allocation: Allocation) -> None:
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the driver logs what ends a run, once
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # Ray's own error does not name it

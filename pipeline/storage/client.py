@@ -67,7 +67,7 @@ def naming_full_disk(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise StorageError(f"{path} can't be written, since its disk is full: free some space; the same --run-id resumes the run") from None
+        raise StorageError(f"{path} can't be written, since its disk is full: free some space") from None
 
 
 def _refuses_all(fs: fsspec.AbstractFileSystem, path: str) -> bool:

@@ -14,6 +14,7 @@ from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
 from pipeline.config import AnnotateConfig
+from pipeline.errors import StorageError
 from pipeline.run import driver, execute, graph
 from pipeline.run.driver import RunError, annotate
 from pipeline.run.plan import prepare
@@ -260,3 +261,5 @@ def test_an_unforeseen_error_of_a_worker_is_named_by_its_cause_on_one_line():
     wrapped = ValueError("outer")
     wrapped.__cause__ = OSError("the cause")
     assert "run r stopped: OSError: the cause. What is" in str(driver._stopped("r", wrapped))
+    foreseen = StorageError("o/x can't be written: free some space\nFailed to apply UDF transform after 1/1 attempts")
+    assert "run r stopped: o/x can't be written: free some space. What is" in str(driver._stopped("r", foreseen))

@@ -164,7 +164,7 @@ def test_a_full_disk_is_said_with_the_path_and_leaves_no_draft(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", full)
     path = f"{tmp_path}/out/file"
-    with pytest.raises(StorageError, match=f"{path} can't be written, since its disk is full: free some space; the same --run-id") as error:
+    with pytest.raises(StorageError, match=f"{path} can't be written, since its disk is full: free some space") as error:
         write(fsspec.filesystem("file"), path, b"data")
     assert "\n" not in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []
