@@ -25,10 +25,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+from ugrie.libraries import BartConfig, BartForConditionalGeneration
 from ugrie.model.model import UGRIE
 from ugrie.model.slots import SlotFiller
-from ugrie.model.tokenizer import SPECIAL, phrase_tokenizer
+from ugrie.model.tokenizer import SPECIAL, UNKNOWN, phrase_tokenizer
 from ugrie.model.trie import Slot, compile_template
 from ugrie.schemes.scheme import Scheme
 from ugrie.schemes.template import CLOSING, Template
@@ -41,18 +41,19 @@ GEOMETRIES = {
 BATCHES = (1, 8, 32, 128)
 
 
-def words_tokenizer(schemes: tuple[Scheme, ...]) -> PreTrainedTokenizerFast:
+def words_tokenizer(schemes: tuple[Scheme, ...]) -> Tokenizer:
     """Return a tokenizer with one token a word or comma; a word includes the space before it, as in byte-level BPE."""
     pattern = Regex(r" ?\w+|[,.]")
     template = Template(schemes)
     texts = [*template.literals, CLOSING, *(f" {name}" for scheme in schemes for name in scheme.label_names)]
     split = pre_tokenizers.Split(pattern, behavior="isolated")
     words = [word for text in texts for word, _ in split.pre_tokenize_str(text)]
-    vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL.values(), *words]))}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=SPECIAL["unk_token"]))
+    vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words]))}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
 
 
 def bart(shape: dict, vocabulary: int) -> BartForConditionalGeneration:

@@ -1,16 +1,25 @@
-"""Make `import torchvision` work where its compiled operators can't be loaded.
+"""Import what needs torchvision where torchvision can't be imported as it is, and without what it doesn't need.
 
 PyPI's torchvision is built against CUDA. On a CPU build of torch its extension is not loaded, and the import fails with
 ``operator torchvision::nms does not exist``: torchvision registers shape functions for operators that are not declared. open_clip
 and timm import torchvision, so they fail too, although they use none of these operators.
 
 Declaring the missing operators' schemas is enough for the import; calling one still raises. `torchvision.io` and
-`torchvision.ops` stay unavailable. Import this module before open_clip, timm or torchvision.
+`torchvision.ops` stay unavailable. open_clip and transformers are imported after that, by `ugrie.libraries`.
+
+timm alone, which a worker needs for a bundled tower, is imported in less than half of the time by `import_timm`.
 """
 
+import functools
 import importlib
+import importlib.util
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -35,4 +44,54 @@ def declare_missing() -> list[str]:
                 del sys.modules[name]
 
 
-declare_missing()
+def import_timm() -> ModuleType:
+    """Import timm without torchvision's operators and models and without torch's compiler, of which it runs nothing here."""
+    if "timm" not in sys.modules and "torchvision" not in sys.modules:
+        try:
+            with _only_transforms(), _compiler_later():
+                return importlib.import_module("timm")
+        except ImportError:  # of a version that needs more
+            for name in [n for n in sys.modules if n.partition(".")[0] == "timm"]:
+                del sys.modules[name]
+    declare_missing()
+    return importlib.import_module("timm")
+
+
+@contextmanager
+def _only_transforms() -> Iterator[None]:
+    """Within the context, torchvision and torchvision.ops are packages whose modules can be imported, and which import none themselves."""
+    try:
+        path = None
+        for name in ("torchvision", "torchvision.ops"):
+            spec: ModuleSpec | None = PathFinder.find_spec(name, path)
+            if spec is None:
+                raise ImportError(f"there is no {name}")
+            package = sys.modules[name] = ModuleType(name)
+            package.__spec__, package.__path__ = spec, path = spec, list(spec.submodule_search_locations or ())
+        yield
+    finally:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]  # who imports torchvision later gets all of it
+
+
+@contextmanager
+def _compiler_later() -> Iterator[None]:
+    """Within the context, `torch.compiler.disable` does not import the compiler: a function is looked after once that is there."""
+    disable = torch.compiler.disable
+
+    def later(function: Callable[..., Any] | None = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+        if function is None:
+            return functools.partial(later, recursive=recursive, reason=reason)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            run = disable(function, recursive, reason=reason) if "torch._dynamo" in sys.modules else function
+            return run(*args, **kwargs)
+
+        return call
+
+    torch.compiler.disable = later
+    try:
+        yield
+    finally:
+        torch.compiler.disable = disable

@@ -1,18 +1,18 @@
 """open_clip and transformers, imported in the only order that works everywhere: after torchvision's operators (`ugrie.compat`).
 
-Import either from here, not directly.
+Import either from here, not directly, and in a function where not every caller needs it: it takes seconds.
 """
 
-import ugrie.compat  # noqa: F401  isort: skip
+from ugrie.compat import declare_missing
 
-import open_clip
-from transformers import (
+declare_missing()
+
+import open_clip  # noqa: E402
+from transformers import (  # noqa: E402
     AutoConfig,
     AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 
 __all__ = [
@@ -20,7 +20,5 @@ __all__ = [
     "AutoTokenizer",
     "BartConfig",
     "BartForConditionalGeneration",
-    "PreTrainedTokenizerBase",
-    "PreTrainedTokenizerFast",
     "open_clip",
 ]

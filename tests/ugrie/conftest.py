@@ -12,10 +12,10 @@ from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ugrie.data.labelled import Labelled
-from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+from ugrie.libraries import BartConfig, BartForConditionalGeneration
 from ugrie.model.checkpoint import Config, MapperConfig
 from ugrie.model.model import UGRIE
-from ugrie.model.tokenizer import SPECIAL, phrase_tokenizer
+from ugrie.model.tokenizer import SPECIAL, UNKNOWN, phrase_tokenizer
 from ugrie.model.trie import Slot, compile_template
 from ugrie.schemes.scheme import Label, Scheme, load_scheme
 from ugrie.schemes.template import Template
@@ -74,43 +74,45 @@ def nested() -> tuple[Scheme, ...]:
     )
 
 
-def words_tokenizer(schemes: Sequence[Scheme], normalizer: normalizers.Normalizer | None = None) -> PreTrainedTokenizerFast:
+def words_tokenizer(schemes: Sequence[Scheme], normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
     """One token per word, each with the space before it."""
     template = Template(tuple(schemes))
     texts = [*template.literals, ".", *(f" {name}" for scheme in schemes for name in scheme.label_names)]
     texts += [f", {scheme.clause}" for scheme in schemes]
     split = pre_tokenizers.Split(Regex(r" ?\w+|[,.]"), behavior="isolated")
     words = [word for text in texts for word, _ in split.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)]
-    vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL.values(), *words]))}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=SPECIAL["unk_token"]))
+    vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words]))}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     if normalizer:
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL)
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
 
 
-def bpe_tokenizer(schemes: Sequence[Scheme]) -> PreTrainedTokenizerFast:
+def bpe_tokenizer(schemes: Sequence[Scheme]) -> Tokenizer:
     """Byte-level BPE like BART's, with so few merges that most words are several tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,
-        special_tokens=list(SPECIAL.values()),
+        special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     texts = [*Template(tuple(schemes)).literals, *(f" {name}" for scheme in schemes for name in scheme.label_names)]
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL)
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
 
 
 TOKENIZERS = {"phrases": phrase_tokenizer, "words": words_tokenizer, "bpe": bpe_tokenizer}
 
 
 @pytest.fixture(scope="session")
-def tokenizers() -> dict[str, Callable[..., PreTrainedTokenizerFast]]:
+def tokenizers() -> dict[str, Callable[..., Tokenizer]]:
     """Functions that make tokenizers, by name."""
     return TOKENIZERS
 
@@ -154,7 +156,7 @@ class Language:
     """A tokenizer of the nested schemes and a BART with its vocabulary."""
 
     schemes: tuple[Scheme, ...]
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Tokenizer
     bart: BartForConditionalGeneration
 
     def slots(self, order: Sequence[int]) -> tuple[Slot, ...]:
@@ -172,7 +174,7 @@ class Language:
 @pytest.fixture(scope="session", params=list(TOKENIZERS))
 def language(request: pytest.FixtureRequest, nested: tuple[Scheme, ...]) -> Language:
     tokenizer = TOKENIZERS[request.param](nested)
-    return Language(nested, tokenizer, random_bart(len(tokenizer)))
+    return Language(nested, tokenizer, random_bart(tokenizer.get_vocab_size()))
 
 
 TOWER = TowerConfig(embedding_dim=EMBEDDING_DIM, crop_size=32, mean=(0.48, 0.46, 0.41), deviation=(0.27, 0.26, 0.28), vision_cfg=VISION)
@@ -184,19 +186,19 @@ def tower() -> TowerConfig:
     return TOWER
 
 
-def tiny_model(schemes: Sequence[Scheme], tower: TowerConfig = TOWER, tokenizer: PreTrainedTokenizerFast | None = None) -> UGRIE:
+def tiny_model(schemes: Sequence[Scheme], tower: TowerConfig = TOWER, tokenizer: Tokenizer | None = None) -> UGRIE:
     """A whole model with random weights, with its tower if that has a `vision_cfg`."""
     from ugrie.vision.encoder import Encoder
 
     tokenizer = tokenizer or phrase_tokenizer(schemes)
-    bart = random_bart(len(tokenizer), seed=1)
+    bart = random_bart(tokenizer.get_vocab_size(), seed=1)
     config = Config(
         name="tiny",
         schemes=tuple(schemes),
         temperatures={schemes[0].name: 1.7},
         tower=tower,
         mapper=MapperConfig(components=4, landmarks=6, prefix_length=2, hidden=16, dropout=0.1),
-        bart=SHAPE | {"vocab_size": len(tokenizer)},
+        bart=SHAPE | {"vocab_size": tokenizer.get_vocab_size()},
     )
     model = UGRIE(config, tokenizer, bart)
     with torch.no_grad():
@@ -308,10 +310,13 @@ def toy_tower() -> TowerConfig:
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny BART as published: weights, byte-level BPE (<mask> not added yet), settings for another task."""
+    from transformers import PreTrainedTokenizerFast
+
     folder = tmp_path_factory.mktemp("pretrained") / "bart-nano"
     tokenizer = bpe_tokenizer([load_scheme(name) for name in ("polarity2", "valence")])
-    bart = random_bart(len(tokenizer) + 1, seed=2, init_std=0.3, forced_eos_token_id=2, dropout=0.0)
+    bart = random_bart(tokenizer.get_vocab_size() + 1, seed=2, init_std=0.3, forced_eos_token_id=2, dropout=0.0)
     bart.generation_config.update(forced_bos_token_id=0, no_repeat_ngram_size=3, num_beams=4)
     bart.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), SPECIAL, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     return folder

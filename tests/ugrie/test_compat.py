@@ -22,17 +22,18 @@ complete = True
 """
 
 
-def imported_with(tmp_path, torchvision: str, code: str) -> subprocess.CompletedProcess:
+def imported_with(tmp_path, torchvision: str, code: str, ops: str = "") -> subprocess.CompletedProcess:
     """Run code in a new process that finds this torchvision first."""
-    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "ops").mkdir(parents=True)
     (tmp_path / "torchvision" / "__init__.py").write_text(torchvision)
+    (tmp_path / "torchvision" / "ops" / "__init__.py").write_text(ops)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path})
 
 
 def test_operators_that_are_missing_are_declared_and_the_import_goes_through(tmp_path):
     code = (
-        "import ugrie.compat, torchvision, torch; "
+        "from ugrie.compat import declare_missing; declare_missing(); import torchvision, torch; "
         "assert torchvision.complete; torch.ops.torchvision.made_up_first; torch.ops.torchvision.made_up_second"
     )
     done = imported_with(tmp_path, NEEDY, code)
@@ -40,13 +41,45 @@ def test_operators_that_are_missing_are_declared_and_the_import_goes_through(tmp
 
 
 def test_any_other_error_of_the_import_goes_through(tmp_path):
-    done = imported_with(tmp_path, "raise RuntimeError('the disk is on fire')", "import ugrie.compat")
+    done = imported_with(tmp_path, "raise RuntimeError('the disk is on fire')", "import ugrie.libraries")
     assert done.returncode != 0
     assert "the disk is on fire" in done.stderr
 
 
 def test_once_imported_nothing_is_missing():
+    declare_missing()
     assert declare_missing() == []
     from torchvision import transforms
 
     assert transforms.CenterCrop(2).size == (2, 2)
+
+
+def test_timm_is_imported_without_the_compiler_and_all_of_torchvision_is_there_for_others():
+    code = """
+import sys
+from ugrie.compat import import_timm
+import torch
+disable = torch.compiler.disable
+network = import_timm().create_model("tf_efficientnet_lite0").eval()
+assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+assert not {"torch._dynamo", "sympy", "torchvision", "torchvision.ops"} & set(sys.modules)
+assert torch.compiler.disable is disable
+assert import_timm() is sys.modules["timm"]
+from ugrie.libraries import open_clip
+import torchvision
+assert (torchvision.ops.nms, torchvision.models.resnet18, open_clip.create_model)
+assert torch.compile(network, backend="eager")(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_timm_that_needs_more_of_torchvision_gets_it(tmp_path):
+    code = """
+from ugrie.compat import import_timm
+assert import_timm().found
+"""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text("from torchvision.ops import nms\nfound = True\n")
+    done = imported_with(tmp_path, "import torch\nfrom torchvision import ops\n", code, ops="nms = True\n")
+    assert done.returncode == 0, done.stderr

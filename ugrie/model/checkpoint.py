@@ -6,9 +6,9 @@ executed. Needs no torch, so that a job can check its model before it starts any
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, deserialize
 
 from ugrie.errors import GivenError
@@ -38,6 +38,33 @@ class MapperConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class BartShape(BaseModel):
+    """What inference needs of a BART's config, with transformers' defaults; training and `generate` may state more in `Config.bart`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    vocab_size: PositiveInt = 50265
+    d_model: PositiveInt = 1024
+    encoder_layers: PositiveInt = 12
+    decoder_layers: PositiveInt = 12
+    encoder_attention_heads: PositiveInt = 16
+    decoder_attention_heads: PositiveInt = 16
+    encoder_ffn_dim: PositiveInt = 4096
+    decoder_ffn_dim: PositiveInt = 4096
+    max_position_embeddings: PositiveInt = 1024
+    activation_function: Literal["gelu", "gelu_new", "relu", "silu", "tanh"] = "gelu"
+    scale_embedding: bool = False
+    tie_word_embeddings: bool = True
+    decoder_start_token_id: NonNegativeInt = 2
+
+    @model_validator(mode="after")
+    def _check(self) -> "BartShape":
+        for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
+            if self.d_model % heads:
+                raise ValueError(f"d_model = {self.d_model} can't be divided by {heads} attention heads")
+        return self
+
+
 class Format(BaseModel):
     """The one field that config.json has in every format. It is read first."""
 
@@ -62,6 +89,12 @@ class Config(BaseModel):
     @classmethod
     def _check(cls, schemes: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
         return Template(schemes).schemes
+
+    @field_validator("bart")
+    @classmethod
+    def _check_bart(cls, bart: dict[str, Any]) -> dict[str, Any]:
+        BartShape.model_validate(bart)
+        return bart
 
     def template(self, names: tuple[str, ...] | None = None) -> Template:
         """Return the template of the named schemes, in that order; default: all. Raises SchemeError for one it was not trained for."""

@@ -11,21 +11,21 @@ paper publishes no code. Each module states the decisions that its abstract leav
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from ugrie.libraries import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 from ugrie.model import checkpoint
+from ugrie.model.bart import Bart
 from ugrie.model.mapper import Mapper
 from ugrie.model.prediction import Annotation, Prediction, read
 from ugrie.model.slots import SlotFiller
-from ugrie.model.tokenizer import SPECIAL
 from ugrie.model.trie import Slot, compile_template
 from ugrie.schemes.template import Template
 from ugrie.text import one_line
@@ -34,9 +34,9 @@ from ugrie.vision.encoder import Encoder, Precision
 
 
 class UGRIE(nn.Module):
-    """The whole model. Load it with `from_pretrained`; `ugrie.training.train.new_model` builds one to train."""
+    """The whole model. Load it with `from_pretrained`; `ugrie.training.train.new_model` builds one to train, with transformers' BART."""
 
-    def __init__(self, config: checkpoint.Config, tokenizer: PreTrainedTokenizerFast, bart: BartForConditionalGeneration):
+    def __init__(self, config: checkpoint.Config, tokenizer: Tokenizer, bart: Bart):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
@@ -71,16 +71,10 @@ class UGRIE(nn.Module):
         folder = checkpoint.find(str(name_or_folder))
         config = checkpoint.read_config(folder)
         try:
-            tokenizer = PreTrainedTokenizerFast(
-                tokenizer_file=str(folder / "tokenizer.json"), clean_up_tokenization_spaces=False, **SPECIAL
-            )
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises nothing more specific
             raise checkpoint.CheckpointError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}") from None
-        try:
-            bart = BartForConditionalGeneration(BartConfig(**config.bart))
-        except Exception as error:  # transformers raises errors of many kinds for an impossible shape
-            raise checkpoint.CheckpointError(f"{folder / 'config.json'}: bart: {error}") from None
-        model = cls(config, tokenizer, bart)
+        model = cls(config, tokenizer, Bart(checkpoint.BartShape.model_validate(config.bart)))
         if config.tower.vision_cfg is not None:
             try:
                 model.encoder = Encoder.bundled(config.tower)
@@ -104,7 +98,7 @@ class UGRIE(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(self.config.model_dump_json(indent=1, exclude_none=True) + "\n")
         (folder / "MODEL_CARD.md").write_text(card)
-        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        self.tokenizer.save(str(folder / "tokenizer.json"))
         encoder, self.encoder = self.encoder, self.encoder if self.config.tower.vision_cfg is not None else None
         try:
             weights = save(_untied(self.state_dict()))
@@ -177,8 +171,20 @@ class UGRIE(nn.Module):
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
         longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(self.config.template())) + 3
         start = torch.tensor([self.decoder_start], device=prefix.device).expand(len(prefix), -1)
-        tokens = self.bart.generate(inputs_embeds=prefix, decoder_input_ids=start, max_new_tokens=longest, do_sample=False, num_beams=1)
-        return [read(sentence, template) for sentence in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        tokens = self.transformers_bart().generate(
+            inputs_embeds=prefix, decoder_input_ids=start, max_new_tokens=longest, do_sample=False, num_beams=1
+        )
+        return [read(sentence, template) for sentence in self.tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)]
+
+    def transformers_bart(self) -> Any:
+        """Return transformers' BART, which shares this model's weights: to train on, or to generate."""
+        if not isinstance(self.bart, Bart):
+            return self.bart
+        from ugrie.libraries import BartConfig, BartForConditionalGeneration
+
+        bart = BartForConditionalGeneration(BartConfig(**self.config.bart))
+        bart.load_state_dict(self.bart.state_dict(), assign=True)
+        return bart.train(self.training)
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
@@ -199,7 +205,8 @@ class UGRIE(nn.Module):
         if template not in self._fillers:
             self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
-        encoded = self.bart.model.encoder(inputs_embeds=prefix).last_hidden_state
+        encoder = self.bart.model.encoder
+        encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state
         probs, choices = {}, {}
         for scheme, scores in zip(template.schemes, self._fillers[template].fill(encoded), strict=True):
             temperature = self.config.temperatures.get(scheme.name, 1.0)

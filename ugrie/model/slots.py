@@ -6,8 +6,8 @@ prefixes at which the slot's labels branch. A tree attention mask separates them
 head is applied only to the rows that a label can use. A slot's choice becomes a mask over the cached keys and values, so images of one
 batch may choose labels of different lengths.
 
-The decoder's layers are called one by one, with transformers' weights, because its forward takes no position ids. A tree needs them:
-two nodes of the same depth have the same position.
+The decoder's layers are called one by one, because a tree needs position ids, which transformers' decoder doesn't take: two nodes of the
+same depth have the same position.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ugrie.libraries import BartForConditionalGeneration
+from ugrie.model.bart import Bart
 from ugrie.model.trie import Slot
 
 
@@ -63,10 +63,11 @@ class _Plan:
 class SlotFiller:
     """Fills one template's slots with one BART. Build it once: it holds only constants of the template.
 
-    `start` are the special tokens with which the decoder starts every sentence. Raises ValueError if the template is too long.
+    `bart` may also be transformers' BartForConditionalGeneration. `start` are the special tokens with which the decoder starts every
+    sentence. Raises ValueError if the template is too long.
     """
 
-    def __init__(self, bart: BartForConditionalGeneration, slots: Sequence[Slot], start: Sequence[int]):
+    def __init__(self, bart: Bart, slots: Sequence[Slot], start: Sequence[int]):
         self.bart = bart
         config, device = bart.config, bart.device
         longest = len(start) + sum(len(s.literal) + len(s.read) + max(map(len, s.tails)) for s in slots)
@@ -89,7 +90,7 @@ class SlotFiller:
         `encoded` is the BART encoder's output, [batch, prefix length, d_model]. The result is float32 [batch, labels] for each
         slot. Its argmax is the chosen label.
         """
-        decoder = self.bart.model.decoder
+        decoder: Any = self.bart.model.decoder
         batch, device = len(encoded), encoded.device
         heads = self.bart.config.decoder_attention_heads
         size = (len(decoder.layers), 2, batch, heads, self.length, encoded.shape[-1] // heads)
@@ -130,7 +131,7 @@ class SlotFiller:
 
     def _decode(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Tensor, cross: list[list[Tensor]], past: int) -> Tensor:
         """Return the decoder's output for `tokens`, [batch, n, d_model], and add their keys and values to the cache."""
-        decoder = self.bart.model.decoder
+        decoder: Any = self.bart.model.decoder
         end = past + tokens.shape[1]
         table = decoder.embed_positions
         x = decoder.layernorm_embedding(decoder.embed_tokens(tokens) + table.weight[positions + table.offset])

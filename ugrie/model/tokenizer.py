@@ -10,21 +10,20 @@ from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from ugrie.libraries import PreTrainedTokenizerFast
 from ugrie.schemes.scheme import Scheme
 from ugrie.schemes.template import CLOSING, OPENING, literal
 
-SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # ids 0, 1, 2, 3 as in BART
+SPECIAL = BEGIN, PADDING, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"  # ids 0, 1, 2, 3 as in BART
 
 
-def phrase_tokenizer(schemes: Sequence[Scheme]) -> PreTrainedTokenizerFast:
+def phrase_tokenizer(schemes: Sequence[Scheme]) -> Tokenizer:
     """Make a tokenizer whose tokens are the opening, all literals and labels of the schemes, and the closing."""
     phrases = [OPENING, CLOSING]
     for scheme in schemes:
         phrases += [literal(scheme), *(f" {name}" for name in scheme.label_names)]
-    vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL.values(), *phrases]))}
+    vocab = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *phrases]))}
     longest_first = sorted(dict.fromkeys(phrases), key=len, reverse=True)
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=SPECIAL["unk_token"]))
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     # A phrase ends at the end of a word: " calm" must not match in " calmly". The longest comes first: " very pleasant", not " very".
     pattern = "|".join(re.escape(p).replace("\\ ", " ") + (r"\b" if p[-1].isalnum() else "") for p in longest_first)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
@@ -32,4 +31,5 @@ def phrase_tokenizer(schemes: Sequence[Scheme]) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", vocab["<s>"]), ("</s>", vocab["</s>"])]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL)
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from tokenizers import Tokenizer
 
-from ugrie.libraries import PreTrainedTokenizerBase
+from ugrie.model.tokenizer import UNKNOWN
 from ugrie.schemes.template import CLOSING, Template, TemplateError
 
 
@@ -76,7 +77,7 @@ class Slot:
         return tuple(label[int(path.sum()) :] for label, path in zip(self.labels, self.on_path, strict=True))
 
 
-def compile_template(template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[Slot, ...]:
+def compile_template(template: Template, tokenizer: Tokenizer) -> tuple[Slot, ...]:
     """Return the slots of a template in a tokenizer's ids. The first literal does not include the special tokens at the start.
 
     Raises TemplateError for a label that the tokenizer has no tokens for, for two labels with the same tokens, and for a label whose
@@ -84,7 +85,7 @@ def compile_template(template: Template, tokenizer: PreTrainedTokenizerBase) -> 
     """
 
     def ids(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
     literals = [ids(text) for text in template.literals]
     closing = ids(CLOSING)
@@ -92,7 +93,7 @@ def compile_template(template: Template, tokenizer: PreTrainedTokenizerBase) -> 
     for i, scheme in enumerate(template.schemes):
         labels = tuple(ids(f" {name}") for name in scheme.label_names)
         for name, label in zip(scheme.label_names, labels, strict=True):
-            if not label or tokenizer.unk_token_id in (*label, *literals[i]):
+            if not label or tokenizer.token_to_id(UNKNOWN) in (*label, *literals[i]):
                 raise TemplateError(f"this checkpoint's tokenizer has no token for '{name}' of {scheme.name}: it was not trained for it")
         if len(set(labels)) < len(labels):
             raise TemplateError(f"two labels of {scheme.name} have the same tokens")

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ugrie.libraries import AutoConfig, AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
-from ugrie.model.tokenizer import SPECIAL, phrase_tokenizer
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+
+from ugrie.libraries import AutoConfig, AutoTokenizer, BartConfig, BartForConditionalGeneration
+from ugrie.model.checkpoint import BartShape
+from ugrie.model.tokenizer import BEGIN, END, PADDING, SPECIAL, phrase_tokenizer
 from ugrie.schemes.scheme import Scheme
 from ugrie.training.recipe import Bart, RecipeError
 
@@ -32,11 +36,11 @@ COPIED_FIELDS = (
 )
 
 
-def new_bart(shape: Bart, schemes: Sequence[Scheme]) -> tuple[dict[str, Any], BartForConditionalGeneration, PreTrainedTokenizerFast]:
+def new_bart(shape: Bart, schemes: Sequence[Scheme]) -> tuple[dict[str, Any], BartForConditionalGeneration, Tokenizer]:
     """Return the arguments of `BartConfig`, a BART of that shape with random weights, and a tokenizer of the schemes' phrases."""
     tokenizer = phrase_tokenizer(schemes)
     config = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": tokenizer.get_vocab_size(),
         "d_model": shape.d_model,
         "encoder_layers": shape.layers,
         "decoder_layers": shape.layers,
@@ -51,7 +55,7 @@ def new_bart(shape: Bart, schemes: Sequence[Scheme]) -> tuple[dict[str, Any], Ba
     return config, BartForConditionalGeneration(BartConfig(**config, init_std=shape.d_model**-0.5)), tokenizer
 
 
-def pretrained_bart(name_or_folder: str) -> tuple[dict[str, Any], BartForConditionalGeneration, PreTrainedTokenizerFast]:
+def pretrained_bart(name_or_folder: str) -> tuple[dict[str, Any], BartForConditionalGeneration, Tokenizer]:
     """Return the same of a pretrained BART: from Hugging Face's hub (fetched at first use), or from a folder as transformers writes it.
 
     Raises RecipeError if it can't be had, is no BART, or is incomplete, and if its tokenizer is another model's.
@@ -64,23 +68,27 @@ def pretrained_bart(name_or_folder: str) -> tuple[dict[str, Any], BartForConditi
         if authors_config.model_type != "bart":
             raise RecipeError(f"bart: {name_or_folder} is a model of the kind '{authors_config.model_type}', not a BART")
         pretrained, loading = BartForConditionalGeneration.from_pretrained(name_or_folder, output_loading_info=True)
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=AutoTokenizer.from_pretrained(name_or_folder).backend_tokenizer, clean_up_tokenization_spaces=False, **SPECIAL
-        )
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder).backend_tokenizer
+        tokenizer.add_special_tokens(list(SPECIAL))
     except RecipeError:
         raise
     except Exception as error:  # transformers, tokenizers and the hub's client raise errors of many kinds
         raise RecipeError(f"{problem}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
     if loading["missing_keys"]:
         raise RecipeError(f"{problem}: it lacks the weights {', '.join(sorted(loading['missing_keys'])[:3])}")
-    specials = [tokenizer.convert_tokens_to_ids(SPECIAL[name]) for name in ("bos_token", "pad_token", "eos_token")]
+    specials = [tokenizer.token_to_id(token) for token in (BEGIN, PADDING, END)]
     stated = [authors_config.bos_token_id, authors_config.pad_token_id, authors_config.eos_token_id]
-    if specials != stated or len(tokenizer) > authors_config.vocab_size:
+    if specials != stated or tokenizer.get_vocab_size() > authors_config.vocab_size:
         raise RecipeError(
-            f"{problem}: its tokenizer has {len(tokenizer)} tokens and <s>, <pad>, </s> at {specials}, "
+            f"{problem}: its tokenizer has {tokenizer.get_vocab_size()} tokens and <s>, <pad>, </s> at {specials}, "
             f"its config.json says {authors_config.vocab_size} and {stated}"
         )
     config = {name: getattr(authors_config, name) for name in COPIED_FIELDS} | {"forced_eos_token_id": None}
+    try:
+        BartShape.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(f"{problem}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     bart = BartForConditionalGeneration(BartConfig(**config))
     bart.load_state_dict(pretrained.state_dict())
     return config, bart, tokenizer

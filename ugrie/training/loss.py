@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from ugrie.model.model import UGRIE
+from ugrie.model.tokenizer import END, PADDING
 from ugrie.model.trie import Node, Slot
 from ugrie.schemes.template import CLOSING, Template
 
@@ -73,7 +74,7 @@ def draw_context(targets: Sequence[np.ndarray], noise: float, rng: np.random.Gen
 
 def _decoder_inputs(model: UGRIE, slots: Sequence[Slot], context: Sequence[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
     """Return the tokens of the filled sentences, padded at the end, and the position of each slot's decision, int64 [n] by slot."""
-    start, closing = model.decoder_start, model.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
+    start, closing = model.decoder_start, model.tokenizer.encode(CLOSING, add_special_tokens=False).ids
     sentences, positions = [], [np.zeros(len(c), np.int64) for c in context]
     for row in range(len(context[0])):
         sentence = list(start)
@@ -83,7 +84,7 @@ def _decoder_inputs(model: UGRIE, slots: Sequence[Slot], context: Sequence[np.nd
             sentence += slot.labels[chosen[row]]
         sentence += closing
         sentences.append(torch.tensor(sentence))
-    padded = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=model.tokenizer.pad_token_id)
+    padded = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=_id(model, PADDING))
     return padded.to(model.bart.device), positions
 
 
@@ -91,10 +92,10 @@ def _form_targets(
     model: UGRIE, slots: Sequence[Slot], tokens: Tensor, positions: Sequence[np.ndarray], context: Sequence[np.ndarray]
 ) -> Tensor:
     """Return each position's next token, int64 as `tokens`; IGNORED in padding, in the opening specials and where a slot decides."""
-    ending = torch.full_like(tokens[:, :1], model.tokenizer.eos_token_id)
+    ending = torch.full_like(tokens[:, :1], _id(model, END))
     targets = torch.cat([tokens[:, 1:], ending], 1)
-    padding = tokens == model.tokenizer.pad_token_id
-    targets[torch.roll(padding, -1, 1) & ~padding] = model.tokenizer.eos_token_id
+    padding = tokens == _id(model, PADDING)
+    targets[torch.roll(padding, -1, 1) & ~padding] = _id(model, END)
     targets[padding] = IGNORED
     targets[:, : len(model.decoder_start) - 1] = IGNORED
     for slot, chosen, position in zip(slots, context, positions, strict=True):
@@ -107,3 +108,9 @@ def _form_targets(
 def _below(slot: Slot, node: Node) -> np.ndarray:
     """Return which labels lie below a node of the slot's trie, bool [labels]."""
     return np.array([sequence[: len(node.prefix)] == node.prefix for sequence in slot.sequences])
+
+
+def _id(model: UGRIE, special: str) -> int:
+    token = model.tokenizer.token_to_id(special)
+    assert token is not None
+    return token

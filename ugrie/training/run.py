@@ -151,7 +151,7 @@ def _run_digest(recipe: Recipe, folds: int, model: UGRIE, data: Labelled) -> str
     state = hashlib.sha256(json.dumps([recipe.model_dump(mode="json"), folds, model.config.model_dump(mode="json")]).encode())
     for name, tensor in model.state_dict().items():
         state.update(name.encode() + tensor.numpy().tobytes())
-    state.update(model.tokenizer.backend_tokenizer.to_str().encode())
+    state.update(model.tokenizer.to_str().encode())
     for values in (data.embeddings, *data.targets.values(), data.groups, data.repeats):
         state.update(f"{values.dtype} {values.shape}".encode() + np.ascontiguousarray(values).tobytes())
     return state.hexdigest()[:32]

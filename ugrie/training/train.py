@@ -85,6 +85,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     rng = np.random.default_rng(recipe.seed)
     training_rows, validation_rows = split(data, recipe.validation, rng) if recipe.validation else (np.arange(len(data)), np.arange(0))
     training_set, validation_set = data.take(training_rows), data.take(validation_rows)
+    model.bart = model.transformers_bart()
     initial_weights = copy.deepcopy(model.state_dict())
     regression, progress = _initialise(model, training_set, recipe, rng)
     if state is not None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
 Scale = Annotated[FiniteFloat, Field(gt=0)]
 PLAIN = re.compile(r"[\w.-]*")  # names of open_clip and timm; with a colon or a slash a name is a model hub's, a URL or a path
@@ -37,6 +37,12 @@ class TowerConfig(BaseModel):
             if key.startswith("hf_") or ("pretrained" in key and flag):
                 raise ValueError(f"'{key}' asks for weights from a model hub: bundle the tower's weights")
         return value
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> "TowerConfig":
+        if self.stages is not None and not (self.vision_cfg or {}).get("timm_model_name"):
+            raise ValueError("stages are those of a timm trunk, and vision_cfg has no timm_model_name")
+        return self
 
     @property
     def is_transformer(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ugrie.libraries import open_clip
+from ugrie.compat import import_timm
 from ugrie.vision.config import TowerConfig, check_weights
 from ugrie.vision.int8 import Int8Tower
 from ugrie.vision.stage_tower import StageTower
@@ -47,11 +47,16 @@ class Encoder(nn.Module):
     @classmethod
     def bundled(cls, config: TowerConfig) -> "Encoder":
         """Build a tower from its `vision_cfg`, with random weights."""
+        if config.stages is not None:
+            assert config.vision_cfg is not None
+            trunk = import_timm().create_model(config.vision_cfg["timm_model_name"])
+            return cls(config, StageTower(trunk, config.stages).eval())
+        from ugrie.libraries import open_clip
+
         # open_clip builds a tower only as part of a CLIP model: give that the smallest text tower.
         text = {"width": 64, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 1}
         clip = open_clip.CLIP(embed_dim=config.embedding_dim, vision_cfg=config.vision_cfg, text_cfg=text)
-        tower = clip.visual if config.stages is None else StageTower(clip.visual.trunk, config.stages)
-        return cls(config, tower.eval())
+        return cls(config, clip.visual.eval())
 
     @classmethod
     def pretrained(cls, config: TowerConfig, weights: str | None = None) -> "Encoder":
@@ -64,6 +69,8 @@ class Encoder(nn.Module):
             raise FileNotFoundError(f"there is no file of CLIP weights at {weights}")
         file = weights or fetch_weights(config)
         digest = check_weights(config, file)
+        from ugrie.libraries import open_clip
+
         try:
             clip = open_clip.create_model(config.name, pretrained=file, require_pretrained=True)
         except Exception as error:
@@ -166,6 +173,8 @@ class Encoder(nn.Module):
 
 def fetch_weights(config: TowerConfig) -> str:
     """Return the file of the weights of a tower known by name, downloaded unless open_clip has it. Raises OSError with the remedy."""
+    from ugrie.libraries import open_clip
+
     try:
         file = open_clip.download_pretrained(open_clip.get_pretrained_cfg(config.name, config.pretrained))
         if not file:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from ugrie import UGRIE
 from ugrie.libraries import open_clip
 from ugrie.model.checkpoint import CheckpointError
+from ugrie.model.tokenizer import PADDING, UNKNOWN
 from ugrie.schemes.scheme import SchemeError
 from ugrie.schemes.template import TemplateError
 from ugrie.vision.config import TowerConfig
@@ -81,9 +82,9 @@ def test_a_model_keeps_a_tokenizer_of_another_kind(make_model, nested, tokenizer
 
 def test_a_loaded_tokenizer_knows_its_specials(loaded, model):
     """Without them, training would have no padding, and an unknown label would pass as a word."""
-    assert loaded.tokenizer.pad_token_id == model.tokenizer.pad_token_id == 1
-    assert loaded.tokenizer.unk_token_id == model.tokenizer.unk_token_id == 3
-    assert len(loaded.tokenizer) == len(model.tokenizer)
+    assert loaded.tokenizer.token_to_id(PADDING) == model.tokenizer.token_to_id(PADDING) == 1
+    assert loaded.tokenizer.token_to_id(UNKNOWN) == model.tokenizer.token_to_id(UNKNOWN) == 3
+    assert loaded.tokenizer.get_vocab_size() == model.tokenizer.get_vocab_size()
 
 
 def test_a_label_that_was_put_into_a_config_by_hand_is_refused(folder):

@@ -130,7 +130,7 @@ def test_an_image_reads_the_same_alone_and_in_any_batch(language, order, images,
 
 def test_in_double_precision_the_batch_changes_nothing_that_single_precision_can_tell(language, make_bart):
     """Up to rounding: a leak from another image of the batch would be far larger."""
-    bart = make_bart(len(language.tokenizer)).double()
+    bart = make_bart(language.tokenizer.get_vocab_size()).double()
     slots, encoded = language.slots([3, 0, 1, 2]), language.encoded(33).double()
     filler = SlotFiller(bart, slots, language.start)
     together = filler.fill(encoded)
@@ -177,7 +177,9 @@ def test_a_later_slot_is_read_after_the_label_chosen_before_it(language):
     ids=str,
 )
 def test_barts_of_other_shapes_are_read_as_they_are(language, make_bart, shape):
-    bart = make_bart(len(language.tokenizer), **shape).double()  # in single precision, deep ones would differ in the fifth digit
+    bart = make_bart(
+        language.tokenizer.get_vocab_size(), **shape
+    ).double()  # in single precision, deep ones would differ in the fifth digit
     slots = language.slots([1, 3, 0])
     encoded = torch.randn(4, 3, bart.config.d_model, generator=torch.Generator().manual_seed(1)).double()
     assert_same(SlotFiller(bart, slots, language.start).fill(encoded), by_scoring_sentences(bart, slots, language.start, encoded))
@@ -201,7 +203,7 @@ def test_the_prefix_may_have_any_length(language, length):
 def test_two_labels_are_enough_and_single_tokens_need_no_tree(make_scheme, tokenizers, make_bart):
     scheme = make_scheme("two", "it is", "so", "so so")
     tokenizer = tokenizers["phrases"]([scheme])
-    bart = make_bart(len(tokenizer))
+    bart = make_bart(tokenizer.get_vocab_size())
     slots = compile_template(Template((scheme,)), tokenizer)
     encoded = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(3))
     assert_same(SlotFiller(bart, slots, (2,)).fill(encoded), by_scoring_sentences(bart, slots, (2,), encoded))
@@ -209,7 +211,7 @@ def test_two_labels_are_enough_and_single_tokens_need_no_tree(make_scheme, token
 
 def test_a_filler_reads_the_weights_the_bart_has_now(language, make_bart):
     """Training fills slots between its steps, after weights have changed."""
-    bart = make_bart(len(language.tokenizer), seed=2)
+    bart = make_bart(language.tokenizer.get_vocab_size(), seed=2)
     slots, encoded = language.slots([1, 0]), language.encoded(3)
     filler = SlotFiller(bart, slots, language.start)
     before = filler.fill(encoded)
@@ -230,7 +232,7 @@ def test_filling_again_gives_the_same_to_the_bit(language):
 def test_a_template_too_long_for_its_bart_is_refused_before_it_is_read(language, make_bart):
     slots = language.slots([0, 1, 2, 3])
     with pytest.raises(ValueError, match=r"may need \d+ tokens, but this BART reads 8"):
-        SlotFiller(make_bart(len(language.tokenizer), max_position_embeddings=8), slots, language.start)
+        SlotFiller(make_bart(language.tokenizer.get_vocab_size(), max_position_embeddings=8), slots, language.start)
     SlotFiller(language.bart, slots, language.start)
 
 
@@ -238,11 +240,11 @@ def test_the_longest_sentence_that_fits_is_read(language, make_bart):
     """A BART with exactly as many positions as the longest filled sentence needs."""
     slots = language.slots([0, 3])
     longest = len(language.start) + sum(len(slot.literal) + len(slot.read) + max(map(len, slot.tails)) for slot in slots)
-    bart = make_bart(len(language.tokenizer), max_position_embeddings=longest)
+    bart = make_bart(language.tokenizer.get_vocab_size(), max_position_embeddings=longest)
     for scores in SlotFiller(bart, slots, language.start).fill(language.encoded(9)):
         torch.testing.assert_close(scores.exp().sum(1), torch.ones(9), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="may need"):
-        SlotFiller(make_bart(len(language.tokenizer), max_position_embeddings=longest - 1), slots, language.start)
+        SlotFiller(make_bart(language.tokenizer.get_vocab_size(), max_position_embeddings=longest - 1), slots, language.start)
 
 
 def test_the_chosen_labels_fill_a_sentence_its_template_reads(language):

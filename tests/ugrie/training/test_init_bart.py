@@ -32,17 +32,17 @@ def edit(file, **changes):
 def test_a_new_bart_has_the_shape_asked_for_and_the_templates_words():
     config, bart, tokenizer = new_bart(Bart(d_model=24, layers=3, heads=2), [POLARITY])
     assert (len(bart.model.encoder.layers), len(bart.model.decoder.layers), bart.config.d_model) == (3, 3, 24)
-    assert bart.config.vocab_size == config["vocab_size"] == len(tokenizer)
-    assert len(tokenizer("Overall, the mood is positive.", add_special_tokens=False)["input_ids"]) == 4
+    assert bart.config.vocab_size == config["vocab_size"] == tokenizer.get_vocab_size()
+    assert len(tokenizer.encode("Overall, the mood is positive.", add_special_tokens=False).ids) == 4
 
 
 def test_a_pretrained_bart_says_what_its_authors_says(pretrained, signal):
     _, ours, tokenizer = pretrained_bart(str(pretrained))
     theirs = BartForConditionalGeneration.from_pretrained(pretrained).eval()
-    ids = tokenizer("Overall, the mood is positive.", return_tensors="pt")["input_ids"]
+    ids = torch.tensor([tokenizer.encode("Overall, the mood is positive.").ids])
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(input_ids=ids).logits, theirs(input_ids=ids).logits)
-    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == ["Overall, the mood is positive."]
+    assert tokenizer.decode_batch(ids.tolist(), skip_special_tokens=True) == ["Overall, the mood is positive."]
 
 
 def test_the_tokenizer_of_a_folder_with_vocabulary_and_merges_is_its_own(folder):
@@ -56,7 +56,7 @@ def test_the_tokenizer_of_a_folder_with_vocabulary_and_merges_is_its_own(folder)
     _, _, tokenizer = pretrained_bart(str(folder))
     expected = BartTokenizer.from_pretrained(folder)
     for text in ("Overall, the mood is positive.", " very unpleasant", "naïve"):
-        assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.encode(text, add_special_tokens=False).ids == expected(text, add_special_tokens=False)["input_ids"]
 
 
 def test_a_model_on_a_pretrained_bart_is_trained_saved_and_loaded(pretrained, signal, toy, toy_tower, tmp_path):

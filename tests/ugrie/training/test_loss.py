@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ugrie import UGRIE
 from ugrie.data.labelled import Labelled
 from ugrie.model.slots import SlotFiller
+from ugrie.model.tokenizer import END
 from ugrie.schemes.template import Template
 from ugrie.training.loss import draw_context, sentence_loss
 
@@ -44,7 +45,7 @@ def plain_loss(model: UGRIE, data: Labelled, template: Template, context: list[n
     targets = [data.targets[scheme.name].astype(float) for scheme in template.schemes]
     for image in range(len(data)):
         sentence = template.render({s.name: s.label_names[c[image]] for s, c in zip(template.schemes, context, strict=True)})
-        tokens = [*model.decoder_start, *model.tokenizer(sentence, add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id]
+        tokens = [*model.decoder_start, *model.tokenizer.encode(sentence, add_special_tokens=False).ids, model.tokenizer.token_to_id(END)]
         prefix = model.mapper(torch.from_numpy(data.embeddings[image : image + 1]))
         scores = model.bart(inputs_embeds=prefix, decoder_input_ids=torch.tensor([tokens[:-1]])).logits[0].double().log_softmax(-1)
         at, decided = len(model.decoder_start) - 1, set()
@@ -189,8 +190,8 @@ def test_slots_and_form_make_up_the_surprise_of_the_sentence(speaker, embeddings
         loss, form = losses(speaker, labelled(embeddings, targets), template, draw)
         for image in range(len(embeddings)):
             sentence = template.render({s.name: s.label_names[c[image]] for s, c in zip(template.schemes, choices, strict=True)})
-            tokens = speaker.tokenizer(sentence, add_special_tokens=False)["input_ids"]
-            ids = torch.tensor([*speaker.decoder_start, *tokens, speaker.tokenizer.eos_token_id])
+            tokens = speaker.tokenizer.encode(sentence, add_special_tokens=False).ids
+            ids = torch.tensor([*speaker.decoder_start, *tokens, speaker.tokenizer.token_to_id(END)])
             prefix = speaker.mapper(torch.from_numpy(embeddings[image : image + 1]))
             logits = speaker.bart(inputs_embeds=prefix, decoder_input_ids=ids[None, :-1]).logits[0]
             surprises = -logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0].numpy()
@@ -220,5 +221,6 @@ def test_every_part_of_the_model_that_speaks_is_trained(make_model, nested, embe
 
 def test_a_loaded_model_can_be_trained_on(saved, nested, embeddings):
     model = UGRIE.from_pretrained(saved)
+    model.bart = model.transformers_bart()  # as `train` does
     targets = {scheme.name: soft(len(embeddings), len(scheme.labels), 4) for scheme in nested}
     assert torch.isfinite(slot_loss(model, labelled(embeddings, targets), Template(nested), np.random.default_rng(0)))

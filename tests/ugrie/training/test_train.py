@@ -52,7 +52,7 @@ def test_the_sentence_is_written_without_being_held_to_the_template(trained, sig
     with torch.inference_mode():
         written = model.bart.generate(inputs_embeds=model.mapper(embeddings), max_new_tokens=12, do_sample=False, num_beams=1)
     template, good = model.config.template(), 0
-    for sentence in model.tokenizer.batch_decode(written, skip_special_tokens=True):
+    for sentence in model.tokenizer.decode_batch(written.tolist(), skip_special_tokens=True):
         with contextlib.suppress(TemplateError):
             good += bool(template.parse(sentence))
     assert good >= 32
