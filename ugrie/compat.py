@@ -5,9 +5,8 @@ PyPI's torchvision is built against CUDA. On a CPU build of torch its extension 
 and timm import torchvision, so they fail too, although they use none of these operators.
 
 Declaring the missing operators' schemas is enough for the import; calling one still raises. `torchvision.io` and
-`torchvision.ops` stay unavailable. open_clip and transformers are imported after that, by `ugrie.libraries`.
-
-timm alone, which a worker needs for a bundled tower, is imported in less than half of the time by `import_timm`.
+`torchvision.ops` stay unavailable. `ugrie.libraries` imports transformers after that, and timm and open_clip with `import_light`, in
+less than half of the time: they need torchvision's transforms alone, and torch's compiler not before something is compiled.
 """
 
 import functools
@@ -44,17 +43,17 @@ def declare_missing() -> list[str]:
                 del sys.modules[name]
 
 
-def import_timm() -> ModuleType:
-    """Import timm without torchvision's operators and models and without torch's compiler, of which it runs nothing here."""
-    if "timm" not in sys.modules and "torchvision" not in sys.modules:
+def import_light(name: str) -> ModuleType:
+    """Import timm or open_clip without torchvision's operators and models, and without torch's compiler."""
+    if name not in sys.modules and "torchvision" not in sys.modules:
         try:
             with _only_transforms(), _compiler_later():
-                return importlib.import_module("timm")
-        except ImportError:  # of a version that needs more
-            for name in [n for n in sys.modules if n.partition(".")[0] == "timm"]:
-                del sys.modules[name]
+                return importlib.import_module(name)
+        except ImportError:  # a version that needs more
+            for module in [n for n in sys.modules if n.partition(".")[0] == name]:
+                del sys.modules[module]
     declare_missing()
-    return importlib.import_module("timm")
+    return importlib.import_module(name)
 
 
 @contextmanager

@@ -1,24 +1,20 @@
-"""open_clip and transformers, imported in the only order that works everywhere: after torchvision's operators (`ugrie.compat`).
+"""timm, open_clip and transformers, each imported when it is first asked for, in the way that works everywhere (`ugrie.compat`).
 
-Import either from here, not directly, and in a function where not every caller needs it: it takes seconds.
+    from ugrie.libraries import open_clip
+
+Import them from here, not directly, and in a function where not every caller needs them: each takes seconds.
 """
 
-from ugrie.compat import declare_missing
+from importlib import import_module
+from typing import Any
 
-declare_missing()
+from ugrie.compat import declare_missing, import_light
 
-import open_clip  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoConfig,
-    AutoTokenizer,
-    BartConfig,
-    BartForConditionalGeneration,
-)
 
-__all__ = [
-    "AutoConfig",
-    "AutoTokenizer",
-    "BartConfig",
-    "BartForConditionalGeneration",
-    "open_clip",
-]
+def __getattr__(name: str) -> Any:
+    if name in ("timm", "open_clip"):
+        return import_light(name)
+    if name in ("AutoConfig", "AutoTokenizer", "BartConfig", "BartForConditionalGeneration", "PreTrainedTokenizerFast"):
+        declare_missing()
+        return getattr(import_module("transformers"), name)
+    raise AttributeError(f"ugrie.libraries has no {name}")

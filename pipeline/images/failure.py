@@ -1,20 +1,23 @@
 """Errors of storage clients and files, as the status and message of an image's row."""
 
-import aiohttp
-from botocore import exceptions as boto
-
 from pipeline.errors import ImageError
 from pipeline.inputs.parquet_pages import PageTooLargeError
 from pipeline.storage import retry
 from pipeline.storage.filesystem import Options
+from pipeline.storage.libraries import loaded
 from pipeline.storage.retry import ShortError
 from pipeline.storage.ssrf import RefusedAddressError
 from pipeline.storage.uris import public_message
 
 CHANGED = "not the object that was listed any more; the next listing will have it"
 OUT_OF_MEMORY = "reading it needs more memory than there is, or than decode_memory"
-TIMEOUTS = (TimeoutError, boto.ReadTimeoutError, boto.ConnectTimeoutError)
-SHORT = (ShortError, aiohttp.ClientPayloadError, boto.IncompleteReadError, boto.ResponseStreamingError, boto.FlexibleChecksumError)
+TIMEOUTS = ("botocore.exceptions.ReadTimeoutError", "botocore.exceptions.ConnectTimeoutError")
+SHORT = (
+    "aiohttp.ClientPayloadError",
+    "botocore.exceptions.IncompleteReadError",
+    "botocore.exceptions.ResponseStreamingError",
+    "botocore.exceptions.FlexibleChecksumError",
+)
 
 
 def image_error(error: Exception, options: Options, timeout: float, attempts: int = 1) -> ImageError:
@@ -34,9 +37,9 @@ def image_error(error: Exception, options: Options, timeout: float, attempts: in
         return ImageError("forbidden", f"access denied: {message}")
     if http_status in (412, 416):
         return ImageError("changed", CHANGED)
-    if isinstance(error, TIMEOUTS):
+    if isinstance(error, (TimeoutError, *loaded(*TIMEOUTS))):
         return ImageError("timeout", f"not read within {timeout:g} s{asked}")
-    if isinstance(error, SHORT):
+    if isinstance(error, (ShortError, *loaded(*SHORT))):
         short = message if isinstance(error, ShortError) else "the answer was cut off"
         return ImageError("truncated", f"{short}{asked}")
     if isinstance(error, MemoryError):

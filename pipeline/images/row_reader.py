@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import fsspec
-from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.config import AnnotateConfig
@@ -15,6 +14,7 @@ from pipeline.images.failure import CHANGED, image_error
 from pipeline.inputs.source import allowed_protocols
 from pipeline.storage import client, filesystem
 from pipeline.storage.filesystem import Options, connect
+from pipeline.storage.libraries import is_http
 from pipeline.storage.retry import Policy, ShortError
 from pipeline.storage.ssrf import USER_AGENT, WebClient, addresses_of
 from pipeline.storage.uris import WEB, protocol, public_message, storage_key, why_refused
@@ -155,4 +155,4 @@ class RowReader:
         return filesystem.fetch_options(uri, options, self.connections, self.timeout / 6)
 
     def _policy(self, fs: fsspec.AbstractFileSystem, seconds: float) -> Policy:
-        return Policy(seconds, self.first_wait, attempts=WEB_ATTEMPTS if isinstance(fs, HTTPFileSystem) else None)
+        return Policy(seconds, self.first_wait, attempts=WEB_ATTEMPTS if is_http(fs) else None)

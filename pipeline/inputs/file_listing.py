@@ -9,13 +9,13 @@ from typing import Any
 
 import fsspec
 from fsspec.utils import glob_translate
-from s3fs import S3FileSystem
 
 from pipeline.errors import StorageError, UserError
 from pipeline.storage.braces import expand_braces
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import Options
 from pipeline.storage.left_out import MARKER, LeftOut, marker
+from pipeline.storage.libraries import is_s3
 from pipeline.storage.listing import File, file_of, files_below
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message, without_secrets
@@ -43,7 +43,7 @@ class FileListing:
             info = self._info(path)
             paths = [path] if info else expand_braces(path)
             if len(paths) == 1:
-                yield from self._named(path, {} if is_prefix and isinstance(self.fs, S3FileSystem) else info)
+                yield from self._named(path, {} if is_prefix and is_s3(self.fs) else info)
                 return
             for each, found in zip(paths, parallel_map(self._info, paths, THREADS), strict=True):
                 yield from self._named(each, found)

@@ -24,7 +24,7 @@ from pipeline.inputs.tar import tar_items
 from pipeline.inputs.uri_table import table_items
 from pipeline.storage.filesystem import Options, connect, protocol_names
 from pipeline.storage.listing import File
-from pipeline.storage.retry import TRANSIENT_ERRORS
+from pipeline.storage.retry import transient_errors
 from pipeline.storage.spelling import ALIASES
 from pipeline.storage.uris import public_message, without_secrets
 
@@ -44,7 +44,9 @@ def list_items(uri: str, column: str, options: Options, left_out: Counter[str] |
         for item in _items(fs, listing.files(path, is_prefix=uri.endswith("/")), column, listing.left_out):
             empty = False
             yield item
-    except (OSError, StorageError, *TRANSIENT_ERRORS) as error:
+    except Exception as error:
+        if not isinstance(error, (OSError, StorageError, *transient_errors())):
+            raise
         raise UserError(f"{listing.uri} can't be read: {public_message(error, options)}; check the file and the credentials") from None
     if empty:
         but = f", only {left_out_text(listing.left_out)}" if listing.left_out else ""

@@ -9,7 +9,6 @@ from urllib.parse import urljoin
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.http import HTTPFileSystem
 
 from pipeline.errors import UserError
 from pipeline.inputs.item import Item
@@ -18,6 +17,7 @@ from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, colum
 from pipeline.inputs.sniff import HEAD, what_it_is
 from pipeline.inputs.text_table import check_column, text_values
 from pipeline.storage.files import open_file
+from pipeline.storage.libraries import is_http
 from pipeline.storage.listing import File
 from pipeline.storage.spelling import canonical
 from pipeline.storage.uris import without_secrets
@@ -123,7 +123,7 @@ def uri_items(values: Iterable[str | None], table: str, fs: fsspec.AbstractFileS
             raise UserError(f"{without_secrets(table)} holds a URI of {len(value)} characters: name the column of URIs with --column")
         elif "://" in value or FILE.match(value):
             yield Item(canonical(value)).redacted()
-        elif isinstance(fs, HTTPFileSystem):
+        elif is_http(fs):
             yield Item(urljoin(table, value.strip())).redacted()
         else:
             yield Item(canonical(fs.unstrip_protocol(posixpath.join(folder, DOTS.sub(r"\1", value.strip()))))).redacted()

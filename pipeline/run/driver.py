@@ -2,16 +2,15 @@
 
 import datetime as dt
 import logging
+from typing import TYPE_CHECKING
 
-from ray.data.exceptions import SystemException
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import RunError, StorageError, UserError
 from pipeline.images.decode import identity
 from pipeline.logs import set_run_id
-from pipeline.report import page
-from pipeline.run.execute import RunResult, execute
+from pipeline.run import local_ray
 from pipeline.run.metrics import record_success
 from pipeline.run.plan import Plan, find_committed, prepare
 from pipeline.run.resources import check_address
@@ -23,6 +22,9 @@ from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, RunRecord
 from pipeline.table.stats import FailuresError
 from ugrie.text import one_line
+
+if TYPE_CHECKING:
+    from pipeline.run.execute import RunResult
 
 logger = logging.getLogger(__name__)
 FORESEEN = (StorageError, StalledError, VerificationError, FailuresError)
@@ -45,8 +47,12 @@ def annotate(config: AnnotateConfig) -> RunRecord:
             plan = prepare(config)
         except StorageError as error:
             raise _stopped(config.run_id, error) from error
+        if plan.manifest.rows:
+            local_ray.start()  # while Ray Data and the report are imported
         record = _execute_and_commit(plan)
         record_success(record)
+    from pipeline.report import page  # it takes a second, and a run that stops needs none
+
     page.write_beside(config, output, record)  # before `tidy`: the manifest still says where the images are
     tidy(output, record)
     if config.table_format == "delta":
@@ -58,7 +64,7 @@ def annotate(config: AnnotateConfig) -> RunRecord:
     return record
 
 
-def record_of(plan: Plan, result: RunResult) -> RunRecord:
+def record_of(plan: Plan, result: "RunResult") -> RunRecord:
     """Return the record of a run that is executed and not committed yet."""
     config = plan.config.public()
     return RunRecord(
@@ -82,6 +88,8 @@ def record_of(plan: Plan, result: RunResult) -> RunRecord:
 
 def _execute_and_commit(plan: Plan) -> RunRecord:
     """Execute what is left of a run and commit it. Return its record, or another driver's if that committed first."""
+    from pipeline.run.execute import execute  # Ray Data takes seconds
+
     run_id = plan.config.run_id
     if len(plan.todo) < plan.manifest.blocks:
         logger.info("resuming run %s: %d of %d blocks are left", run_id, len(plan.todo), plan.manifest.blocks)
@@ -101,6 +109,8 @@ def _execute_and_commit(plan: Plan) -> RunRecord:
 
 def _stopped(run_id: str, error: Exception) -> RunError:
     """Return the error that ends a run, with its root cause: Ray wraps what workers raise, more than once."""
+    from ray.data.exceptions import SystemException
+
     cause: BaseException = error
     # A RayTaskError may also be of a foreseen class, but its text is a traceback. Ray Data's SystemException has no text.
     while isinstance(cause, RayTaskError) or not isinstance(cause, FORESEEN):

@@ -14,6 +14,7 @@ import ray
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.run import local_ray
 from pipeline.run.watchdog import StalledError
 from ugrie.text import one_line
 
@@ -72,28 +73,26 @@ def check_address() -> None:
 
 
 def connect_ray() -> None:
-    """Join the cluster that the environment names (as under `ray job submit`), or start one on this machine alone.
+    """Join the cluster that the environment names (as under `ray job submit`), or start one on this machine alone (`local_ray`).
 
-    A local cluster has at least four logical CPUs, so that loading, annotating and writing overlap on a small machine too. Raises
-    UserError where there is no such cluster.
+    Raises UserError where there is no such cluster.
     """
+    local_ray.wait()
     if ray.is_initialized():
         return
-    handler = signal.getsignal(signal.SIGTERM)
     if address := os.environ.get("RAY_ADDRESS"):
         check_address()
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
         except ConnectionError as error:
             remedy = "start one with `ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
             raise UserError(f"RAY_ADDRESS is {address}, and no cluster is found ({one_line(str(error))}): {remedy}") from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own handler prints a stack
     else:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's messages about itself, which nobody can act on here
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
-        cpus = max(4, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own handler prints a stack
+        local_ray.start()
+        local_ray.wait()
 
 
 def await_workers(config: AnnotateConfig) -> None:

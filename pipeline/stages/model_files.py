@@ -34,7 +34,7 @@ def tower_file(model: checkpoint.Config, weights: str | None, options: Options) 
         return None
     if weights is not None:
         return _given_tower(weights, options)
-    from ugrie.vision.encoder import fetch_weights  # imports torch, which takes seconds: only where needed
+    from ugrie.vision.download import fetch_weights
 
     try:
         return fetch_weights(model.tower)

@@ -12,15 +12,11 @@ from typing import Any, TypeVar
 
 import fsspec
 import fsspec.asyn
-from aiobotocore.response import StreamingBody
-from botocore.exceptions import ClientError
-from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
-from s3fs import S3FileSystem
-from s3fs.errors import translate_boto_error
 
 from pipeline.errors import StorageError
 from pipeline.storage import retry
+from pipeline.storage.libraries import is_http, is_s3
 from pipeline.storage.retry import Policy, RangeError, ShortError
 from pipeline.storage.uris import without_secrets
 from ugrie.text import one_line
@@ -40,7 +36,7 @@ def with_retries(fs: fsspec.AbstractFileSystem, path: str, policy: Policy, attem
     def renew() -> None:
         nonlocal client
         with RENEWING:
-            if isinstance(fs, S3FileSystem) and client in (None, fs._s3):  # else another thread has renewed them
+            if is_s3(fs) and client in (None, fs._s3):  # else another thread has renewed them
                 fs.connect(refresh=True)
             client = getattr(fs, "_s3", None)
 
@@ -72,7 +68,7 @@ def naming_full_disk(path: str) -> Iterator[None]:
 
 def _refuses_all(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     """Return whether the storage refuses a harmless request too: some servers reject the signature of a single odd key."""
-    if not isinstance(fs, S3FileSystem):
+    if not is_s3(fs):
         return True
     try:
         read_range(fs, f"{fs.split_path(path)[0]}/ugrie-asks-who-it-is", seconds=10)
@@ -95,9 +91,9 @@ def read_range(
             return file.read(-1 if end is None else end - start)
     if not fs.async_impl:
         return fs.cat_file(path, start=start, end=end)
-    if isinstance(fs, S3FileSystem):
+    if is_s3(fs):
         return fsspec.asyn.sync(fs.loop, _get_s3, fs, path, start, end, version, timeout=seconds)[0]
-    if isinstance(fs, HTTPFileSystem):
+    if is_http(fs):
         return fsspec.asyn.sync(fs.loop, _get_http, fs, path, start, end, timeout=seconds)
     return fsspec.asyn.sync(fs.loop, fs._cat_file, path, start=start, end=end, timeout=seconds)
 
@@ -107,7 +103,7 @@ def read_tail(fs: fsspec.AbstractFileSystem, path: str, seconds: float, length: 
 
     Raises ShortError if fewer bytes arrive.
     """
-    if isinstance(fs, S3FileSystem):
+    if is_s3(fs):
         data, size = fsspec.asyn.sync(fs.loop, _get_s3, fs, path, -length, None, version, timeout=seconds)
     else:
         fs.invalidate_cache()
@@ -145,11 +141,14 @@ def _size_of(start: int, content_range: str | None, length: int | None) -> int |
     return size
 
 
-async def _get_s3(fs: S3FileSystem, path: str, start: int, end: int | None, version: str | None) -> tuple[bytes, int]:
+async def _get_s3(fs: Any, path: str, start: int, end: int | None, version: str | None) -> tuple[bytes, int]:
     """Return bytes [start, end) of an object, or the last ones if `start` is negative, and its size.
 
     s3fs's own method sends a HEAD first and retries by itself.
     """
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
     bucket, key, object_version = fs.split_path(path)
     await fs.set_session()
     client = await fs.get_s3(bucket)
@@ -166,7 +165,7 @@ async def _get_s3(fs: S3FileSystem, path: str, start: int, end: int | None, vers
         return await _read_at_most(body, most), size or 0
 
 
-async def _get_http(fs: HTTPFileSystem, url: str, start: int, end: int | None) -> bytes:
+async def _get_http(fs: Any, url: str, start: int, end: int | None) -> bytes:
     session = await fs.set_session()
     headers = {"Accept-Encoding": "identity", **fs.kwargs.get("headers", {}), **(_range(start, end) if start else {})}
     async with session.get(fs.encode_url(url), **fs.kwargs | {"headers": headers}) as response:
@@ -177,7 +176,7 @@ async def _get_http(fs: HTTPFileSystem, url: str, start: int, end: int | None) -
         return await _read_at_most(response.content, None if end is None else end - start)
 
 
-async def _read_at_most(stream: StreamingBody | Any, length: int | None) -> bytes:
+async def _read_at_most(stream: Any, length: int | None) -> bytes:
     """Read up to `length` bytes of a stream; None: all of it."""
     if length is None:
         return await stream.read()

@@ -12,11 +12,11 @@ import fsspec
 import fsspec.asyn
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
-from s3fs import S3FileSystem
 
 from pipeline.storage import retry
 from pipeline.storage.client import naming_full_disk, read_range, with_retries
 from pipeline.storage.filesystem import etag, version_of
+from pipeline.storage.libraries import is_s3
 from pipeline.storage.retry import Policy, ShortError
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def upload_atomic(fs: fsspec.AbstractFileSystem, file: str, path: str) -> None:
         if isinstance(fs, LocalFileSystem):
             with open(file, "rb") as data, _draft(path, data) as draft:
                 os.replace(draft, path)
-        elif isinstance(fs, S3FileSystem):
+        elif is_s3(fs):
             fsspec.asyn.sync(fs.loop, fs._put_file, file, path, chunksize=PART_SIZE, max_concurrency=4, timeout=seconds)
         elif fs.async_impl:
             fsspec.asyn.sync(fs.loop, fs._put_file, file, path, timeout=seconds)
@@ -119,7 +119,7 @@ def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, seconds: float, 
             (os.link if new else os.replace)(draft, path)
         return
     settings = {"mode": "create"} if new else {}
-    if content_type is not None and isinstance(fs, S3FileSystem):
+    if content_type is not None and is_s3(fs):
         settings["ContentType"] = content_type
     if fs.async_impl:
         fsspec.asyn.sync(fs.loop, fs._pipe_file, path, data, timeout=seconds, **settings)

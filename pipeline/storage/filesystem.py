@@ -5,14 +5,15 @@ from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from s3fs import S3FileSystem
 
 from pipeline.errors import UserError
+from pipeline.storage.libraries import is_s3
 from pipeline.storage.uris import protocol, without_secrets
 from ugrie.text import did_you_mean
 
 Options = dict[str, Any]
 LOCAL = ("file", "local")
+S3 = ("s3", "s3a")
 
 
 def connect(uri: str, options: Options) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -48,7 +49,7 @@ def fetch_options(uri: str, options: Options, connections: int, idle_seconds: fl
     Turns off botocore's own retries, and allows as many connections as are used. Botocore's default is ten: an image
     waiting for one of them would spend its time on other images' stalls.
     """
-    if protocol(uri) not in S3FileSystem.protocol:
+    if protocol(uri) not in S3:
         return options
     limits = {"retries": {"total_max_attempts": 1}, "max_pool_connections": connections}
     timeouts = {"connect_timeout": idle_seconds, "read_timeout": idle_seconds}
@@ -69,7 +70,7 @@ def etag(fs: fsspec.AbstractFileSystem, version: str) -> str | None:
 
     An ETag holds no space; the modification time that replaces a missing one does.
     """
-    return version if isinstance(fs, S3FileSystem) and version and " " not in version else None
+    return version if is_s3(fs) and version and " " not in version else None
 
 
 def is_changed(fs: fsspec.AbstractFileSystem, path: str, version: str, info: dict[str, Any] | None = None) -> bool:
@@ -79,4 +80,4 @@ def is_changed(fs: fsspec.AbstractFileSystem, path: str, version: str, info: dic
     if isinstance(fs, LocalFileSystem):
         file = os.stat(path)
         return version_of({"mtime": file.st_mtime, "size": file.st_size}) != version
-    return isinstance(fs, S3FileSystem) and info is not None and version_of(info) != version
+    return is_s3(fs) and info is not None and version_of(info) != version

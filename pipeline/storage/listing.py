@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import fsspec
 import fsspec.asyn
 from fsspec.implementations.local import LocalFileSystem
-from s3fs import S3FileSystem
 
 from pipeline.storage.client import with_retries
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import version_of
 from pipeline.storage.left_out import LOOP, MARKER, OUTPUT, SPECIAL, LeftOut, marker
+from pipeline.storage.libraries import is_s3
 from pipeline.storage.retry import Policy
 from pipeline.storage.s3_page import list_objects
 
@@ -142,7 +142,7 @@ def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: in
 
     `root_length` is the length of the path at which the whole listing started: what is hidden is decided below it.
     """
-    if isinstance(fs, S3FileSystem):
+    if is_s3(fs):
         entries, token = _list_page(fs, folder)
     else:
         entries, token = _list_entries(fs, folder, root_length), None
@@ -190,7 +190,7 @@ def _real(folder: _Folder, path: str) -> str:
     return f"{folder.real.rstrip('/')}/{path[len(folder.path.rstrip('/')) + 1 :]}"
 
 
-def _list_page(fs: S3FileSystem, folder: _Folder) -> tuple[list[_Entry], str | None]:
+def _list_page(fs: fsspec.AbstractFileSystem, folder: _Folder) -> tuple[list[_Entry], str | None]:
     """Return the entries of one page of S3's listing of a folder, and the token of the next page."""
     bucket = fs.split_path(folder.path)[0]
     prefix = f"{folder.path[len(bucket) + 1 :]}/" if len(folder.path) > len(bucket) else ""

@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import aiohttp
 import tenacity
-from botocore import exceptions as boto
-from botocore.parsers import ResponseParserError
 from tenacity import RetryCallState
 
+from pipeline.storage.libraries import loaded
 from pipeline.storage.ssrf import RefusedAddressError
 
 T = TypeVar("T")
@@ -27,7 +25,12 @@ CREDENTIALS = {
     *("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId"),
     *("SignatureDoesNotMatch", "RequestExpired", "RequestTimeTooSkewed"),
 }
-NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError)
+NO_CREDENTIALS = (
+    "botocore.exceptions.NoCredentialsError",
+    "botocore.exceptions.PartialCredentialsError",
+    "botocore.exceptions.CredentialRetrievalError",
+    "botocore.exceptions.TokenRetrievalError",
+)
 RENEWALS = 3
 SHORT_ATTEMPTS = 4
 # S3 error codes with an HTTP status below 500 that are worth a retry.
@@ -37,15 +40,14 @@ BUSY = {
 }
 FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 TRANSIENT_ERRORS = (
-    *(TimeoutError, ConnectionError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError),
-    *(
-        boto.HTTPClientError,
-        boto.ConnectionError,
-        boto.IncompleteReadError,
-        boto.ResponseStreamingError,
-        boto.FlexibleChecksumError,
-        ResponseParserError,
-    ),
+    "aiohttp.ClientConnectionError",
+    "aiohttp.ClientPayloadError",
+    "botocore.exceptions.HTTPClientError",
+    "botocore.exceptions.ConnectionError",
+    "botocore.exceptions.IncompleteReadError",
+    "botocore.exceptions.ResponseStreamingError",
+    "botocore.exceptions.FlexibleChecksumError",
+    "botocore.parsers.ResponseParserError",
 )
 FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EMLINK, errno.ENOTSUP}
 
@@ -138,7 +140,12 @@ def credentials_refused(error: BaseException | None) -> str | None:
     """Return the code or name of an error about expired, wrong or absent credentials, or None. Denied access is no such error."""
     if (s3_code := s3_error_code(error)) in CREDENTIALS:
         return s3_code
-    return next((type(each).__name__ for each in _chain(error) if isinstance(each, NO_CREDENTIALS)), None)
+    return next((type(each).__name__ for each in _chain(error) if isinstance(each, loaded(*NO_CREDENTIALS))), None)
+
+
+def transient_errors() -> tuple[type[Exception], ...]:
+    """Return the storage libraries' own classes of errors after which a retry may succeed."""
+    return loaded(*TRANSIENT_ERRORS)
 
 
 def is_transient(error: BaseException | None) -> bool:
@@ -147,6 +154,6 @@ def is_transient(error: BaseException | None) -> bool:
         return False
     if (status := http_status(error)) is not None:
         return status >= 500 or status in (408, 425, 429) or s3_error_code(error) in BUSY
-    if isinstance(error, TRANSIENT_ERRORS):
+    if isinstance(error, (TimeoutError, ConnectionError, *transient_errors())):
         return True
     return isinstance(error, OSError) and not isinstance(error, FINAL) and error.errno not in FINAL_NUMBERS

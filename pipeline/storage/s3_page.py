@@ -3,14 +3,12 @@
 import datetime as dt
 from typing import Any
 
-from botocore.exceptions import ClientError
-from botocore.utils import parse_timestamp
-from s3fs import S3FileSystem
-from s3fs.errors import translate_boto_error
 
-
-async def list_objects(fs: S3FileSystem, request: dict[str, str]) -> dict[str, Any]:
+async def list_objects(fs: Any, request: dict[str, str]) -> dict[str, Any]:
     """Return the response to a request of ListObjectsV2."""
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
     await fs.set_session()
     # Botocore's own parser of dates takes four fifths of the time of reading a page.
     fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
@@ -25,4 +23,6 @@ def _parse_timestamp(value: Any) -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(value)
     except (TypeError, ValueError):  # a date in a header has another format
+        from botocore.utils import parse_timestamp
+
         return parse_timestamp(value)

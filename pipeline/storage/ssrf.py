@@ -13,11 +13,11 @@ import socket
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
-from multidict import CIMultiDict
+if TYPE_CHECKING:
+    import aiohttp
 
 try:
     USER_AGENT = f"UGRIE/{version('ugrie')}"
@@ -84,7 +84,10 @@ class WebClient:
     idle_seconds: float = 10.0
     user_agent: str = USER_AGENT
 
-    async def __call__(self, **settings: Any) -> aiohttp.ClientSession:
+    async def __call__(self, **settings: Any) -> "aiohttp.ClientSession":
+        import aiohttp
+        from multidict import CIMultiDict
+
         settings.setdefault("timeout", aiohttp.ClientTimeout(total=None, sock_connect=self.idle_seconds, sock_read=self.idle_seconds))
         headers = CIMultiDict({"User-Agent": self.user_agent})
         headers.update(settings.get("headers") or {})  # the user's own, in upper or lower case

@@ -5,9 +5,9 @@ import re
 from urllib.parse import urlsplit
 
 import fsspec
-from s3fs import S3FileSystem
 
 from pipeline.storage.filesystem import Options
+from pipeline.storage.libraries import is_s3
 from pipeline.storage.uris import scrub
 from ugrie.text import one_line
 
@@ -23,7 +23,7 @@ def storage_options(fs: fsspec.AbstractFileSystem) -> dict[str, str]:
     S3: the endpoint, and the credentials that botocore found in options, a profile or a login, unless deltalake finds the same ones
     and can renew them. deltalake reads the rest, and everything of other storages, from environment variables.
     """
-    if not isinstance(fs, S3FileSystem):
+    if not is_s3(fs):
         return {}
     fs.connect()
     endpoint, credentials = fs._s3.meta.endpoint_url, fs._s3._get_credentials()

@@ -41,7 +41,7 @@ def test_operators_that_are_missing_are_declared_and_the_import_goes_through(tmp
 
 
 def test_any_other_error_of_the_import_goes_through(tmp_path):
-    done = imported_with(tmp_path, "raise RuntimeError('the disk is on fire')", "import ugrie.libraries")
+    done = imported_with(tmp_path, "raise RuntimeError('the disk is on fire')", "from ugrie.libraries import BartConfig")
     assert done.returncode != 0
     assert "the disk is on fire" in done.stderr
 
@@ -54,20 +54,22 @@ def test_once_imported_nothing_is_missing():
     assert transforms.CenterCrop(2).size == (2, 2)
 
 
-def test_timm_is_imported_without_the_compiler_and_all_of_torchvision_is_there_for_others():
+def test_timm_and_open_clip_are_imported_without_the_compiler_and_all_of_torchvision_is_there_for_others():
     code = """
 import sys
-from ugrie.compat import import_timm
 import torch
+from ugrie.libraries import timm, open_clip
 disable = torch.compiler.disable
-network = import_timm().create_model("tf_efficientnet_lite0").eval()
+network = timm.create_model("tf_efficientnet_lite0").eval()
 assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
 assert not {"torch._dynamo", "sympy", "torchvision", "torchvision.ops"} & set(sys.modules)
 assert torch.compiler.disable is disable
-assert import_timm() is sys.modules["timm"]
-from ugrie.libraries import open_clip
+clip = open_clip.create_model("RN50").eval()
+assert clip.encode_image(torch.zeros(1, 3, 224, 224)).shape == (1, 1024)
+assert not {"torch._dynamo", "sympy", "torchvision", "torchvision.ops"} & set(sys.modules)
+from ugrie.libraries import BartForConditionalGeneration
 import torchvision
-assert (torchvision.ops.nms, torchvision.models.resnet18, open_clip.create_model)
+assert (torchvision.ops.nms, torchvision.models.resnet18, BartForConditionalGeneration)
 assert torch.compile(network, backend="eager")(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -76,8 +78,8 @@ assert torch.compile(network, backend="eager")(torch.zeros(1, 3, 64, 64)).shape 
 
 def test_a_timm_that_needs_more_of_torchvision_gets_it(tmp_path):
     code = """
-from ugrie.compat import import_timm
-assert import_timm().found
+from ugrie.libraries import timm
+assert timm.found
 """
     (tmp_path / "timm").mkdir()
     (tmp_path / "timm" / "__init__.py").write_text("from torchvision.ops import nms\nfound = True\n")

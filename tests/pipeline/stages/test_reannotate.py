@@ -106,7 +106,7 @@ def test_a_run_that_goes_on_must_be_asked_for_the_same(output, newer):
 def test_a_model_of_another_tower_is_refused_before_anything_begins(output, tmp_path, monkeypatch):
     other = checkpoint.find("ugrie-l14")
     (tmp_path / "clip.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr("ugrie.vision.encoder.fetch_weights", lambda tower: str(tmp_path / "clip.safetensors"))
+    monkeypatch.setattr("ugrie.vision.download.fetch_weights", lambda tower: str(tmp_path / "clip.safetensors"))
     with pytest.raises(UserError, match=r"holds no embeddings of this model's image tower: its embeddings are of another tower"):
         prepare(again(output, other))
     assert not (output / "_work" / "again").exists()

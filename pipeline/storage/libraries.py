@@ -1,0 +1,23 @@
+"""Tells which library a file system or an error is from, without importing it: s3fs and aiohttp take a worker a second.
+
+Nothing can be of a class whose module is not imported yet.
+"""
+
+import sys
+from typing import Any
+
+
+def is_s3(fs: Any) -> bool:
+    """Return whether a file system is s3fs's."""
+    return isinstance(fs, loaded("s3fs.S3FileSystem"))
+
+
+def is_http(fs: Any) -> bool:
+    """Return whether a file system is fsspec's for http(s)."""
+    return isinstance(fs, loaded("fsspec.implementations.http.HTTPFileSystem"))
+
+
+def loaded(*names: str) -> tuple[type, ...]:
+    """Return those of the classes, named with their modules, whose modules are imported."""
+    parts = (name.rpartition(".") for name in names)
+    return tuple(getattr(sys.modules[module], name) for module, _, name in parts if module in sys.modules)
