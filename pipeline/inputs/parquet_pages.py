@@ -103,11 +103,11 @@ class CheckedPages(RawIOBase):
 
     def _check_page(self, page: dict[int, Any]) -> None:
         kind, unpacked, packed = (page.get(field, -1) for field in (1, 2, 3))
-        if not all(isinstance(number, int) and number >= 0 for number in (kind, unpacked, packed)):
+        details = page.get(5, page.get(8, {}))  # of data pages, version 1 or 2
+        if not all(isinstance(number, int) and number >= 0 for number in (kind, unpacked, packed)) or not isinstance(details, dict):
             raise pa.ArrowInvalid("a page's header is broken")
         if kind == DICTIONARY and not self._is_first:
             raise pa.ArrowInvalid("a column has a dictionary after its first page")
-        details = page.get(5, page.get(8, {}))  # of data pages, version 1 or 2
         repeats = kind == DICTIONARY or details.get(4 if 8 in page else 2) == DELTA_BYTE_ARRAY
         if self._rows > 1 and repeats:
             unpacked *= self._rows

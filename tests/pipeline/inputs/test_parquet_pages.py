@@ -103,3 +103,20 @@ def test_rows_before_a_broken_header_are_read():
     assert found == values[: len(found)]
     assert 10 < len(found) < 40
     assert error is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(bytes([0x15, 0, 0x15, 20, 0x15, 20, 0x25, 2]), id="a number for the details of the page"),
+        pytest.param(bytes([0x18, 0, 0x15, 20, 0x15, 20]), id="text for its kind"),
+        pytest.param(bytes([0x15, 0, 0x15, 1, 0x15, 20]), id="a negative size"),
+        pytest.param(bytes([0x15, 0, 0x15, 20]), id="no size"),
+    ],
+)
+def test_a_header_whose_fields_are_not_what_they_should_be_is_broken(fields):
+    pages = CheckedPages(io.BytesIO(fields + bytes(100)), MEGABYTE)
+    pages.begin(0, 50, rows=1)
+    assert pages.read(50) == b""
+    with pytest.raises(pa.ArrowInvalid, match="a page's header is broken"):
+        pages.next_batch(iter(()))
