@@ -11,7 +11,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint docs bench chaos train-tiny train-l14 clean
+.PHONY: help demo test test-quick fuzz lint docs bench chaos train-tiny train-l14 clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9 -]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 24
@@ -23,6 +23,9 @@ demo: .venv/demo  ## annotate a sample corpus and print what came out (sets up f
 
 test: .venv/dev  ## run the tests
 	@$(BIN)/python -m pytest
+
+test-quick: .venv/dev  ## run the tests that need no Ray, S3 server or browser and take less than a second
+	@$(BIN)/python -m pytest -m "not (ray or cluster or s3 or browser or slow)"
 
 fuzz: .venv/dev  ## try broken images, tables and settings at random, each target for SECONDS (default 60); FOLDER keeps what fails
 	@UGRIE_FUZZ_SECONDS=$(SECONDS) UGRIE_FUZZ_FOLDER=$(FOLDER) $(BIN)/python -m pytest tests/fuzz

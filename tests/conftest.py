@@ -13,11 +13,20 @@ pytest_plugins = [
     f"tests.plugins.{name}" for name in ("cluster", "corpus", "nights", "operators", "outputs", "pages", "poison", "rows", "s3")
 ]
 RAY = pytest.StashKey[ExitStack]()
+# The marks of tests by the fixtures that they use, themselves or through others. Tests that are slow by themselves say so.
+MARKS = {"ray": {"local_ray"}, "cluster": {"start_head", "head"}, "s3": {"s3"}, "browser": {"browser"}}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RAY] = ExitStack()
     config.stash[RAY].enter_context(ray_token())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, fixtures in MARKS.items():
+            if fixtures & set(getattr(item, "fixturenames", ())):
+                item.add_marker(mark)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
