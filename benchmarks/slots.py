@@ -157,7 +157,7 @@ def measure(name: str, batches: tuple[int, ...], repeats: int) -> dict[str, dict
     results: dict[str, dict] = {}
     words, phrases = words_tokenizer(template.schemes), phrase_tokenizer(template.schemes)
     plain, short = compile_template(template, words), compile_template(template, phrases)
-    model, model_short = bart(shape, len(words)), bart(shape, len(phrases))
+    model, model_short = bart(shape, words.get_vocab_size()), bart(shape, phrases.get_vocab_size())
     start = [model.config.decoder_start_token_id]
     filler, filler_short = SlotFiller(model, plain, start), SlotFiller(model_short, short, start)
     steps = len(sentence_ids(plain, [max(range(len(s.labels)), key=lambda i: len(s.labels[i])) for s in plain])) + 1
