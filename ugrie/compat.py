@@ -5,8 +5,9 @@ PyPI's torchvision is built against CUDA. On a CPU build of torch its extension 
 and timm import torchvision, so they fail too, although they use none of these operators.
 
 Declaring the missing operators' schemas is enough for the import; calling one still raises. `torchvision.io` and
-`torchvision.ops` stay unavailable. `ugrie.libraries` imports transformers after that, and timm and open_clip with `import_light`, in
-less than half of the time: they need torchvision's transforms alone, and torch's compiler not before something is compiled.
+`torchvision.ops` stay unavailable. `ugrie.libraries` declares them before it imports transformers.
+It imports timm and open_clip with `import_light`, which takes less than half as long: they need only torchvision's transforms, and
+PyTorch's compiler only once something is compiled.
 """
 
 import functools
@@ -14,6 +15,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
@@ -24,36 +26,43 @@ import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _library = torch.library.Library("torchvision", "FRAGMENT")  # the declarations last as long as this object
+_importing = threading.RLock()  # what is imported meanwhile must not see torchvision in part
 
 
 def declare_missing() -> list[str]:
     """Import torchvision, declaring each operator that is missing. Returns the names of the declared operators."""
     declared: list[str] = []
-    while True:
-        try:
-            importlib.import_module("torchvision")
-            return declared
-        except RuntimeError as error:
-            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if missing is None or missing[1] in declared:
-                raise
-            _library.define(missing[1] + _SCHEMA)
-            declared.append(missing[1])
-            for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-                del sys.modules[name]
+    with _importing:
+        while True:
+            try:
+                importlib.import_module("torchvision")
+                return declared
+            except RuntimeError as error:
+                missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+                if missing is None or missing[1] in declared:
+                    raise
+                _library.define(missing[1] + _SCHEMA)
+                declared.append(missing[1])
+                _forget("torchvision")
 
 
 def import_light(name: str) -> ModuleType:
     """Import timm or open_clip without torchvision's operators and models, and without torch's compiler."""
-    if name not in sys.modules and "torchvision" not in sys.modules:
-        try:
-            with _only_transforms(), _compiler_later():
-                return importlib.import_module(name)
-        except ImportError:  # a version that needs more
-            for module in [n for n in sys.modules if n.partition(".")[0] == name]:
-                del sys.modules[module]
-    declare_missing()
-    return importlib.import_module(name)
+    with _importing:
+        if name not in sys.modules and "torchvision" not in sys.modules:
+            try:
+                with _only_transforms(), _compiler_later():
+                    return importlib.import_module(name)
+            except (ImportError, AttributeError, RuntimeError):  # a version that needs more
+                _forget(name)
+        declare_missing()
+        return importlib.import_module(name)
+
+
+def _forget(package: str) -> None:
+    """Let a package be imported anew."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+        del sys.modules[name]
 
 
 @contextmanager
@@ -69,8 +78,7 @@ def _only_transforms() -> Iterator[None]:
             package.__spec__, package.__path__ = spec, path = spec, list(spec.submodule_search_locations or ())
         yield
     finally:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # who imports torchvision later gets all of it
+        _forget("torchvision")  # who imports it later gets all of it
 
 
 @contextmanager

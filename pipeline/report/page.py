@@ -30,7 +30,7 @@ Settings = Mapping[str, AnnotateConfig | None]  # by run ID; None if this versio
 
 WALL_CLOCK = {
     "plan_seconds": "listing and planning",
-    "ray_seconds": "starting Ray",
+    "ray_seconds": "waiting for Ray",
     "annotate_seconds": "annotating",
     "commit_seconds": "verifying and committing",
 }

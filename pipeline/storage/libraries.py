@@ -18,6 +18,7 @@ def is_http(fs: Any) -> bool:
 
 
 def loaded(*names: str) -> tuple[type, ...]:
-    """Return those of the classes, named with their modules, whose modules are imported."""
+    """Return those of the classes, named with their modules, that are imported. Another thread may be just importing a module."""
     parts = (name.rpartition(".") for name in names)
-    return tuple(getattr(sys.modules[module], name) for module, _, name in parts if module in sys.modules)
+    found = (getattr(sys.modules.get(module), name, None) for module, _, name in parts)
+    return tuple(kind for kind in found if kind is not None)

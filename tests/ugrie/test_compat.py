@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from ugrie.compat import declare_missing
 
 # A torchvision that, like the real one, registers shape functions for operators that are not declared.
@@ -76,12 +78,13 @@ assert torch.compile(network, backend="eager")(torch.zeros(1, 3, 64, 64)).shape 
     assert done.returncode == 0, done.stderr
 
 
-def test_a_timm_that_needs_more_of_torchvision_gets_it(tmp_path):
+@pytest.mark.parametrize("needs", ["from torchvision.ops import nms", "import torchvision; torchvision.ops.nms"])
+def test_a_timm_that_needs_more_of_torchvision_gets_it(tmp_path, needs):
     code = """
 from ugrie.libraries import timm
 assert timm.found
 """
     (tmp_path / "timm").mkdir()
-    (tmp_path / "timm" / "__init__.py").write_text("from torchvision.ops import nms\nfound = True\n")
+    (tmp_path / "timm" / "__init__.py").write_text(f"{needs}\nfound = True\n")
     done = imported_with(tmp_path, "import torch\nfrom torchvision import ops\n", code, ops="nms = True\n")
     assert done.returncode == 0, done.stderr

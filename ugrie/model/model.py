@@ -184,6 +184,7 @@ class UGRIE(nn.Module):
 
         bart = BartForConditionalGeneration(BartConfig(**self.config.bart))
         bart.load_state_dict(self.bart.state_dict(), assign=True)
+        bart.tie_weights()
         return bart.train(self.training)
 
     @torch.inference_mode()

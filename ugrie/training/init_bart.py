@@ -70,6 +70,8 @@ def pretrained_bart(name_or_folder: str) -> tuple[dict[str, Any], BartForConditi
         pretrained, loading = BartForConditionalGeneration.from_pretrained(name_or_folder, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder).backend_tokenizer
         tokenizer.add_special_tokens(list(SPECIAL))
+        tokenizer.no_padding()  # a tokenizer is saved with what it was last used with
+        tokenizer.no_truncation()
     except RecipeError:
         raise
     except Exception as error:  # transformers, tokenizers and the hub's client raise errors of many kinds

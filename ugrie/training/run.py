@@ -60,6 +60,8 @@ def train_recipe(
     config = tower_config(recipe.tower)
     if tower_weights is not None and config.name is None:
         raise RecipeError(f"--tower-weights {tower_weights}: lite0 needs none: leave the flag out")
+    if tower_weights is not None and not tower_weights.endswith(".safetensors"):  # as the jobs that annotate with the checkpoint
+        raise RecipeError(f"--tower-weights {tower_weights}: weights are read as .safetensors only, since other files can hold code")
     if tower_weights is not None and not Path(tower_weights).is_file():
         raise RecipeError(f"--tower-weights {tower_weights}: there is no such file")
     encoder = load_tower(config, None) if config.name is None else None

@@ -31,7 +31,7 @@ def fetch_weights(config: TowerConfig) -> str:
             f"the CLIP weights of {config.name} ({config.pretrained}) could not be fetched: {problem or error}\n"
             "Download them where there is a network and give the file as tower_weights (--tower-weights FILE), "
             "or annotate stored embeddings with annotate_embeddings."
-        ) from error
+        ) from (OSError(problem) if problem else error)
     return file
 
 

@@ -16,11 +16,12 @@ from pipeline.images.decode import Decoder, Limits
 from pipeline.images.sandbox import Sandbox
 
 LIMITS = Limits(crop_size=32, max_pixels=1_000_000, seconds=0.5, memory=1_000_000_000)
+PATIENT = replace(LIMITS, seconds=60)  # for what does end
 
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox(LIMITS) as sandbox:
+    with Sandbox(PATIENT) as sandbox:
         yield sandbox
 
 
@@ -82,7 +83,7 @@ def test_every_format_is_decoded_as_in_the_worker(sandbox, images, name):
     with BytesIO() as file:
         images.picture(7, 300, 200).save(file, name)
         data = file.getvalue()
-    assert np.array_equal(sandbox(data).crop, Decoder(LIMITS)(data).crop)
+    assert np.array_equal(sandbox(data).crop, Decoder(PATIENT)(data).crop)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import BartForConditionalGeneration, BartTokenizer, T5Config
 
 from ugrie import UGRIE
@@ -132,3 +133,15 @@ def test_a_tokenizer_that_is_another_models_is_named(folder):
         RecipeError, match=r"its tokenizer has \d+ tokens and <s>, <pad>, </s> at \[0, 1, 2\], its config.json says \d+ and \[0, 3, 2\]"
     ):
         pretrained_bart(str(folder))
+
+
+def test_padding_and_truncation_that_a_tokenizer_was_saved_with_are_not_used(folder):
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_padding(length=30)
+    tokenizer.enable_truncation(2)
+    tokenizer.save(str(path))
+    _, _, tokenizer = pretrained_bart(str(folder))
+    text = "Overall, the mood is positive."
+    assert (tokenizer.padding, tokenizer.truncation) == (None, None)
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text

@@ -222,5 +222,6 @@ def test_every_part_of_the_model_that_speaks_is_trained(make_model, nested, embe
 def test_a_loaded_model_can_be_trained_on(saved, nested, embeddings):
     model = UGRIE.from_pretrained(saved)
     model.bart = model.transformers_bart()  # as `train` does
+    assert model.bart.lm_head.weight is model.bart.model.shared.weight is model.bart.model.decoder.embed_tokens.weight
     targets = {scheme.name: soft(len(embeddings), len(scheme.labels), 4) for scheme in nested}
     assert torch.isfinite(slot_loss(model, labelled(embeddings, targets), Template(nested), np.random.default_rng(0)))
