@@ -20,7 +20,7 @@ from ugrie.text import one_line
 
 EXIT_CODES = {
     0: "the run is committed, or nothing was new",
-    1: "the run failed, or too many of its new images (`--max-failed-ratio`) or all of them; the same `--run-id` resumes it",
+    1: "the run failed, or too many of its new images did (`--max-failed-ratio`), or all of them; the same `--run-id` resumes it",
     2: "a setting, the input or the output is wrong; nothing was started",
     130: "the run was interrupted (SIGINT); the same `--run-id` resumes it",
     143: "the run was stopped (SIGTERM); the same `--run-id` resumes it",

@@ -68,7 +68,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
         sized=counts["sized"],
         copies=hashed - len(union(hashes)) if hashed else None,
         in_files=counts["in_files"],
-        repost_share=_repost_share([run.counts for run in runs[:MAX_RUNS]]),
+        repost_share=_repost_share([run.counts for run in runs if run.model == tables.model][:MAX_RUNS]),
         sample=sample.rows,
     )
 

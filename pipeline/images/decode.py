@@ -170,7 +170,10 @@ def load_heif() -> None:
 
 def _unidentified(data: bytes) -> str:
     """Return the message for a file that no decoder takes."""
-    kind = signatures.kind_of(data)
+    try:
+        kind = signatures.kind_of(data)
+    except Exception:  # whatever is wrong with the file, it is no image
+        kind = None
     if kind is None:
         return f"{len(data)} bytes that are no {', '.join(FORMATS)}"
     if signatures.is_heif(data):

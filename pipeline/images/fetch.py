@@ -105,7 +105,7 @@ class Fetcher:
     def _path_value(self, row: Row) -> bytes | ImageError:
         """Read the path of a table's row that has no bytes, as a URI of that table."""
         try:
-            return self.reader.read_image(row | {"uri": row["link"], "container": None}, self.reader.timeout)
+            return self.reader.read_image(row | {"uri": row["link"], "container": None, "version": ""}, self.reader.timeout)
         except ImageError as error:
             return ImageError(error.status, f"the table's row has no bytes, only the path {without_secrets(row['link'])}: {error}")
 

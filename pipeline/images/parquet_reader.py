@@ -100,12 +100,12 @@ class ColumnReader:
         value = self._batch[row - self._batch_start]
         return value.as_buffer() if value.is_valid else None
 
-    def _start_group(self, group: int, most_rows: int = BATCH) -> None:
-        """Move to the first row of a row group. Its batches hold about MAX_REQUEST_BYTES, or `most_rows` if those are less."""
+    def _start_group(self, group: int, most_rows: int | None = None) -> None:
+        """Move to the first row of a row group. Its batches hold about MAX_REQUEST_BYTES, or `most_rows` (BATCH) if those are less."""
         metadata = self._parquet.metadata.row_group(group)
         column = metadata.column(self._column_index)
         rows = MAX_REQUEST_BYTES * metadata.num_rows // max(column.total_uncompressed_size, 1)
-        self._batch_rows = 1 if "DELTA_BYTE_ARRAY" in column.encodings else min(max(rows, 1), most_rows)
+        self._batch_rows = 1 if "DELTA_BYTE_ARRAY" in column.encodings else min(max(rows, 1), most_rows or BATCH)
         self._pages.begin(*chunk_range(self._parquet.metadata, group, self._column_index, self._file.size), self._batch_rows)
         self._batches = self._parquet.iter_batches(self._batch_rows, [group], [self._path], use_threads=False)
         self._group, self._batch_start, self._batch = group, self._group_starts[group], self._batch[:0]

@@ -33,6 +33,7 @@ READY, DECODED, FAILED = b"r", b"d", b"f"
 SIZE = struct.Struct("<ii")
 GRACE_SECONDS = 10.0  # after a decode's limit, within which its process must have ended itself
 START_SECONDS = 120.0
+LEAST_PIXELS = 10**6  # that the small images of the start may have, whatever a run's limit is
 
 
 class Sandbox:
@@ -150,7 +151,7 @@ def _load_decoders(limits: Limits) -> None:
                 Image.new("RGB", (32, 32), "red").save(file, name)
             except (OSError, KeyError):  # a Pillow without this format, or without its encoder
                 continue
-            decode(file.getvalue(), limits.crop_size, limits.max_pixels)
+            decode(file.getvalue(), limits.crop_size, max(limits.max_pixels, LEAST_PIXELS))
 
 
 if __name__ == "__main__":

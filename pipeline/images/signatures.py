@@ -126,9 +126,9 @@ def _tiff(data: bytes) -> str:
     tags = _tiff_tags(data)
     if DNG_VERSION in tags:
         return "a DNG raw photo"
-    make = bytes(value for value in tags.get(MAKE, ()) if value)
+    make = bytes(value for value in tags.get(MAKE, ()) if 0 < value < 256)
     for camera in (b"NIKON", b"SONY", b"PENTAX", b"Canon", b"EPSON", b"SAMSUNG", b"Hasselblad", b"Phase One"):
-        if make.startswith(camera) and tags.get(COMPRESSION, (1,))[0] not in (1, 5, 7, 8):
+        if make.startswith(camera) and (tags.get(COMPRESSION) or (1,))[0] not in (1, 5, 7, 8):
             return f"a raw photo of a {camera.decode()} camera"
     bits = tags.get(BITS_PER_SAMPLE)
     if not bits:

@@ -3,8 +3,8 @@
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
@@ -33,16 +33,17 @@ class FileListing:
     options: Options
     left_out: Counter[str]
     skip: tuple[str, ...] = ()
+    tables: dict[str, tuple[str, str]] = field(default_factory=dict)  # by folder, the kind of table and the path that tells it
 
     def files(self, path: str, is_prefix: bool = False) -> Iterator[File]:
-        """List the files in the order of their paths. Raises UserError where there are none, or they are parts of a table.
+        """List the files in the order of their paths. Raises UserError where there are none.
 
         `is_prefix`: the path was given with a slash at its end. An object of S3 may have the same name without it.
         """
         try:
             info = self._info(path)
             paths = [path] if info else expand_braces(path)
-            if len(paths) == 1:
+            if paths == [path]:
                 yield from self._named(path, {} if is_prefix and is_s3(self.fs) else info)
                 return
             for each, found in zip(paths, parallel_map(self._info, paths, THREADS), strict=True):
@@ -92,18 +93,21 @@ class FileListing:
     def _checked(self, files: Iterator[File]) -> Iterator[File]:
         for file in files:
             if file.name.endswith(".metadata.json") and "/metadata/" in file.name:
-                self._refuse_table(file.name, "Iceberg")
+                self.tables[file.name.rpartition("/metadata/")[0]] = "Iceberg", file.name
             yield file
 
     def _leave_out(self, left_out: LeftOut) -> None:
         self.left_out[left_out.reason] += 1
         name = posixpath.basename(left_out.path)
         if name in TABLES:
-            self._refuse_table(left_out.path, TABLES[name])
+            self.tables[posixpath.dirname(left_out.path)] = TABLES[name], left_out.path
 
-    def _refuse_table(self, path: str, kind: str) -> None:
-        remedy = "write the URIs of its current rows to a .parquet, and name that"
-        raise UserError(f"{self.uri} holds a table of {kind} ({without_secrets(path)}), whose files may be removed ones: {remedy}")
+    def refuse_tables(self, files: Sequence[File]) -> None:
+        """Raise UserError if one of these files of tables is part of a table of Delta, Hudi or Iceberg."""
+        for folder, (kind, path) in self.tables.items():
+            if any(file.name.startswith(f"{folder.rstrip('/')}/") for file in files):
+                remedy = "write the URIs of its current rows to a .parquet, and name that"
+                raise UserError(f"{self.uri} holds a table of {kind} ({without_secrets(path)}), whose files may be removed ones: {remedy}")
 
 
 def left_out_text(left_out: Mapping[str, int]) -> str:

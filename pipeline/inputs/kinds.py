@@ -67,7 +67,7 @@ def choose(files: Iterator[File], left_out: Counter[str]) -> tuple[str, Iterator
         else:
             held.setdefault(kind, []).append(file)
     if not held:
-        raise UserError(f"only files are there that are not read ({_shown(left_out)}); {READ}; archives must be unpacked")
+        raise UserError(f"it holds only files that are not read ({_shown(left_out)}); {READ}; archives must be unpacked")
     kind = SHARD if SHARD in held else next((kind for kind in held if kind != LISTS), LISTS)
     chosen = held.pop(kind)
     tables = [kind for kind in held if kind != LISTS]
@@ -83,12 +83,12 @@ def choose(files: Iterator[File], left_out: Counter[str]) -> tuple[str, Iterator
 def _images(files: Iterator[File], held: list[File], left_out: Counter[str]) -> Iterator[File]:
     """Return the images. Raises UserError at the end if shards or tables would be left out for files whose names tell nothing."""
     left_out.update(_ending(file) for file in held)
-    first, unread, named = None, held[0] if held else None, False
+    first, unread, named = None, next((file for file in held if kind_of(file.name) != LISTS), None), False
     for file in files:
         kind = kind_of(file.name)
         if kind == IMAGE:
             first = first or file
-            named = named or suffix_of(file.name) in ("", *IMAGE_SUFFIXES)
+            named = named or suffix_of(file.name) in IMAGE_SUFFIXES
             yield file
         else:
             left_out[_ending(file)] += 1

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError, UserError
 from pipeline.inputs.file_listing import FileListing, left_out_text
@@ -25,7 +26,7 @@ from pipeline.inputs.uri_table import table_items
 from pipeline.storage.filesystem import Options, connect, protocol_names
 from pipeline.storage.listing import File
 from pipeline.storage.retry import transient_errors
-from pipeline.storage.spelling import ALIASES
+from pipeline.storage.spelling import ALIASES, plain
 from pipeline.storage.uris import public_message, without_secrets
 
 
@@ -36,12 +37,14 @@ def list_items(uri: str, column: str, options: Options, left_out: Counter[str] |
     Raises UserError where the source is empty or can't be read.
     """
     fs, path = connect(uri, options)
+    if isinstance(fs, LocalFileSystem):
+        path = plain(path)
     listing = FileListing(fs, without_secrets(uri), options, Counter() if left_out is None else left_out)
     if output is not None:
         listing.skip = own_folders(fs, path, uri, output, options)
     empty = True
     try:
-        for item in _items(fs, listing.files(path, is_prefix=uri.endswith("/")), column, listing.left_out):
+        for item in _items(listing, path, uri.endswith("/"), column):
             empty = False
             yield item
     except Exception as error:
@@ -58,13 +61,18 @@ def allowed_protocols(uri: str, extra: tuple[str, ...]) -> frozenset[str]:
     return frozenset({*protocol_names(uri), *(ALIASES.get(name.lower(), name.lower()) for name in extra)})
 
 
-def _items(fs: fsspec.AbstractFileSystem, files: Iterator[File], column: str, left_out: Counter[str]) -> Iterator[Item]:
-    kind, chosen = choose(files, left_out)
+def _items(listing: FileListing, path: str, is_prefix: bool, column: str) -> Iterator[Item]:
+    kind, chosen = choose(listing.files(path, is_prefix), listing.left_out)
     if kind == IMAGE:
-        return _images(fs, chosen)
+        return _images(listing.fs, chosen)
+    containers = list(chosen)
+    for file in containers:
+        if (name := escaped(file.name)) != file.name:
+            raise UserError(f"{without_secrets(name)}: this path is not UTF-8: rename it, since the URIs of what it holds begin with it")
     if kind == SHARD:
-        return tar_items(fs, chosen, left_out)
-    return chain.from_iterable(table_items(fs, table, column) for table in chosen)
+        return tar_items(listing.fs, containers, listing.left_out)
+    listing.refuse_tables(containers)
+    return chain.from_iterable(table_items(listing.fs, table, column) for table in containers)
 
 
 def _images(fs: fsspec.AbstractFileSystem, files: Iterator[File]) -> Iterator[Item]:

@@ -124,6 +124,14 @@ def uri_items(values: Iterable[str | None], table: str, fs: fsspec.AbstractFileS
         elif "://" in value or FILE.match(value):
             yield Item(canonical(value)).redacted()
         elif is_http(fs):
-            yield Item(urljoin(table, value.strip())).redacted()
+            yield Item(_joined(table, value.strip())).redacted()
         else:
             yield Item(canonical(fs.unstrip_protocol(posixpath.join(folder, DOTS.sub(r"\1", value.strip()))))).redacted()
+
+
+def _joined(table: str, link: str) -> str:
+    """Return a relative link as one from the table's page, or below its folder where it is no link that can be taken so."""
+    try:
+        return urljoin(table, link)
+    except ValueError:  # such as //[x
+        return posixpath.join(posixpath.dirname(table), link.lstrip("/"))

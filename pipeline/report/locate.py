@@ -22,9 +22,11 @@ def locate(output: OutputFolder, run_id: str, source: str, images: Sequence[High
     if plan is None:
         return [_from_uri(image.uri, source) for image in images]
     manifest = saved_manifest(run_id, plan)
-    blocks = sorted({image.row // manifest.block_rows for image in images})  # the table's rows are in the manifest's order
+    # The table's rows are in the manifest's order, but without those that another run annotated meanwhile.
+    blocks = sorted({image.row // manifest.block_rows for image in images})
     rows = dict(zip(blocks, parallel_map(lambda block: manifest.read(output, block), blocks, THREADS), strict=True))
-    return [rows[image.row // manifest.block_rows].slice(image.row % manifest.block_rows, 1).to_pylist()[0] for image in images]
+    planned = [rows[image.row // manifest.block_rows].slice(image.row % manifest.block_rows, 1).to_pylist()[0] for image in images]
+    return [row if row["uri"] == image.uri else _from_uri(image.uri, source) for row, image in zip(planned, images, strict=True)]
 
 
 def _from_uri(uri: str, source: str) -> Row | ImageError:

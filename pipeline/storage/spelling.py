@@ -21,13 +21,13 @@ def canonical(uri: str) -> str:
     """
     uri = uri.strip() or uri
     if (match := _FILE.match(uri)) is not None:
-        path = _plain(uri[match.end() :])
+        path = plain(uri[match.end() :])
         return f"file://{path if '%' not in path else _existing(path)}"
     match = _SCHEME.match(uri)
     return uri if match is None else f"{ALIASES.get(name := match[1].lower(), name)}{uri[match.end(1) :]}"
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """Return a local path without double slashes and the folders . and .."""
     if not path.startswith("/") or not ("//" in path or "/." in path):
         return path
