@@ -134,4 +134,4 @@ def _joined(table: str, link: str) -> str:
     try:
         return urljoin(table, link)
     except ValueError:  # such as //[x
-        return posixpath.join(posixpath.dirname(table), link.lstrip("/"))
+        return posixpath.join(posixpath.dirname(table.partition("?")[0]), link.lstrip("/"))

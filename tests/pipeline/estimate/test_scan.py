@@ -83,6 +83,8 @@ def test_what_earlier_nights_annotated_and_copied_is_counted(found, corpus, tmp_
         "config": {},
     }
     (tmp_path / "out" / "runs" / "r.json").write_text(json.dumps(record))
+    others = record | {"run_id": "other", "model": "another@1", "counts": {"rows": 10, "reposts": {"run": 9, "earlier": 0}}, "files": []}
+    (tmp_path / "out" / "runs" / "other.json").write_text(json.dumps(others))
     about = found(corpus.folder, size=40)
     assert (about.known, about.new, about.repost_share) == (10, 30, pytest.approx(0.3))
     assert [row["image_id"] for row in about.sample] == [row["image_id"] for row in sample[10:]]

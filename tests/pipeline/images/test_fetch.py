@@ -240,6 +240,21 @@ def test_a_row_of_a_table_without_bytes_is_read_from_its_path(tmp_path):
     assert (found[5][0], found[5][1].partition(": ")[0]) == ("forbidden", "the table's row has no bytes, only the path https://host/a.jpg")
 
 
+def test_a_row_without_bytes_has_no_version_though_its_table_has_one(monkeypatch):
+    asked = []
+    found = fetcher("s3://bucket/images.parquet")
+    monkeypatch.setattr(type(found.reader), "read_image", lambda self, row, timeout: asked.append(row) or b"image")
+    row = {
+        "uri": "s3://bucket/images.parquet!/1",
+        "link": "s3://bucket/a.jpg",
+        "version": "etag-of-the-table",
+        "container": "x",
+        "position": 1,
+    }
+    assert found._path_value(row) == b"image"
+    assert [(row["uri"], row["version"], row["container"]) for row in asked] == [("s3://bucket/a.jpg", "", None)]
+
+
 def test_a_value_of_gigabytes_in_a_few_bytes_is_too_large_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_reader, "MAX_PAGE", 2**20)
     images = pa.array([b"1", b"2", b"x" * 50 * 2**20, b"4", b"5", b"6"])

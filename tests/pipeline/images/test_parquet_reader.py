@@ -210,3 +210,12 @@ def test_an_empty_response_is_a_short_read_and_no_endless_loop(pool):
     errors = list(column.values([0, 1, 2, 3], pool, lambda start, end: b""))
     assert {type(error) for error in errors} == {ShortError}
     assert re.match(r"0 bytes came of \d+", str(errors[0]))
+
+
+def test_no_more_rows_than_batch_are_decoded_at_once(pool, monkeypatch):
+    file = File([bytes([i]) for i in range(40)])
+    for batch in (7, 1):  # the process that fetches for a block that has killed its worker decodes one at a time
+        monkeypatch.setattr(parquet_reader, "BATCH", batch)
+        column = file.open()
+        assert read(column, [0, 1, 2], pool, file) == [b"\0", b"\1", b"\2"]
+        assert len(column._batch) == batch

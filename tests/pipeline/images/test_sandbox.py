@@ -156,3 +156,8 @@ def test_a_process_that_does_not_start_is_no_images_fault(images, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with Sandbox(LIMITS) as sandbox, pytest.raises(RuntimeError, match="does not start"):
         sandbox(images.jpeg(1))
+
+
+def test_it_starts_whatever_the_limit_of_pixels_is(images):
+    with Sandbox(replace(PATIENT, max_pixels=1)) as sandbox:
+        assert failure(sandbox, images.jpeg(1))[0] == "too_large"

@@ -31,6 +31,11 @@ def tiff(**tags) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
 
 
+def odd_tiff(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """Write a TIFF's first directory of entries: tag, kind, count, and four bytes."""
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHI4s", *entry) for entry in entries) + bytes(4)
+
+
 def archive() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -119,3 +124,20 @@ def test_every_cut_of_an_image_has_a_name_or_none(images, kind):
     data = images.encoded(images.picture(1, 32, 32), kind)
     for end in range(0, min(len(data), 400), 7):
         assert kind_of(data[:end]) is None or isinstance(kind_of(data[:end]), str)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param([(271, 3, 1, b"\xff\xff\0\0")], id="a maker of numbers over 255"),
+        pytest.param([(271, 2, 4, b"NIKO"), (259, 3, 0, bytes(4))], id="a compression without a value"),
+        pytest.param([(258, 3, 0, bytes(4)), (277, 3, 0, bytes(4)), (339, 3, 0, bytes(4))], id="samples without values"),
+    ],
+)
+def test_tags_of_a_tiff_that_make_no_sense_are_no_errors(entries):
+    assert message(odd_tiff(*entries)).startswith("a TIFF")
+
+
+def test_whatever_a_signature_raises_the_file_is_no_image(monkeypatch):
+    monkeypatch.setattr("pipeline.images.signatures.kind_of", lambda data: 1 / 0)
+    assert message(b"what is this").startswith("12 bytes that are no JPEG")

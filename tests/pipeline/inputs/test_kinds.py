@@ -102,6 +102,12 @@ def test_a_table_is_not_left_out_for_a_file_of_an_unknown_name(tmp_path, table, 
         listed(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["a.txt", "z.txt"])
+def test_a_text_beside_images_of_an_unknown_name_is_left_out(tmp_path, text):
+    write(tmp_path, text, "b.arw")
+    assert listed(tmp_path) == (["b.arw"], {".txt": 1})
+
+
 def test_tables_of_several_kinds_are_refused(tmp_path):
     write(tmp_path, "a.csv", "b.parquet", "c.csv")
     with pytest.raises(UserError, match=r"tables of several kinds, such as a.csv and b.parquet: select one kind by a glob, .*\*.csv'"):
@@ -112,7 +118,9 @@ def test_tables_of_several_kinds_are_refused(tmp_path):
 def test_a_file_that_is_not_read_by_its_name_is_refused_with_what_is_read(tmp_path, name):
     write(tmp_path, name)
     for uri in (tmp_path, tmp_path / name):
-        with pytest.raises(UserError, match=r"files are there that are not read \(1 \..*\); what is read: images, .tar shards, and tables"):
+        with pytest.raises(
+            UserError, match=r"it holds only files that are not read \(1 \..*\); what is read: images, .tar shards, and tables"
+        ):
             listed(uri)
 
 

@@ -141,6 +141,37 @@ def test_a_folder_of_a_table_with_a_log_is_refused_since_its_files_may_be_remove
         items(tmp_path)
 
 
+@pytest.mark.parametrize("pattern", ["", "/**/*.jpg"])
+def test_a_table_with_a_log_among_images_is_left_out_with_its_files(tmp_path, pattern):
+    write(tmp_path, "a.jpg", "emotions/_delta_log/0.json", "emotions/part-0.parquet", "data/metadata/v1.metadata.json", "data/0.parquet")
+    assert names(f"{tmp_path}{pattern}") == ["a.jpg"]
+
+
+def test_a_table_with_a_log_beside_the_tables_that_are_chosen_is_not_in_the_way(tmp_path):
+    write(tmp_path, "old/_delta_log/0.json", "old/part-0.parquet")
+    (tmp_path / "new").mkdir()
+    pq.write_table(pa.table({"uri": ["a.jpg"]}), tmp_path / "new" / "list.parquet")
+    assert names(f"{tmp_path}/*w/*.parquet") == ["a.jpg"]
+
+
+@pytest.mark.parametrize("spelled", ["{}/x/../photos", "{}//photos", "{}/./photos/", "{}/photos/./"])
+def test_a_folder_has_one_path_however_it_is_spelled(tmp_path, spelled):
+    write(tmp_path, "photos/a.jpg", "x/b.jpg")
+    assert [item.uri for item in items(spelled.format(tmp_path))] == [f"file://{tmp_path}/photos/a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.parquet", "x.csv"])
+def test_a_shard_or_table_whose_path_is_not_utf8_is_named(tmp_path, name, tar):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    tar(tmp_path / "x.tar", {"a.jpg": b"1"})
+    pq.write_table(pa.table({"uri": ["a.jpg"]}), tmp_path / "x.parquet")
+    (tmp_path / "x.csv").write_text("uri\na.jpg\n")
+    os.rename(tmp_path / name, folder + b"/" + name.encode())
+    with pytest.raises(UserError, match=rf"caf\\xe9/{name}: this path is not UTF-8: rename it"):
+        items(os.fsdecode(folder))
+
+
 def test_a_prefix_with_a_slash_is_a_prefix_also_where_an_object_has_its_name(s3):
     s3.put("both/images", b"an object")
     s3.put("both/images/a.jpg", b"1")
@@ -165,6 +196,7 @@ def test_braces_stand_for_several_paths(tmp_path, tar):
     write(tmp_path, "x/a.jpg", "y/b.jpg", "z/c.jpg")
     assert names(f"{tmp_path}/{{008..010}}.tar") == ["8.jpg", "9.jpg", "10.jpg"]
     assert names(f"{tmp_path}/{{y,x}}/*.jpg") == ["b.jpg", "a.jpg"]
+    assert names(f"{tmp_path}/{{008..008}}.tar") == names(f"{tmp_path}/{{008,008}}.tar") == ["8.jpg"]
     with pytest.raises(UserError, match=r"nothing found at .*\{010\.\.012\}\.tar, as .*/012\.tar: check the path"):
         items(f"{tmp_path}/{{010..012}}.tar")
 

@@ -121,6 +121,7 @@ def test_a_tables_links_are_shown_without_their_secrets_and_kept_with_them(tmp_p
         ("/d.jpg", "https://host/d.jpg"),
         ("//evil/d.jpg", "https://evil/d.jpg"),
         ("c.jpg?sig=hunter2", "https://host/lists/c.jpg"),
+        ("//[x", "https://host/lists/[x"),
     ],
 )
 def test_a_relative_link_is_taken_from_its_tables_as_browsers_do(value, uri):

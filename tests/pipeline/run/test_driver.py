@@ -186,6 +186,7 @@ def test_a_run_of_which_too_much_failed_is_not_committed_until_it_may(finished, 
     ):
         annotate(config)
     assert not (tmp_path / "runs").exists()
+    assert list(tmp_path.glob("annotations/**/*.parquet")) == []
     record = annotate(config.model_copy(update={"max_failed_ratio": 0.15}))
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
 
