@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Libraries that take a tenth of a second or more each, and the compiler of torch. Not pandas: pyarrow and Ray Data import it themselves.
 SLOW = {
     *("torch", "torch._dynamo", "torchvision", "timm", "open_clip", "transformers", "sympy", "onnxruntime"),

@@ -13,6 +13,8 @@ from PIL import Image
 
 from ugrie.schemes.scheme import load_scheme
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

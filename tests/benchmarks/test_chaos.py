@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).parents[2]
 RUNS = int(os.environ.get("UGRIE_CHAOS_RUNS", "2"))
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from ugrie import UGRIE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

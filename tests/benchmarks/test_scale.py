@@ -9,6 +9,8 @@ import pytest
 
 from ugrie.model import checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

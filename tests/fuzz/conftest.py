@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(SECONDS + 900))  # making a failing input small takes a while
+            item.add_marker("slow")
 
 
 # --- trying an input --------------------------------------------------------------------------------------------------------

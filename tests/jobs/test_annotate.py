@@ -124,6 +124,7 @@ def test_one_configuration_file_does_not_reach_the_next_run(refused, tmp_path):
     assert "--output: must be given" in refused("--input", "in")[0]
 
 
+@pytest.mark.slow
 def test_the_command_itself_exits_with_two_and_one_line(tmp_path):
     command = [sys.executable, str(ROOT / "jobs" / "annotate.py"), "--input", str(tmp_path / "gone"), "--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
@@ -141,6 +142,7 @@ def test_help_names_every_setting():
     assert {flag for flag in flags if flag not in done.stdout} == set()
 
 
+@pytest.mark.cluster
 def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
     config = finished.config
     tokens = ["--input", config.input, "--output", config.output, "--run-id", config.run_id]
@@ -220,6 +222,7 @@ def test_a_cluster_of_one_cpu_finishes_with_a_configuration_file_and_flags(start
     assert rows.differences(model_operators.rows(plan), rows.of(output, record), lambda row: row["image_id"]) == []
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpus, rows, tmp_path, check_output):
     """SIGTERM, as a spot machine or a scheduler sends it, once the first block is written. Its Ray goes with it."""

@@ -17,6 +17,7 @@ def planned(job, corpus, capsys, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_it_says_what_a_night_would_be_and_writes_nothing(planned, tmp_path):
     said = planned("--sample", "40", "--dollars-an-hour", "3.5")
     assert "40 images are listed; 0 were annotated before, 40 are new" in said
@@ -27,6 +28,7 @@ def test_it_says_what_a_night_would_be_and_writes_nothing(planned, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_as_json_it_is_all_there(planned):
     found = json.loads(planned("--sample", "4", "--json", "--cpus", "64", "--gpus", "2"))
     assert found["cluster"] == {"cpus": 64, "gpus": 2, "dollars_an_hour": None}

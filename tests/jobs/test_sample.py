@@ -10,6 +10,8 @@ from PIL import Image
 from pipeline.errors import ImageError
 from pipeline.images.decode import decode
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -169,6 +169,7 @@ def test_it_prints_what_was_measured_and_writes_the_checkpoint(job, folder, caps
     assert UGRIE.from_pretrained("deep/out").annotate_embeddings(np.ones((1, 768)))[0]["polarity2"].label in ("negative", "positive")
 
 
+@pytest.mark.slow
 def test_the_command_itself_goes_on_where_it_was_interrupted(job, folder, caplog):
     """After Ctrl-C and the same command again, the checkpoint equals that of an uninterrupted run, byte for byte."""
     (folder / "recipe.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 60\npatience = 60"))

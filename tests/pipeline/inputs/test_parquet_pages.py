@@ -49,6 +49,7 @@ def test_what_takes_little_is_read_whatever_its_pages_are(version, encoding, pag
     assert list(read(written(values, data_page_version=version, data_page_size=page, row_group_size=200, **encoding))) == values
 
 
+@pytest.mark.slow
 def test_a_few_bytes_that_unpack_to_many_are_refused_before_they_do():
     values = ["a.jpg", "b.jpg", "x" * 100 * MEGABYTE, "c.jpg"]
     buffer = written(values)

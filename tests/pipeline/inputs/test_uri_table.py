@@ -184,6 +184,7 @@ def test_texts_of_every_kind_are_uris(tmp_path, kind):
     assert [item.uri and item.uri.rpartition("/")[2] for item in items(tmp_path / "list.parquet")] == ["a.jpg", "", "b.jpg"]
 
 
+@pytest.mark.slow
 def test_a_parquet_of_uris_with_a_value_of_gigabytes_is_refused_before_it_is_unpacked(tmp_path):
     column = pa.array(["a.jpg", "x" * 2**28])
     pq.write_table(pa.table({"uri": column}), tmp_path / "list.parquet", compression="zstd", use_dictionary=False)

@@ -102,3 +102,16 @@ def test_settings_of_another_version_are_read_as_far_as_they_are_known(shown):
         thumbnails(output, None, [image("u", b"")])[image("u", b"").content_hash].problem
         == "this version of UGRIE can't read the run's settings"
     )
+
+
+def test_an_image_is_found_by_its_uri_where_rows_before_it_were_left_out_for_another_run(shown, images, tmp_path):
+    """Another run annotated a.jpg meanwhile: b.jpg, the manifest's second row, is the table's first."""
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        (tmp_path / "in" / name).write_bytes(images.jpeg(number))
+    output = OutputFolder(str(tmp_path / "out"), {})
+    manifest = write_manifest(output, "_work/r/manifest-0", list_items(str(tmp_path / "in"), "uri", {}))
+    plan = {"manifest": "manifest-0", "rows": 2, "listed": 2, "known": 0, "retried": 0, "left_out": {}, "block_rows": manifest.block_rows}
+    output.write("_work/r/plan.json", json.dumps(plan).encode())
+    (found,) = shown([image(f"file://{tmp_path}/in/b.jpg", images.jpeg(1), row=0)], source=tmp_path / "in")
+    assert (found.problem, found.jpeg is not None) == (None, True)

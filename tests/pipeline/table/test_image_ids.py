@@ -94,6 +94,7 @@ def test_a_union_is_that_of_sets(arrays):
     assert union(np.array(some, np.int64) for some in arrays).tolist() == sorted(set().union(*arrays))
 
 
+@pytest.mark.slow
 def test_a_union_of_what_is_repeated_takes_little_more_than_the_result():
     """Fifty nights that annotated the same million images."""
     tracemalloc.start()

@@ -8,6 +8,8 @@ from ugrie.schemes.scheme import load_scheme
 from ugrie.training import cross_validation
 from ugrie.training.cross_validation import cross_validate
 
+pytestmark = pytest.mark.slow
+
 POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 
 

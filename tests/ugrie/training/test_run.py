@@ -21,6 +21,8 @@ from ugrie.training import train as training
 from ugrie.training.recipe import RecipeError
 from ugrie.training.run import train_recipe
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name = "mine"
 schemes = ["polarity2", "valence"]

@@ -18,6 +18,8 @@ from ugrie.training.recipe import Recipe
 from ugrie.training.state import EpochMetrics
 from ugrie.training.train import TrainingError, kept_epoch, new_model, train
 
+pytestmark = pytest.mark.slow
+
 POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 
 

@@ -7,6 +7,8 @@ from ugrie.vision.config import TowerConfig
 from ugrie.vision.encoder import Encoder
 from ugrie.vision.int8 import Int8Error
 
+pytestmark = pytest.mark.slow
+
 VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
 
 

@@ -1,10 +1,10 @@
 """A stage tower computes the statistics of the network's own stages, with batch normalisation folded in."""
 
 import pytest
-import timm
 import torch
 from torch import nn
 
+from ugrie.libraries import timm
 from ugrie.vision.stage_tower import StageTower
 
 
