@@ -13,7 +13,7 @@ pytest_plugins = [
     f"tests.plugins.{name}" for name in ("cluster", "corpus", "nights", "operators", "outputs", "pages", "poison", "rows", "s3")
 ]
 RAY = pytest.StashKey[ExitStack]()
-# The marks of tests by the fixtures that they use, themselves or through others. Tests that are slow by themselves say so.
+# The marks of tests by the fixtures that they use, themselves, through others or by a parameter. Tests that are slow otherwise say so.
 MARKS = {"ray": {"local_ray"}, "cluster": {"start_head", "head"}, "s3": {"s3"}, "browser": {"browser"}}
 
 
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark, fixtures in MARKS.items():
-            if fixtures & set(getattr(item, "fixturenames", ())):
+            if fixtures & {*getattr(item, "fixturenames", ()), *map(str, getattr(getattr(item, "callspec", None), "params", {}).values())}:
                 item.add_marker(mark)
 
 

@@ -37,14 +37,14 @@ def wait_for(name: str, ready: Callable[[], bool], process: subprocess.Popen, lo
         time.sleep(0.2)
 
 
-def stop_tree(process: subprocess.Popen) -> None:
-    """Stop a process that we started and all its children, each by its own id: SIGTERM, after 20 s SIGKILL."""
+def stop_tree(process: subprocess.Popen, seconds: float = 5) -> None:
+    """Stop a process that we started and all its children, each by its own id: SIGTERM, after these seconds SIGKILL."""
     try:
         ours = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         ours = []
     process.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(ours, timeout=20)
+    _, alive = psutil.wait_procs(ours, timeout=seconds)
     for left in alive:
         left.kill()
     psutil.wait_procs(alive, timeout=10)

@@ -82,4 +82,4 @@ def seaweed(folder: Path) -> Iterator[S3]:
         wait_for("SeaweedFS", ready, process, log)
         yield server
     finally:
-        stop_tree(process)
+        stop_tree(process, seconds=0)  # it would wait for connections, and its data are temporary

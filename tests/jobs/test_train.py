@@ -131,7 +131,6 @@ def test_what_is_wrong_with_a_recipe_or_its_data_is_said_before_an_image_is_embe
 def test_images_whose_tower_has_no_weights_are_said_to_need_them(refused, monkeypatch):
     line = refused(RECIPE + PHOTOS)
     assert line.startswith("train: tower: the weights of ViT-L-14-quickgelu (openai), which embed images, could not be fetched: ")
-    assert "can't be reached" in line
     assert "--tower-weights" in line
 
 

@@ -1,6 +1,7 @@
 """Hostile files: some in a whole run on a real Ray, all others through the loader."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from pipeline.inputs.source import list_items
 from pipeline.run.plan import prepare
 from pipeline.stages.tracker import BlockTracker
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
+ROOT = Path(__file__).parents[3]
 
 
 def test_images_that_kill_and_hang_their_decoder_cost_their_rows_alone_and_no_log_has_a_secret(
@@ -31,9 +33,9 @@ def test_images_that_kill_and_hang_their_decoder_cost_their_rows_alone_and_no_lo
     lines += ["block_rows = 15", "decode_timeout = 1", "[storage_options]", f'key = "{s3.key}"', f'secret = "{s3.secret}"']
     lines += ["[storage_options.client_kwargs]", f'endpoint_url = "{s3.endpoint}"', 'region_name = "us-east-1"']
     (tmp_path / "job.toml").write_text("\n".join(lines))
-    monkeypatch.setenv("PYTHONPATH", str(poison.folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(poison.folder))))
     with start_head(cpus=4, dashboard=False) as head:
-        done = head.python("jobs/annotate.py", "--config", tmp_path / "job.toml")
+        done = head.python("-m", "benchmarks.stubs", "--config", tmp_path / "job.toml")
         logs = {path: path.read_bytes() for path in Path(head.folder).rglob("*") if path.is_file() and not path.is_symlink()}
     assert done.returncode == 0, done.stderr[-4000:]
     record = json.loads(s3.fs.cat_file(f"{s3.bucket}/poisoned/runs/r.json"))
