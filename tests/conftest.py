@@ -24,8 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        used = {*getattr(item, "fixturenames", ()), *(value for value in parameters if isinstance(value, str))}
         for mark, fixtures in MARKS.items():
-            if fixtures & {*getattr(item, "fixturenames", ()), *map(str, getattr(getattr(item, "callspec", None), "params", {}).values())}:
+            if fixtures & used:
                 item.add_marker(mark)
 
 
