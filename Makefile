@@ -24,7 +24,7 @@ demo: .venv/demo  ## annotate a sample corpus and print what came out (sets up f
 test: .venv/dev  ## run the tests
 	@$(BIN)/python -m pytest
 
-test-quick: .venv/dev  ## run the tests that need no Ray, S3 server or browser and take less than a second
+test-quick: .venv/dev  ## run the tests that need no Ray, S3 server or browser, and are not slow
 	@$(BIN)/python -m pytest -m "not (ray or cluster or s3 or browser or slow)"
 
 fuzz: .venv/dev  ## try broken images, tables and settings at random, each target for SECONDS (default 60); FOLDER keeps what fails

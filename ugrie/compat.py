@@ -1,4 +1,4 @@
-"""Import what needs torchvision where torchvision can't be imported as it is, and without what it doesn't need.
+"""Import torchvision without its compiled operators, and timm and open_clip without most of torchvision.
 
 PyPI's torchvision is built against CUDA. On a CPU build of torch its extension is not loaded, and the import fails with
 ``operator torchvision::nms does not exist``: torchvision registers shape functions for operators that are not declared. open_clip
@@ -6,13 +6,13 @@ and timm import torchvision, so they fail too, although they use none of these o
 
 Declaring the missing operators' schemas is enough for the import; calling one still raises. `torchvision.io` and
 `torchvision.ops` stay unavailable. `ugrie.libraries` declares them before it imports transformers.
+
 It imports timm and open_clip with `import_light`, which takes less than half as long: they need only torchvision's transforms, and
 PyTorch's compiler only once something is compiled.
 """
 
 import functools
 import importlib
-import importlib.util
 import re
 import sys
 import threading
@@ -83,7 +83,7 @@ def _only_transforms() -> Iterator[None]:
 
 @contextmanager
 def _compiler_later() -> Iterator[None]:
-    """Within the context, `torch.compiler.disable` does not import the compiler: a function is looked after once that is there."""
+    """Within the context, `torch.compiler.disable` imports no compiler. It takes effect in calls after the compiler is imported."""
     disable = torch.compiler.disable
 
     def later(function: Callable[..., Any] | None = None, recursive: bool = True, *, reason: str | None = None) -> Any:

@@ -14,7 +14,7 @@ from ugrie.compat import declare_missing, import_light
 def __getattr__(name: str) -> Any:
     if name in ("timm", "open_clip"):
         return import_light(name)
-    if name in ("AutoConfig", "AutoTokenizer", "BartConfig", "BartForConditionalGeneration", "PreTrainedTokenizerFast"):
+    if name in ("AutoConfig", "AutoTokenizer", "BartConfig", "BartForConditionalGeneration"):
         declare_missing()
         return getattr(import_module("transformers"), name)
     raise AttributeError(f"ugrie.libraries has no {name}")
