@@ -76,5 +76,5 @@ clean:  ## remove the virtual environment, the demo and caches
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@test -x $(@D)/bin/uv || $(@D)/bin/pip install --quiet --disable-pip-version-check uv
 	@echo "installing UGRIE ($*) into $(@D)"
-	@$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python -e ".[$*]"
+	@$(@D)/bin/uv pip install --quiet --compile-bytecode --python $(@D)/bin/python -e ".[$*]"
 	@touch $@

@@ -23,6 +23,13 @@ def alter_block(plan: Any, block: int, change: Callable[[pa.Table], pa.Table]) -
     pq.write_table(change(pq.read_table(path)), path)
 
 
+def one_worker(threads: int | None = None) -> Any:
+    """Return the allocation of a run with one worker of each kind, on the CPU."""
+    from pipeline.run.resources import Allocation
+
+    return Allocation("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=threads, loaders=1, load=1, write=1)
+
+
 @dataclass
 class LocalDeduplicator:
     """`pipeline.stages.dedup.Deduplicator` without Ray: the actor's object is in this process."""
@@ -48,12 +55,10 @@ class Operators:
 
     def _of(self, plan: Any) -> tuple[Any, Any, Any]:
         from pipeline.run.graph import operators
-        from pipeline.run.resources import Allocation
         from pipeline.stages.dedup import Deduplicator
         from pipeline.stages.tracker import BlockTracker
 
-        allocation = Allocation("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
-        return operators(plan, allocation, BlockTracker(), self.dedup or Deduplicator())
+        return operators(plan, one_worker(), BlockTracker(), self.dedup or Deduplicator())
 
     @contextmanager
     def sharing(self, earlier: Any = None) -> Iterator[None]:

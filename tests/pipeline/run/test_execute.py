@@ -8,24 +8,15 @@ from pipeline.config import AnnotateConfig
 from pipeline.run import execute
 from pipeline.run.driver import record_of
 from pipeline.run.plan import prepare
-from pipeline.run.resources import Allocation
-from pipeline.stages.merge import Merger
 from pipeline.table.commit import commit
 from pipeline.table.stats import FailuresError
-
-ALLOCATION = Allocation("cpu", actors=1, least_actors=1, actor_cpus=1, actor_gpus=0, threads=None, loaders=1, load=1, write=1)
+from tests.plugins.in_process import without_ray
 
 
 @pytest.fixture(autouse=True)
-def _without_ray(monkeypatch):
-    def merge_files(plan, allocation, todo, overtaken):
-        merger = Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
-        return {target: merger(target, numbers, overtaken) for target, numbers in todo.items()}
-
-    monkeypatch.setattr(execute, "connect_ray", lambda: None)
-    monkeypatch.setattr(execute, "await_workers", lambda config: None)
-    monkeypatch.setattr(execute, "allocate", lambda config: ALLOCATION)
-    monkeypatch.setattr(execute, "_merge_files", merge_files)
+def _without_ray():
+    with without_ray():
+        yield
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from pipeline.stages import dedup, merge, write
 from pipeline.stages.dedup import LASTING, DedupActor, Deduplicator, EarlierRows, key, keys_of
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import SCHEMA_VERSION, Tables
-from tests.plugins.operators import block_path
+from tests.plugins.in_process import without_ray
+from tests.plugins.operators import block_path, one_worker
 from ugrie.schemes.scheme import load_scheme
 
 pytestmark = pytest.mark.timeout(300)
@@ -248,10 +249,10 @@ def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, t
 
 
 @pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"reuse_days": 3}, 3), ({"reuse_days": 0}, None), ({"reannotate": True}, None)])
-def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, local_ray, monkeypatch, tmp_path, settings, days):
+def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, monkeypatch, tmp_path, settings, days):
     plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), block_rows=16, **settings))
     monkeypatch.setattr(execute.Deduplicator, "start", staticmethod(lambda rows: rows))
-    known = execute.open_dedup(replace(plan, todo=(1,)), execute.allocate(plan.config))
+    known = execute.open_dedup(replace(plan, todo=(1,)), one_worker())
     assert known.since == (days and plan.started_at - dt.timedelta(days=days))
     assert (known.done, known.precision, known.folder) == ((0, 2), "fp32", plan.rows_folder)
 
@@ -272,10 +273,10 @@ def folder_of(folder, contents, distinct=False):
 
 
 @pytest.fixture(scope="module")
-def apart(contents, local_ray, rows, tmp_path_factory):
+def apart(contents, annotate_here, rows, tmp_path_factory):
     """The rows of the same images, without duplicates: no two files have the same bytes."""
     folder = tmp_path_factory.mktemp("apart")
-    record = annotate(config_of(folder_of(folder / "in", contents, distinct=True), folder / "out", "apart"))
+    record = annotate_here(config_of(folder_of(folder / "in", contents, distinct=True), folder / "out", "apart"))
     assert record.counts.reposts.model_dump() == {"run": 0, "earlier": 0}
     return rows.of(folder / "out", record)
 
@@ -285,10 +286,10 @@ def config_of(source, output, name, **settings):
 
 
 @pytest.fixture(scope="module")
-def first_night(contents, local_ray, tmp_path_factory):
+def first_night(contents, annotate_here, tmp_path_factory):
     """An output with a committed run of these files."""
     folder = tmp_path_factory.mktemp("first")
-    annotate(config_of(folder_of(folder / "in", contents), folder / "out", "first"))
+    annotate_here(config_of(folder_of(folder / "in", contents), folder / "out", "first"))
     return folder / "out"
 
 
@@ -305,9 +306,9 @@ def encoded(monkeypatch):
 
 
 def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
-    contents, apart, encoded, local_ray, rows, check_output, tmp_path
+    contents, apart, encoded, annotate_here, rows, check_output, tmp_path
 ):
-    record = annotate(config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r"))
+    record = annotate_here(config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r"))
     found = rows.of(tmp_path / "out", record)
     assert rows.differences(found, apart, rows.file_name) == []
     assert [row["error"] is None for row in found] == [row["status"] == "ok" for row in found]
@@ -322,11 +323,11 @@ def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
     check_output(tmp_path / "out", "--rows", 24)
 
 
-def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_night, encoded, rows, check_output, tmp_path):
+def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_night, encoded, annotate_here, rows, check_output, tmp_path):
     """The second night's images have other names."""
     output = shutil.copytree(first_night, tmp_path / "out")
     first = rows.record(output)
-    second = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
+    second = annotate_here(config_of(folder_of(tmp_path / "in", contents), output, "second"))
     assert second.counts.reposts.model_dump() == {"run": 0, "earlier": 24}
     assert second.counts.labels == first.counts.labels
     assert encoded(output, "second") == 0
@@ -337,16 +338,16 @@ def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_ni
     check_output(output, "--rows", 48)
 
 
-def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, first_night, rows, monkeypatch, tmp_path):
+def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, first_night, annotate_here, rows, monkeypatch, tmp_path):
     output = shutil.copytree(first_night, tmp_path / "out")
     (file,) = rows.record(output).files
     monkeypatch.setattr(merge, "block_groups", lambda *blocks, groups=merge.block_groups: (output / file).unlink() or groups(*blocks))
-    record = annotate(config_of(folder_of(tmp_path / "in", contents), output, "second"))
+    record = annotate_here(config_of(folder_of(tmp_path / "in", contents), output, "second"))
     assert rows.differences(rows.of(output, record), apart, rows.file_name) == []
     assert record.counts.reposts.earlier == 0
 
 
-def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apart, operators, local_ray, rows, tmp_path):
+def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apart, operators, annotate_here, rows, tmp_path):
     """An image existed when its block claimed it, and no longer when the block was begun again."""
     config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r")
     plan = prepare(config)
@@ -358,21 +359,21 @@ def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apa
         field = table.schema.get_field_index(name)
         table = table.set_column(field, table.field(field), [[value, *table[name].to_pylist()[1:]]])
     pq.write_table(table, lost)
-    found = rows.of(tmp_path / "out", annotate(config))
+    found = rows.of(tmp_path / "out", annotate_here(config))
     assert found[0]["status"] == "missing"
     assert rows.differences(found[1:], apart[1:], rows.file_name) == []
 
 
-def test_two_drivers_of_one_run_that_know_different_owners_end_with_one_table(contents, apart, local_ray, rows, check_output, tmp_path):
+def test_two_drivers_of_one_run_that_know_different_owners_end_with_one_table(contents, apart, rows, check_output, tmp_path):
     config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "twice")
-    with ThreadPoolExecutor(2) as pool:
+    with without_ray(), ThreadPoolExecutor(2) as pool:
         first, second = pool.map(annotate, [config, config])
     assert first == second == rows.record(tmp_path / "out")
     assert rows.differences(rows.of(tmp_path / "out", first), apart, rows.file_name) == []
     check_output(tmp_path / "out", "--rows", 24)
 
 
-def test_a_run_that_cannot_be_mended_ends_and_says_why(contents, operators, local_ray, monkeypatch, tmp_path):
+def test_a_run_that_cannot_be_mended_ends_and_says_why(contents, operators, annotate_here, monkeypatch, tmp_path):
     config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r")
     plan = prepare(config)
     with operators.sharing():
@@ -385,8 +386,8 @@ def test_a_run_that_cannot_be_mended_ends_and_says_why(contents, operators, loca
     with pytest.raises(
         RunError, match=r"run r stopped: \d blocks hold duplicates whose rows can't be copied from any other, the first 0\."
     ):
-        annotate(config)
+        annotate_here(config)
     assert len(times) == execute.REPEATS
     assert all(0 in todo for todo in times)
     monkeypatch.undo()
-    assert annotate(config).counts.rows == 24
+    assert annotate_here(config).counts.rows == 24
