@@ -25,7 +25,7 @@ test: .venv/dev  ## run the tests
 	@$(BIN)/python -m pytest
 
 test-quick: .venv/dev  ## run the tests that need no Ray, S3 server or browser, and are not slow
-	@$(BIN)/python -m pytest -m "not (ray or cluster or s3 or browser or slow)"
+	@$(BIN)/python -m pytest --hypothesis-profile=quick -m "not (ray or cluster or s3 or browser or slow)"
 
 fuzz: .venv/dev  ## try broken images, tables and settings at random, each target for SECONDS (default 60); FOLDER keeps what fails
 	@UGRIE_FUZZ_SECONDS=$(SECONDS) UGRIE_FUZZ_FOLDER=$(FOLDER) $(BIN)/python -m pytest tests/fuzz

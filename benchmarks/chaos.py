@@ -2,12 +2,14 @@
 
     python benchmarks/chaos.py --photos DIR [--images 1000] [--runs 40] [--seed 0]
     python benchmarks/chaos.py --photos DIR --nodes 3 --kinds node --runs 10
+    python benchmarks/chaos.py --photos DIR --runs 1 --together
 
 Photos and output are in SeaweedFS, a real S3 server. One run is left undisturbed. In each of the others one process is killed once
 (SIGKILL), at a random moment within the length of the shortest run so far: the driver, the actor that annotates, a worker that loads or
 writes, or the raylet of the head, each kind in turn (`--kinds`). With `--nodes` the head has no CPUs and that many nodes do the work;
 `node` kills one of them with all its processes, and it is not replaced before the run is done. If the driver ends without a
-record, the same command is run again until the run is committed; after a kill of the head's raylet, on a new head.
+record, the same command is run again until the run is committed; after a kill of the head's raylet, on a new head. With `--together` each
+run loses one process of each kind, in a random order, each once a random share of the blocks is written.
 
 Then the rows are compared with the undisturbed run's: rows that are missing, duplicated, or different for an image (status, sentence,
 labels, probabilities to 1e-4). A proxy in front of the server counts the fetches of each photo: more than one is repeated work.
@@ -22,8 +24,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -128,43 +131,62 @@ class Run:
             raise RuntimeError(f"the undisturbed run failed: {self.log.read_text()[-2000:]}")
         return time.monotonic() - clock
 
-    def struck(self, part: str, moment: float, rng: random.Random) -> dict[str, Any]:
-        """Kill a process of this kind at `moment`, in seconds, or as soon as there is one; repeat the command until the run is done."""
+    def struck(self, kills: Sequence[tuple[str, Callable[[], bool]]], rng: random.Random) -> dict[str, Any]:
+        """Kill a process of each kind once its moment has come and there is one; repeat the command until the run is done."""
         clock = time.monotonic()
-        process = self.start()
-        time.sleep(moment)
-        struck: float | None = None
-        while process.poll() is None and struck is None:
-            if part == "driver":
-                process.kill()
-                struck = time.monotonic() - clock
-            elif self.cluster.kill_one(part, rng):
-                struck = time.monotonic() - clock
-            else:
+        process, moments = self.start(), []
+        for part, has_come in kills:
+            while process.poll() is None and not has_come():
                 time.sleep(0.02)
-        if part == "raylet" and struck is not None:
-            time.sleep(1)
-            code = None
-            try:
-                code = process.wait(20)
-            except subprocess.TimeoutExpired:  # it may wait for its node for ever; a supervisor of nodes would end it
-                process.kill()
-                process.wait()
-            self.cluster.replace()
-        else:
-            code = self.finish(process)
-        while code != 0:
+            while process.poll() is None:
+                if self._kill(process, part, rng):
+                    moments.append(round(time.monotonic() - clock, 2))
+                    self._recover(process, part)
+                    break
+                time.sleep(0.02)
+            if process.poll():
+                process = self.start()
+        while self.finish(process) != 0:
             if self.commands == MOST_COMMANDS:
                 raise RuntimeError(f"{self.name} is not done after {self.commands} commands: see {self.log}")
-            code = self.finish(self.start())
+            process = self.start()
         self.cluster.fill()
         return {
-            "part": part,
-            "drawn": round(moment, 2),
-            "struck": struck and round(struck, 2),
+            "part": ", ".join(part for part, _ in kills),
+            "struck": moments,
             "commands": self.commands,
             "seconds": round(time.monotonic() - clock, 1),
         }
+
+    def _kill(self, process: subprocess.Popen, part: str, rng: random.Random) -> bool:
+        """Kill one process of this kind. Returns whether there was one."""
+        if part != "driver":
+            return self.cluster.kill_one(part, rng)
+        process.kill()
+        process.wait()
+        return True
+
+    def _recover(self, process: subprocess.Popen, part: str) -> None:
+        """Do what a supervisor does after a kill: replace the head whose raylet is gone, and end the driver that waits for it."""
+        if part == "raylet":
+            time.sleep(1)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:  # it may wait for its node until its stall_timeout
+                process.kill()
+                process.wait()
+            self.cluster.replace()
+
+
+def is_past(moment: float) -> bool:
+    return time.monotonic() >= moment
+
+
+def are_written(count: float, storage: S3, name: str) -> bool:
+    """Return whether a run has written so many blocks."""
+    fs, root = connect(f"s3://{storage.bucket}/{name}/_work/{name}/rows", storage.options)
+    fs.invalidate_cache()
+    return fs.exists(root) and len(fs.ls(root)) >= count
 
 
 def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
@@ -184,7 +206,7 @@ def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
 
 
 def chaos(
-    photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int, nodes: int, kinds: Sequence[str], job: Path
+    photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int, nodes: int, kinds: Sequence[str], together: bool, job: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield the result of the undisturbed run, then that of each other run."""
     rng = random.Random(seed)
@@ -217,13 +239,21 @@ def chaos(
         for i in count():
             if killed == runs:
                 break
-            part, moment = kinds[killed % len(kinds)], rng.uniform(0, seconds)
+            name = f"run-{i:02d}"
+            if together:
+                order, shares = rng.sample(list(kinds), len(kinds)), sorted(rng.uniform(0, 0.8) for _ in kinds)
+                kills = [
+                    (part, partial(are_written, share * len(photos) / block_rows, server, name))
+                    for part, share in zip(order, shares, strict=True)
+                ]
+            else:
+                kills = [(kinds[killed % len(kinds)], partial(is_past, time.monotonic() + rng.uniform(0, seconds)))]
             fetched = proxy.count("GET", f"/{seen.bucket}/photos/")
-            story = run(f"run-{i:02d}").struck(part, moment, rng)
-            killed += story["struck"] is not None
-            if story["struck"] is None:  # it finished before its moment: another run replaces it, and the range of moments shrinks
+            story = run(name).struck(kills, rng)
+            killed += len(story["struck"]) == len(kills)
+            if not story["struck"]:  # it finished before its moment: another run replaces it, and the range of moments shrinks
                 seconds = min(seconds, story["seconds"])
-            found = rows_of(server, f"s3://{server.bucket}/run-{i:02d}", f"run-{i:02d}")
+            found = rows_of(server, f"s3://{server.bucket}/{name}", name)
             names = Counter(map(file_name, found))
             problems = same_labels(wanted, found, file_name)
             yield story | {
@@ -245,6 +275,7 @@ def main() -> int:
     parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of each node, as Ray counts them")
     parser.add_argument("--nodes", type=int, default=0, help="worker nodes; the head then has no CPUs")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS[:4], help="kinds of process to kill, in turn")
+    parser.add_argument("--together", action="store_true", help="kill a process of each kind in every run")
     parser.add_argument("--block-rows", type=int, default=32, help="rows of a block")
     parser.add_argument("--stub", action="store_true", help="annotate with a stub of the model, which starts sooner: to test this script")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
@@ -256,10 +287,10 @@ def main() -> int:
         parser.error(f"--photos {args.photos}: it holds no photos: give a folder with .jpg, .png or .webp files")
     photos = random.Random(args.seed).sample(found, min(args.images, len(found)))
     job = ROOT / ("benchmarks/stubs.py" if args.stub else "jobs/annotate.py")
-    settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, args.kinds, job)
+    settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, args.kinds, args.together, job)
     undisturbed, *stories = [show(story) for story in chaos(photos, *settings)]
     total = {key: sum(story[key] for story in stories) for key in ("lost", "double", "different", "repeated")}
-    struck = sum(story["struck"] is not None for story in stories)
+    struck = sum(len(story["struck"]) for story in stories)
     results = {
         "seed": args.seed,
         "images": len(photos),

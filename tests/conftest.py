@@ -6,6 +6,7 @@ Nothing here leaves the machine: Ray's and SeaweedFS's reports home are off, and
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from benchmarks.servers.processes import ray_token
 
@@ -16,6 +17,9 @@ pytest_plugins = [
 RAY = pytest.StashKey[ExitStack]()
 # The marks of tests by the fixtures that they use, themselves, through others or by a parameter. Tests that are slow otherwise say so.
 MARKS = {"ray": {"local_ray"}, "cluster": {"start_head", "head"}, "s3": {"s3"}, "browser": {"browser"}}
+
+
+settings.register_profile("quick", max_examples=20)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -59,6 +59,12 @@ def test_no_caches_and_no_secrets_are_left_in_a_layer(steps):
     assert not re.search(r"(TOKEN|SECRET|PASSWORD|KEY)\b", DOCKERFILE.read_text())
 
 
+def test_bytecode_is_compiled_for_a_user_who_cannot_write_it(steps):
+    installs = [run for run in said(steps, "RUN") if "uv pip install" in run]
+    assert len(installs) == 2
+    assert all("--compile-bytecode" in run for run in installs)
+
+
 def test_kuberay_finds_what_it_calls(steps):
     """Its probes call wget and bash; ray is in /usr/local/bin, where login shells look as well."""
     assert "wget" in " ".join(said(steps, "RUN"))

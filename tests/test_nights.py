@@ -9,7 +9,8 @@ import pytest
 
 from jobs.sample import main as sample
 from pipeline.config import AnnotateConfig
-from pipeline.run.driver import annotate
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +23,7 @@ def nights():
 
 
 @pytest.fixture(scope="module")
-def done(nights, local_ray, tmp_path_factory):
+def done(nights, annotate_here, tmp_path_factory):
     """The output, and for each night the expected counts and the counts of its run."""
     folder = tmp_path_factory.mktemp("nights")
     sample(folder / "photos")
@@ -32,7 +33,7 @@ def done(nights, local_ray, tmp_path_factory):
     for number, night in enumerate(nights.NIGHTS, 1):
         wanted = corpus.grow(number, night)
         config = AnnotateConfig(input=str(corpus.folder), output=str(folder / "output"), date=night.date, run_id=f"night-{number}")
-        counts.append((wanted, nights.counts_of(json.loads(annotate(config).to_json()))))
+        counts.append((wanted, nights.counts_of(json.loads(annotate_here(config).to_json()))))
     return folder / "output", counts
 
 

@@ -90,6 +90,7 @@ def test_it_is_the_same_page_each_time(page_of, output, night, photos):
     assert page_of().text == page_of(run_id="night-2026-01-02").text
 
 
+@pytest.mark.slow
 def test_drift_is_marked_and_what_chance_explains_is_not(page_of, output, night):
     for day in range(1, 6):
         night(output, f"2026-01-0{day}", many(1000), lean=1)

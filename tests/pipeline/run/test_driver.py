@@ -169,29 +169,29 @@ def test_a_run_that_died_and_goes_on_ends_as_if_undisturbed(finished, operators,
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
 
 
-def test_a_run_that_died_before_it_was_committed_is_only_committed(finished, operators, rows, tmp_path, local_ray):
+def test_a_run_that_died_before_it_was_committed_is_only_committed(finished, operators, rows, tmp_path, annotate_here):
     config = finished.config.model_copy(update={"output": str(tmp_path)})
     operators.do(prepare(config))
-    record = annotate(config)
+    record = annotate_here(config)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
     assert record.counts == finished.record.counts
     assert summary(record, str(tmp_path)).startswith("34 of 40 images annotated")
 
 
-def test_a_run_of_which_too_much_failed_is_not_committed_until_it_may(finished, operators, rows, tmp_path, local_ray):
+def test_a_run_of_which_too_much_failed_is_not_committed_until_it_may(finished, operators, rows, tmp_path, annotate_here):
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "failed", "max_failed_ratio": 0.1})
     operators.do(prepare(config))
     with pytest.raises(
         RunError, match=r"run failed stopped: 6 of 40 new images failed \(.*1 corrupt.*\), more than max_failed_ratio = 0.1: .*"
     ):
-        annotate(config)
+        annotate_here(config)
     assert not (tmp_path / "runs").exists()
     assert list(tmp_path.glob("annotations/**/*.parquet")) == []
-    record = annotate(config.model_copy(update={"max_failed_ratio": 0.15}))
+    record = annotate_here(config.model_copy(update={"max_failed_ratio": 0.15}))
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
 
 
-def test_a_run_that_died_while_it_was_committed_leaves_no_second_file(finished, operators, rows, tmp_path, local_ray, check_output):
+def test_a_run_that_died_while_it_was_committed_leaves_no_second_file(finished, operators, rows, tmp_path, annotate_here, check_output):
     config = finished.config.model_copy(update={"output": str(tmp_path)})
     plan = prepare(config)
     operators.do(plan)
@@ -199,7 +199,7 @@ def test_a_run_that_died_while_it_was_committed_leaves_no_second_file(finished, 
     name = f"annotations/dt=2026-01-02/part-undisturbed-{plan.attempt}-00000.parquet"
     operators.merge(plan, name, range(plan.manifest.blocks))
     (folder / f".part-undisturbed-{plan.attempt}-00001.parquet.{'0' * 32}").write_bytes(b"half a file")
-    record = annotate(config)
+    record = annotate_here(config)
     assert record.files != (name,)
     assert [str(path.relative_to(tmp_path)) for path in folder.iterdir()] == list(record.files)
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
@@ -225,15 +225,15 @@ def test_two_drivers_of_one_run_at_once_end_with_one_table(finished, rows, tmp_p
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
 
 
-def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, local_ray):
+def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, annotate_here):
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "spoiled"})
     plan = prepare(config)
     operators.do(plan)
     Path(block_path(plan, 2)).write_bytes(b"half a block")
     with pytest.raises(RunError, match=r"run spoiled stopped: block 2 is broken: .* with --run-id spoiled resumes it"):
-        annotate(config)
+        annotate_here(config)
     assert not (tmp_path / "runs").exists()
-    record = annotate(config)
+    record = annotate_here(config)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []
 
 

@@ -41,13 +41,13 @@ def test_out_of_s3_and_into_it_the_rows_are_the_same(finished, corpus, in_s3, s3
     assert all(s3.secret.encode() not in data and s3.key.encode() not in data for data in everything.values())
 
 
-def test_a_run_through_storage_that_fails_ends_as_if_undisturbed(finished, corpus, in_s3, s3, failing, rows, local_ray):
+def test_a_run_through_storage_that_fails_ends_as_if_undisturbed(finished, corpus, in_s3, s3, failing, rows, annotate_here):
     """A fifth of all requests fail, none of them for good: listing, plan, manifest, images, blocks, files and record."""
     kinds = sorted({*READING, *WRITING} - {"stall", "body_stall"})  # each of which takes the time that a request may take
     output = f"s3://{s3.bucket}/through-faults"
     with failing(fraction=0.2, kinds=kinds) as (proxy, through):
         config = AnnotateConfig(input=in_s3, output=output, run_id="r", date="2026-01-02", block_rows=8, storage_options=through.options)
-        record = annotate(config)
+        record = annotate_here(config)
     assert sum(proxy.failed.values()) > 20
     with s3.fs.open(f"{output}/{record.files[0]}", "rb") as opened:
         found = pq.read_table(opened).to_pylist()

@@ -38,6 +38,7 @@ def test_a_wait_that_grows_long_is_warned_of_and_then_given_up_with_its_place(ca
     release.set()
 
 
+@pytest.mark.slow
 def test_a_slow_run_is_not_a_stuck_one():
     assert len(list(watched((time.sleep(0.03) for _ in range(40)), 1.0, lambda seconds: ""))) == 40
 

@@ -305,6 +305,7 @@ def encoded(monkeypatch):
     return count
 
 
+@pytest.mark.slow
 def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
     contents, apart, encoded, annotate_here, rows, check_output, tmp_path
 ):
@@ -323,6 +324,7 @@ def test_a_run_annotates_the_same_bytes_once_and_says_the_same_of_each_copy(
     check_output(tmp_path / "out", "--rows", 24)
 
 
+@pytest.mark.slow
 def test_a_later_night_copies_what_an_earlier_one_said(contents, apart, first_night, encoded, annotate_here, rows, check_output, tmp_path):
     """The second night's images have other names."""
     output = shutil.copytree(first_night, tmp_path / "out")
@@ -364,6 +366,7 @@ def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apa
     assert rows.differences(found[1:], apart[1:], rows.file_name) == []
 
 
+@pytest.mark.slow
 def test_two_drivers_of_one_run_that_know_different_owners_end_with_one_table(contents, apart, rows, check_output, tmp_path):
     config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "twice")
     with without_ray(), ThreadPoolExecutor(2) as pool:

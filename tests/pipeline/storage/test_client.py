@@ -141,6 +141,7 @@ def test_a_compressed_answer_is_the_file_or_an_error(careless):
         read_range(fs, f"{base}/compressed", 10, 3, 6)
 
 
+@pytest.mark.slow
 def test_the_end_of_an_object_is_right_or_an_error(careless):
     fs, base = careless["s3"]
     assert read_tail(fs, f"{base}/right", 10, 4) == (b"6789", 10)

@@ -24,6 +24,7 @@ def test_a_key_that_is_refused_is_said(s3, tmp_path):
     assert s3.refused["key"] not in str(error.value)
 
 
+@pytest.mark.slow
 def test_deltalake_is_told_what_fsspec_was(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://here:9")
 

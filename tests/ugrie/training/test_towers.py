@@ -75,6 +75,7 @@ def small(tmp_path_factory) -> tuple[TowerConfig, str]:
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_named_tower_sees_with_open_clips_own_eyes(small, make_model, nested, tmp_path, pixels):
     """From file to labels: weights, crops and normalisation are the same as in open_clip's pipeline."""
     config, file = small
