@@ -44,7 +44,9 @@ bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/r
 	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder of JPEG photos"; exit 2; }
 	@$(BIN)/python benchmarks/slots.py
 	@$(BIN)/python benchmarks/encoder.py --photos $(PHOTOS)
-	@$(BIN)/python benchmarks/gpu.py || test $$? -eq 2
+	@$(BIN)/python benchmarks/precision.py --photos $(PHOTOS)
+	@$(BIN)/python benchmarks/host.py
+	@$(BIN)/python benchmarks/gpu.py --photos $(PHOTOS) || test $$? -eq 2
 	@$(BIN)/python benchmarks/decode.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/profiles.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/storage_requests.py

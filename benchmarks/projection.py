@@ -24,6 +24,9 @@ ASSUMED = {  # list prices of AWS in us-east-1, in dollars
     "an hour of a c7i.4xlarge (16 vCPUs, 32 GB)": 0.714,
 }
 GET, PUT, STORED, MACHINE = ASSUMED.values()
+CARDS = {"A10G": 70, "L4": 121, "A100": 312, "H100": 989}  # bf16 matrix products, dense, in 1e12 operations a second: data sheets
+L14_GFLOPS = 162  # of an image in ViT-L/14, counted by PyTorch
+SHARE_OF_PEAK = 0.5  # that a tower is assumed to reach
 REQUESTS_A_SECOND = 5500  # GETs for one prefix beyond which S3 answers SlowDown (its documentation)
 CLAIM_SECONDS = 36e-6  # of the deduplication actor for an image
 
@@ -132,6 +135,15 @@ def of_feeding(costs: Costs) -> str:
     return table(["around the model", *SIZES], lines)
 
 
+def of_cards(costs: Costs) -> str:
+    lines = []
+    for card, peak in CARDS.items():
+        rate = SHARE_OF_PEAK * peak * 1000 / L14_GFLOPS
+        cores = (rate * (costs.job + decode) for decode in (costs.decode, costs.decode_large))
+        lines.append([card, str(peak), number(rate), *(number(max(1.0, value)) for value in cores)])
+    return table(["card", "1e12 operations a second", "images/s", "CPUs, photos of web size", "CPUs, 12 megapixels"], lines)
+
+
 def of_storage(costs: Costs) -> str:
     lines = []
     for kind, name in (("objects", "images as single objects"), ("shards", "images in `.tar` shards of 1,024")):
@@ -216,6 +228,12 @@ These include the whole job: fetching, decoding, tower, BART and writing, on the
 them, and the CPUs do this:
 
 {of_feeding(costs)}
+
+So many CPUs keep a card busy with ViT-L/14 in fp16 or bf16, if its tower reaches half of what the card's data sheet says. That is an
+assumption (`benchmarks/gpu.py` measures it where there is a GPU). Smaller towers need more CPUs for each card. A run on GPUs that wait says how many
+CPUs it lacks, and so does `jobs/plan.py` on a machine with a GPU.
+
+{of_cards(costs)}
 
 {of_storage(costs)}
 

@@ -63,6 +63,12 @@ class StubModel:
     def __init__(self, config: checkpoint.Config):
         self.config = config
 
+    def load_encoder(self) -> "StubModel":
+        return self
+
+    def upload(self, crops: np.ndarray) -> np.ndarray:
+        return crops
+
     def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Embeddings]:
         """Yield the mean and the spread of each crop's colours, repeated: float32 [crops, embedding_dim], as exact as float16."""
         for crops in batches:
@@ -90,6 +96,9 @@ class Annotator(annotate.Annotator):
         self.model = StubModel(checkpoint.read_config(planned_model(settings)))  # type: ignore[assignment]
         settings.tracker.agree_on("batch_size", settings.batch_size or 1)
         self.device = threading.Lock()
+
+    def _predict(self, encoded: np.ndarray) -> dict[int, Prediction]:  # type: ignore[override]
+        return {0: self.model.predict(encoded, self.settings.schemes)}  # type: ignore[arg-type]
 
 
 def stub_model() -> None:

@@ -18,7 +18,7 @@ def _comma_separated(value: Any) -> Any:
     return None if words is None else tuple(part.strip() for word in words for part in str(word).split(",") if part.strip())
 
 
-Precision = Literal["auto", "fp32", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 TableFormat = Literal["parquet", "delta"]
 Place = Annotated[str, AfterValidator(canonical)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
@@ -98,7 +98,8 @@ class AnnotateConfig(BaseModel):
         None, description="Emotion models (schemes) to annotate, comma-separated; by default all that the checkpoint was trained for"
     )
     precision: Annotated[Precision, MODEL] = Field(
-        "auto", description="Precision of the image tower: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 (CPU only)"
+        "auto",
+        description="Precision of the image tower: auto (fp16 on a GPU, fp32 on a CPU), fp32, fp16 (GPU only), bf16, or int8 (CPU only)",
     )
 
     # Resources

@@ -57,7 +57,10 @@ START_SECONDS = Range(15.0, 37.5, 60.0)  # starting Ray, imports, loading the mo
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The cost of a run. `encoded` counts the images with new bytes. `seconds` is None if the profile's device is not the cluster's."""
+    """The cost of a run. `encoded` counts the images with new bytes. `seconds` is None if the profile's device is not the cluster's.
+
+    `cpus_missing` is how many more CPUs would keep the cluster's GPUs busy.
+    """
 
     fetched: int
     encoded: Range
@@ -67,6 +70,7 @@ class CostEstimate:
     dollars: Range | None
     request_dollars: Range
     limited_by: str | None
+    cpus_missing: int
 
     def public(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +94,7 @@ def estimate_cost(scan: InputScan, profile: Profile, cluster: Cluster, block_row
         dollars=seconds * (cluster.dollars_an_hour / 3600) if seconds and cluster.dollars_an_hour is not None else None,
         request_dollars=gets * GET_DOLLARS + puts * PUT_DOLLARS,
         limited_by=limited_by,
+        cpus_missing=_cpus_missing(loading, annotating, cluster) if profile.device == "cuda" and cluster.gpus else 0,
     )
 
 
@@ -123,6 +128,11 @@ def _seconds(loading: Range, annotating: Range, device: str, cluster: Cluster) -
         work = Range.of(max, loading, annotating)
     seconds = Range(work.least, work.likely * math.sqrt(OVERHEAD), work.most * OVERHEAD) + START_SECONDS
     return seconds, "the model" if annotating.likely > loading.likely else "fetching and decoding"
+
+
+def _cpus_missing(loading: Range, annotating: Range, cluster: Cluster) -> int:
+    """Return the CPUs, beyond the cluster's, with which loading takes no longer than annotating on its GPUs."""
+    return max(0, math.ceil(loading.likely / (annotating.likely / cluster.gpus)) - cluster.cpus)
 
 
 def _requests(scan: InputScan, volume: Range, block_rows: int) -> tuple[Range, Range]:

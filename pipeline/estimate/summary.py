@@ -54,6 +54,8 @@ def _estimate(cost: CostEstimate, cluster: Cluster) -> list[str]:
         lines.append(f"  time      not known: run jobs/plan.py on a machine with {machine}, as the cluster has")
     else:
         lines.append(f"  time      {_range(cost.seconds, duration)}; limited by {cost.limited_by}")
+        if cost.cpus_missing:
+            lines.append(f"            the GPUs would wait for images: {cost.cpus_missing:,} more CPUs would keep them busy")
     lines.append(f"  read      {_range(cost.bytes, _bytes)}")
     lines.append(f"  requests  {_range(cost.requests, lambda value: f'{value:,.0f}')}")
     lines.append(f"            which cost {_range(cost.request_dollars, _dollars)} in S3")

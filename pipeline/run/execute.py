@@ -15,6 +15,7 @@ from ray.data import DataContext, ExecutionResources
 
 from pipeline.config import AnnotateConfig
 from pipeline.images.decode import identity
+from pipeline.run.balance import advice, loaders_missing
 from pipeline.run.graph import graph
 from pipeline.run.metrics import Metrics
 from pipeline.run.plan import Plan, overtaken_ids, too_many_failed
@@ -31,6 +32,7 @@ from pipeline.table.stats import FailuresError, check_failures, sum_counts
 
 logger = logging.getLogger(__name__)
 REPEATS = 3  # of blocks whose duplicates could not be copied
+BALANCE_SECONDS = 60.0  # since the first block, until it is clear whether the GPUs wait for images
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
     seconds: Counter[str] = Counter()
     since_first: Counter[str] = Counter()
     tuning: dict[str, Any] = allocation.public()
+    warned = False
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
     with Progress(plan.manifest.rows, done) as progress, Metrics(plan, allocation, tracker, progress) as metrics:
         written = graph(plan, allocation, tracker, dedup).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -132,6 +135,10 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
                     logger.info(", ".join(f"{name} {value}" for name, value in tuning.items()))
                 else:
                     since_first.update(took)
+                    if not warned and progress.seconds_since_first > BALANCE_SECONDS:
+                        warned = True
+                        if missing := loaders_missing(since_first, progress.seconds_since_first, allocation):
+                            logger.warning(advice(missing, allocation))
                 progress.add(row["rows"], row["ok"])
                 metrics.add(row)
     timings: dict[str, float | None] = {f"all_{stage}_seconds": seconds[stage] for stage in STAGES}
@@ -141,6 +148,8 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
         timings["annotators_busy"] = min(1.0, since_first["annotate"] / (elapsed * allocation.actors))
         if not plan.config.from_embeddings:  # which has no loaders
             timings["loaders_busy"] = min(1.0, (since_first["fetch"] + since_first["decode"]) / (elapsed * allocation.loaders))
+            if missing := loaders_missing(since_first, elapsed, allocation):
+                tuning["loaders_missing"] = missing
     return Work(timings, tuning)
 
 
@@ -204,7 +213,7 @@ def _precision(config: AnnotateConfig, allocation: Allocation) -> str:
     """Return the image tower's precision, with auto resolved."""
     if config.precision != "auto":
         return config.precision
-    return "bf16" if allocation.device == "cuda" else "fp32"
+    return "fp16" if allocation.device == "cuda" else "fp32"
 
 
 def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, list[int]], overtaken: np.ndarray) -> dict[str, dict[str, Any]]:

@@ -230,6 +230,10 @@ def tables_of(config: AnnotateConfig) -> Tables:
         raise UserError(f"schemes = {', '.join(config.schemes or ()) or 'none'}: {error}; leave it out to annotate all") from None
     except pydantic.ValidationError as error:
         raise UserError(f"{folder}: {error}") from None
+    if config.precision == "int8" and (config.device == "cuda" or config.gpus):
+        raise UserError("precision = int8 is for CPUs: on GPUs leave it at auto, or set device to cpu and leave gpus out")
+    if config.precision == "fp16" and config.device == "cpu":
+        raise UserError("precision = fp16 is for GPUs: on CPUs leave it at auto, which is fp32")
     if config.precision == "int8" and not model.tower.is_transformer:
         raise UserError(f"precision = int8 is for transformers, and the image tower of {model.name} is none: leave it at auto")
     if config.precision == "int8" and find_spec("onnxruntime") is None:

@@ -1,9 +1,11 @@
 """The second operator: an actor that holds the model and annotates crops."""
 
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,14 @@ from pipeline.stages.tracker import BlockTracker
 from pipeline.storage.filesystem import Options
 from pipeline.table.schema import Tables, expect
 from ugrie.model import checkpoint
+from ugrie.model.prediction import Prediction
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ugrie.vision.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 TEMPLATES = 256  # filled at once, one for each image
 
 
@@ -38,14 +47,13 @@ class AnnotatorSettings:
 class Annotator:
     """Operator from `Tables.loaded` to `Tables.annotated`. The model is loaded once, when the actor starts.
 
-    The actor takes two blocks at once: while one uses the device, the other's tables are read and built.
+    The actor takes two blocks at once: while one uses the device, the other is read and copied to it, or its table is built.
     """
 
     def __init__(self, settings: AnnotatorSettings):
         import torch
 
         from ugrie.model.model import UGRIE
-        from ugrie.vision.batch_size import best_batch_size
 
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -53,7 +61,12 @@ class Annotator:
         folder = planned_model(settings)
         self.model = UGRIE.from_pretrained(folder, settings.device, planned_tower(settings, folder), settings.precision)
         encoder = self.model.load_encoder()
-        encoder.batch_size = settings.tracker.agree_on("batch_size", settings.batch_size or best_batch_size(encoder))
+        encoder.batch_size = agreed_batch_size(settings, encoder)
+        encoder.warm_up()
+        if encoder.gpu is not None:
+            settings.tracker.agree_on("compiled", encoder.gpu.is_compiled)
+            settings.tracker.agree_on("float32_products", torch.backends.cuda.matmul.fp32_precision)
+        self.templates = TEMPLATES
         self.device = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -62,19 +75,55 @@ class Annotator:
         block = loaded.column("block")[0].as_py()
         ok = np.flatnonzero(pc.equal(loaded.column("status"), "ok").to_numpy())
         crops = view(loaded.column("crop"), tables.crop_size)
-        predictions = PredictionColumns(tables, len(loaded))
+        parts = [ok[start : start + TEMPLATES] for start in range(0, len(ok), TEMPLATES)]
+        batches = [self.model.load_encoder().upload(pick(crops, rows)) for rows in parts]
         with self.device:
             self.settings.tracker.enter(block, "being annotated")
             clock = time.perf_counter()
-            parts = [ok[start : start + TEMPLATES] for start in range(0, len(ok), TEMPLATES)]
-            for rows, encoded in zip(parts, self.model.encode(pick(crops, rows) for rows in parts), strict=True):
-                predictions.fill(rows, self.model.predict(encoded, self.settings.schemes), encoded.cpu().numpy())
+            found = [(encoded.cpu().numpy(), self._predict(encoded)) for encoded in self.model.encode(batches)]
             seconds = (time.perf_counter() - clock) / len(loaded)
+        predictions = PredictionColumns(tables, len(loaded))
+        for rows, (embeddings, filled) in zip(parts, found, strict=True):
+            for start, prediction in filled.items():
+                some = slice(start, start + len(prediction))
+                predictions.fill(rows[some], prediction, embeddings[some])
         columns = predictions.columns(self.settings.run_id)
         columns["annotate_seconds"] = pa.repeat(pa.scalar(seconds, pa.float32()), len(loaded))
         self.settings.tracker.enter(block, "annotated, and not yet written")
         schema = tables.annotated
         return pa.table([columns[n] if n in columns else loaded.column(n) for n in schema.names], schema)
+
+    def _predict(self, encoded: "Tensor") -> dict[int, Prediction]:
+        """Return the predictions of the images from each index on: all at once, or fewer for as long as the GPU's memory is full."""
+        from torch import OutOfMemoryError
+
+        found: dict[int, Prediction] = {}
+        done = 0
+        while done < len(encoded):
+            try:
+                found[done] = self.model.predict(encoded[done : done + self.templates], self.settings.schemes)
+                done += len(found[done])
+                continue
+            except OutOfMemoryError:
+                if self.templates == 1:
+                    raise
+            self.templates //= 2
+            logger.warning("the GPU's memory is full: from now on %d templates are filled at once", self.templates)
+        return found
+
+
+def agreed_batch_size(settings: AnnotatorSettings, encoder: "Encoder") -> int:
+    """Return the batch size asked for, or the best one that the first actor on this kind of device has measured."""
+    import torch
+
+    from ugrie.vision.batch_size import best_batch_size
+
+    setting = "batch_size"
+    if settings.device == "cuda":
+        card = torch.cuda.get_device_name()
+        if settings.tracker.agree_on("card", card) != card:
+            setting = f"batch_size on {card}"
+    return settings.tracker.agree_on(setting, settings.batch_size or best_batch_size(encoder))
 
 
 def planned_model(settings: AnnotatorSettings) -> Path:

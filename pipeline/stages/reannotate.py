@@ -47,16 +47,17 @@ class Reannotator:
         clock = time.perf_counter()
         rows = read_embedded(self.source.fs, self.manifest.read(self.output, block))
         embeddings, count = embeddings_of(rows), len(rows)
-        predictions = PredictionColumns(settings.tables, count)
         tracker.enter(block, "loaded, and not yet annotated")
         read = time.perf_counter() - clock
         with self.device:
             tracker.enter(block, "being annotated")
             clock = time.perf_counter()
             batches = [np.arange(start, min(start + self.templates, count)) for start in range(0, count, self.templates)]
-            for batch, prediction in zip(batches, self.pool.map(lambda batch: self._predict(embeddings[batch]), batches), strict=True):
-                predictions.fill(batch, prediction, embeddings[batch])
+            found = list(self.pool.map(lambda batch: self._predict(embeddings[batch]), batches))
             annotated = time.perf_counter() - clock
+        predictions = PredictionColumns(settings.tables, count)
+        for batch, prediction in zip(batches, found, strict=True):
+            predictions.fill(batch, prediction, embeddings[batch])
         tracker.enter(block, "annotated, and not yet written")
         columns = predictions.columns(settings.run_id)
         columns |= {name: rows[name] for name in ("image_id", "uri", "content_hash", "width", "height", "bytes")}

@@ -10,11 +10,12 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+T = TypeVar("T")
 # Workers lost over one block, most of them with its images decoded in a process of their own: the images are not the cause.
 MAX_ATTEMPTS = 20
 
@@ -51,11 +52,11 @@ class BlockTracker:
         if self.actor is not None:
             self.actor.leave.remote(block)
 
-    def agree_on(self, setting: str, value: int) -> int:
-        """Return the value of a setting that each worker measures: this one, or that of the worker which was first."""
+    def agree_on(self, setting: str, value: T) -> T:
+        """Return the value of a setting that each worker finds: this one, or that of the worker which was first."""
         return value if self.actor is None else ray.get(self.actor.agree_on.remote(setting, value))
 
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         """Return the settings that workers have agreed on."""
         return {} if self.actor is None else ray.get(self.actor.settings.remote())
 
@@ -84,7 +85,7 @@ class TrackerActor:
     def __init__(self) -> None:
         self.begun: Counter[int] = Counter()
         self.held: dict[int, tuple[str, str, float]] = {}  # stage, worker, seconds since 1970
-        self.agreed: dict[str, int] = {}
+        self.agreed: dict[str, Any] = {}
 
     def begin(self, block: int, worker: str) -> int:
         self.begun[block] += 1
@@ -97,10 +98,10 @@ class TrackerActor:
     def leave(self, block: int) -> None:
         self.held.pop(block, None)
 
-    def agree_on(self, setting: str, value: int) -> int:
+    def agree_on(self, setting: str, value: Any) -> Any:
         return self.agreed.setdefault(setting, value)
 
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         return dict(self.agreed)
 
     def stages(self) -> dict[str, int]:

@@ -38,8 +38,17 @@ def test_slots(run):
 
 
 def test_gpu_on_a_cpu_at_toy_size(run):
-    results = run("gpu.py", "--device", "cpu", "--toy", "--batch", "4", "--batches", "2")
-    assert results["toy"]["annotator_images_per_second"] > 0
+    results = run("gpu.py", "--device", "cpu", "--toy")
+    assert results.keys() == {"peak_tflops", "toy", "annotator", "two_processes", "from_jpegs", "labels", "seconds"}
+    assert results["annotator"]["images_per_second"] > 0
+    assert results["two_processes"]["two"] > 0
+    assert results["labels"]["labels"] == 32
+
+
+def test_host(run):
+    milliseconds = run("host.py", "--repeats", "1")["milliseconds"]
+    assert milliseconds.keys() == {"whole", "a quarter failed"}
+    assert all(value > 0 for kind in milliseconds.values() for value in kind.values())
 
 
 def test_annotate(run, tmp_path):
@@ -48,6 +57,14 @@ def test_annotate(run, tmp_path):
     results = run("annotate.py", "--photos", str(tmp_path), "--repeats", "1")
     assert results["images"] == 3
     assert results["images_per_second"] > 0
+
+
+def test_precision(run, images, tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(images.jpeg(i))
+    results = run("precision.py", "--photos", str(tmp_path))
+    assert results["labels"] == 12
+    assert 0 < results["bf16"]["mean_difference"] < 0.05
 
 
 def test_profiles(run, images, tmp_path):

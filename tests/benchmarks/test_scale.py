@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ugrie.model import checkpoint
 
@@ -53,6 +54,13 @@ def test_requests_are_told_apart_by_what_they_are_for(benchmark):
 
 def test_the_page_of_scale_is_what_the_committed_results_come_to(benchmark):
     assert (ROOT / "docs" / "scale.md").read_text() == benchmark("projection").page(), "python benchmarks/projection.py docs/scale.md"
+
+
+def test_an_image_takes_as_many_operations_in_l14_as_the_page_says(benchmark):
+    with torch.device("meta"):
+        tower = benchmark("student").vit("ViT-L-14")
+        crops = torch.zeros(1, 224, 224, 3, dtype=torch.uint8)
+        assert round(benchmark("encoder").flops(tower, crops) / 1e9) == benchmark("projection").L14_GFLOPS
 
 
 def test_numbers_have_two_digits(benchmark):

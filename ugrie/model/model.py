@@ -31,6 +31,7 @@ from ugrie.schemes.template import Template
 from ugrie.text import one_line
 from ugrie.vision import preprocess
 from ugrie.vision.encoder import Encoder, Precision
+from ugrie.vision.gpu import Uploaded
 
 
 class UGRIE(nn.Module):
@@ -64,7 +65,7 @@ class UGRIE(nn.Module):
     ) -> "UGRIE":
         """Load a bundled checkpoint by its name, or any by its folder. Raises CheckpointError.
 
-        `precision` is the image tower's: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16, or int8 on a CPU.
+        `precision` is the image tower's: auto (fp16 on a GPU, fp32 on a CPU), fp32, fp16, bf16, or int8 on a CPU.
         `tower_weights` is the file of CLIP weights for checkpoints that do not bundle their tower. Without it open_clip
         downloads them when the first image is annotated.
         """
@@ -188,8 +189,11 @@ class UGRIE(nn.Module):
         return bart.train(self.training)
 
     @torch.inference_mode()
-    def encode(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Yield the embeddings of each batch of uint8 crops [n, size, size, 3]: float32 [n, embedding_dim] on the model's device."""
+    def encode(self, batches: Iterable[np.ndarray | Uploaded]) -> Iterator[Tensor]:
+        """Yield the embeddings of each batch of uint8 crops [n, size, size, 3]: float32 [n, embedding_dim] on the model's device.
+
+        A batch may be the result of `Encoder.upload`.
+        """
         yield from self.load_encoder().stream(batches)
 
     def load_encoder(self) -> Encoder:
@@ -201,7 +205,12 @@ class UGRIE(nn.Module):
 
     @torch.inference_mode()
     def predict(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> Prediction:
-        """Fill the template for embeddings [n, embedding_dim], with calibrated probabilities of all labels. Raises SchemeError."""
+        """Fill the template for embeddings [n, embedding_dim], with calibrated probabilities of all labels.
+
+        Raises SchemeError, and ValueError for embeddings that are not finite.
+        """
+        if not embeddings.isfinite().all():
+            raise ValueError("embeddings hold infinity or NaN: in fp16 some towers' numbers are too large; use the precision bf16 or fp32")
         template = self.config.template(None if schemes is None else tuple(schemes))
         if template not in self._fillers:
             self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)

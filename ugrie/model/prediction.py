@@ -28,9 +28,10 @@ class Prediction:
 
     def sentences(self) -> list[str]:
         """Return the filled template of each image."""
-        columns = [[scheme.label_names[i] for i in self.choices[scheme.name]] for scheme in self.template.schemes]
-        names = [scheme.name for scheme in self.template.schemes]
-        return [self.template.render(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+        schemes = self.template.schemes
+        rows, of_row = np.unique(np.stack([self.choices[scheme.name] for scheme in schemes], 1), axis=0, return_inverse=True)
+        filled = [self.template.render({s.name: s.label_names[i] for s, i in zip(schemes, row, strict=True)}) for row in rows]
+        return [filled[i] for i in of_row]
 
     def annotations(self) -> "Iterator[Annotation]":
         """Yield the predictions image by image."""

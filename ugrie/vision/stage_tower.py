@@ -29,7 +29,7 @@ class StageTower(nn.Module):
         for index, block in enumerate(self.blocks):
             features = block(features)
             if index >= len(self.blocks) - self.stages:
-                positions = features.flatten(2)
+                positions = features.flatten(2).float()  # statistics lose most in a lower precision
                 statistics += [positions.mean(-1), positions.std(-1)]
         return torch.cat(statistics, 1)
 

@@ -28,6 +28,13 @@ def test_on_gpus_the_slower_side_counts():
     assert found.seconds.least == pytest.approx(1_000_000 * 0.005 / 16, abs=60)
 
 
+@pytest.mark.parametrize(("annotate", "missing"), [(0.005, 0), (0.0005, 4), (0.0001, 84)])
+def test_the_cpus_that_gpus_need_are_counted(annotate, missing):
+    """Loading takes 5 ms of a CPU, annotating `annotate` s of one of two GPUs, and there are 16 CPUs."""
+    assert estimate_cost(SCAN, replace(PROFILE, device="cuda", annotate=annotate), GPUS, None).cpus_missing == missing
+    assert estimate_cost(SCAN, replace(PROFILE, annotate=annotate), CPUS, None).cpus_missing == 0
+
+
 @pytest.mark.parametrize(("device", "cluster"), [("cpu", GPUS), ("cuda", CPUS)])
 def test_the_time_is_not_known_where_the_sample_had_another_device(device, cluster):
     found = estimate_cost(SCAN, replace(PROFILE, device=device), cluster, None)

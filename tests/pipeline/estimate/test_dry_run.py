@@ -100,6 +100,12 @@ def test_what_is_to_come_is_a_likely_value_and_its_range(found, lines):
     assert not any(line.startswith("  machines ") for line in lines(PROFILE, Cluster(16, 0, None)))
 
 
+def test_gpus_that_would_wait_are_said_with_the_cpus_that_they_need(lines):
+    profile = replace(PROFILE, device="cuda", annotate=0.0005)
+    assert "            the GPUs would wait for images: 4 more CPUs would keep them busy" in lines(profile, GPUS)
+    assert not any("would wait" in line for line in lines(replace(profile, annotate=0.005), GPUS))
+
+
 @pytest.mark.parametrize(
     ("device", "cluster", "remedy"), [("cpu", GPUS, "on a machine with a GPU, as"), ("cuda", CPUS, "on a machine with no GPU, as")]
 )

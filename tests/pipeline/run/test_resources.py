@@ -57,6 +57,18 @@ def test_a_share_is_rounded_down_to_the_four_decimals_that_ray_takes(monkeypatch
     assert allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, gpus_per_actor=1 / 3).actor_gpus == 0.3333
 
 
+def test_int8_is_refused_where_ray_has_gpus(monkeypatch):
+    with pytest.raises(UserError, match=r"precision is int8, which is for CPUs, and Ray has GPUs: set device to cpu, or leave"):
+        allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, precision="int8")
+    assert allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, precision="int8", device="cpu").device == "cpu"
+
+
+def test_fp16_is_refused_where_ray_has_no_gpu(monkeypatch):
+    with pytest.raises(UserError, match=r"precision is fp16, which is for GPUs, and Ray has none: leave it at auto, or start Ray"):
+        allocate(monkeypatch, {"CPU": 16.0}, precision="fp16")
+    assert allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, precision="fp16").device == "cuda"
+
+
 def test_gpus_are_left_alone_where_the_device_is_cpu(monkeypatch):
     allocation = allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, device="cpu")
     assert (allocation.device, allocation.actor_gpus) == ("cpu", 0)
