@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ugrie.data.format import Column, DataSet
 from ugrie.data.labelled import DataError, read
@@ -220,3 +221,58 @@ def test_a_data_set_without_a_layout_is_as_it_says():
 def test_an_unknown_layout_is_named_with_its_neighbour():
     with pytest.raises(DataError, match=r"there is no layout 'emo-set' \(did you mean 'emoset'\?\); the layouts are abstract, "):
         with_layout(DataSet(path="photos", layout="emo-set"))
+
+
+# Copies as others made them
+
+
+def draw(folder, *names) -> None:
+    """Write tiny images."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(folder / name)
+
+
+def labels(folder, layout, scheme, **own):
+    """Return each image's label, by the image's name in the table."""
+    stated = load_scheme(scheme)
+    data = read(DataSet(path=folder.name, layout=layout, **own), folder.parent, [stated])
+    return {name: stated.label_names[label] for name, label in zip(data.table.names.tolist(), data.targets[scheme].argmax(1), strict=True)}
+
+
+def emoset_copy(folder, train, val):
+    draw(folder, "image/awe/1.jpg", "image/fear/2.jpg")
+    write(folder, {f"{split}.json": json.dumps(rows) for split, rows in {"train": train, "val": val, "test": val}.items()})
+    return folder
+
+
+AWE3, AWE4 = ["awe", "image/awe/1.jpg", "annotation/awe/1.json"], ["awe", "awe_1", "image/awe/1.jpg", "annotation/awe/1.json"]
+FEAR3, FEAR4 = ["fear", "image/fear/2.jpg", "annotation/fear/2.json"], ["fear", "fear_2", "image/fear/2.jpg", "annotation/fear/2.json"]
+
+
+@pytest.mark.parametrize(("awe", "fear"), [(AWE3, FEAR3), (AWE4, FEAR4)])
+def test_rows_of_emoset_have_three_cells_or_four(tmp_path, awe, fear):
+    folder = emoset_copy(tmp_path / "EmoSet-118K", [awe], [fear])
+    assert labels(folder, "emoset", "mikels8") == {"image/awe/1.jpg": "awe", "image/fear/2.jpg": "fear"}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        ([AWE4[:2]], [], r"train\.json, row 1 has 2 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
+        ([[*AWE4, 7]], [], r"train\.json, row 1 has 5 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
+        ([AWE4, FEAR3], [], r"train\.json, row 2 has 3 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
+        ([AWE3, FEAR4], [], r"train\.json, row 2 has 4 cells for 3 columns: class, image, annotation$"),
+        ([AWE4], [FEAR3], "the tables of train, val, test have different columns"),
+        (
+            [{"class": "awe", "image": "image/awe/1.jpg", "annotation": ""}],
+            [],
+            r"train\.json can't be read .* row 1 is not a list of cells",
+        ),
+        ({"awe": AWE4}, [], r"train\.json can't be read as a table: row 1 is not a list of cells"),
+    ],
+)
+def test_other_rows_of_emoset_are_refused(tmp_path, train, val, message):
+    folder = emoset_copy(tmp_path / "EmoSet-118K", train, val)
+    with pytest.raises(DataError, match=message):
+        labels(folder, "emoset", "mikels8")
