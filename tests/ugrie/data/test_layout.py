@@ -276,3 +276,28 @@ def test_other_rows_of_emoset_are_refused(tmp_path, train, val, message):
     folder = emoset_copy(tmp_path / "EmoSet-118K", train, val)
     with pytest.raises(DataError, match=message):
         labels(folder, "emoset", "mikels8")
+
+
+def test_folders_of_webemo_may_be_named_as_its_lists(tmp_path):
+    draw(tmp_path, "images/train25/1/a.jpg", "images/train25/11/b.jpg", "images/train25/24/c.jpg", "images/test25/2/d.jpg")
+    draw(tmp_path, "images/test25/10/e.jpg")
+    trained = {"train25/1/a.jpg": "cheerfulness", "train25/11/b.jpg": "irritability", "train25/24/c.jpg": "zest"}
+    assert labels(tmp_path / "images", "webemo", "webemo25") == trained
+    tested = {"test25/2/d.jpg": "confusion", "test25/10/e.jpg": "horror"}
+    assert labels(tmp_path / "images", "webemo", "webemo25", splits=("test",)) == tested
+
+
+@pytest.mark.parametrize("split", ["train", "train25"])
+def test_labels_of_webemo_cut_to_one_digit_are_refused(tmp_path, split):
+    draw(tmp_path, *(f"WEBEmo/{split}/{digit}/{digit}.jpg" for digit in range(10)), "WEBEmo/test/12/a.jpg")
+    message = (
+        "WEBEmo: the column 'class' has only the values 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: WEBEmo has 25 labels, 0 to 24. This copy has none"
+    )
+    with pytest.raises(DataError, match=message):
+        labels(tmp_path / "WEBEmo", "webemo", "webemo25")
+    assert labels(tmp_path / "WEBEmo", "webemo", "webemo25", splits=("test",)) == {"test/12/a.jpg": "lust"}
+
+
+def test_some_classes_of_webemo_are_read_by_name(tmp_path):
+    draw(tmp_path, "WEBEmo/train/cheerfullness/a.jpg", "WEBEmo/train/Zest/b.jpg")
+    assert labels(tmp_path / "WEBEmo", "webemo", "webemo25") == {"train/cheerfullness/a.jpg": "cheerfulness", "train/Zest/b.jpg": "zest"}
