@@ -50,7 +50,7 @@ def _read(path: Path, form: Format) -> Table:
     if not path.is_dir():
         raise DataError(f"{path} is not a data set: give a folder, an .npz file or a .parquet file")
     if "folders" in form.model_fields_set:
-        return _folders(path, form.folders)
+        return _folders(path / form.images if "images" in form.model_fields_set else path, form.folders)
     if "labels" in form.model_fields_set or (path / str(form.labels)).is_file():
         return _tables(path, form)
     if parquet := _visible(path, "**/*.parquet"):

@@ -43,6 +43,7 @@ COPIES = {
     "artphoto": {"amusement_0001.jpg": "", "sad_0002.jpg": "", "Thumbs.db": ""},
     "emoset": emoset,
     "emotion6": {"ground_truth.txt": EMOTION6, "readme.txt": "", "images/disgust/1.jpg": "", "images/joy/1.jpg": ""},
+    "emotion-6": {"images/anger/digust/disgust/1.jpg": "", "images/anger/rage/rage/1.jpg": "", "images/surprise/surprise/shock/2.jpg": ""},
     "emotionroi": {
         "training_testing_split/training.txt": "anger/1.jpg\nsurprise/2.jpg\n",
         "training_testing_split/testing.txt": "joy/3.jpg\n",
@@ -54,6 +55,7 @@ COPIES = {
     "oasis": {"OASIS.csv": OASIS, "images/Acorns 1.jpg": "", "images/Acorns 2.jpg": "", "images/Ambulance 1.jpg": ""},
     "twitter1": {"three_agree.txt": "1.jpg 1\n2.jpg 0\n", "Agg_AMT_Candidates/1.jpg": "", "Agg_AMT_Candidates/2.jpg": ""},
     "twitter2": {"negative/1.jpg": "", "positive/2.jpg": ""},
+    "unbiasedemo": {"images/love/dog/1.jpg": "", "images/fear/dog/1.jpg": "", "images/surprise/car/2.jpg": ""},
     "webemo": {"train/0/1.jpg": "", "train/9/2.jpg": "", "train/22/3.jpg": "", "test/1/4.jpg": "", "category.txt": "", "train25.txt": ""},
 }
 
@@ -81,6 +83,11 @@ EXPECTED = {
         "arousal": {"disgust/1.jpg": 3.8, "joy/1.jpg": 5},
         "polarity2": {"disgust/1.jpg": "negative", "joy/1.jpg": "positive"},
     },
+    "emotion-6": {
+        "parrott6": {"disgust/1.jpg": "anger", "rage/1.jpg": "anger", "shock/2.jpg": "surprise"},
+        "unbiasedemo6": {"disgust/1.jpg": "anger", "rage/1.jpg": "anger", "shock/2.jpg": "surprise"},
+        "polarity2": {"disgust/1.jpg": "negative", "rage/1.jpg": "negative", "shock/2.jpg": None},
+    },
     "emotionroi": {
         "ekman6": {"anger/1.jpg": "anger", "surprise/2.jpg": "surprise"},
         "polarity2": {"anger/1.jpg": "negative", "surprise/2.jpg": None},
@@ -105,6 +112,11 @@ EXPECTED = {
     },
     "twitter1": {"polarity2": {"1.jpg": "positive", "2.jpg": "negative"}},
     "twitter2": {"polarity2": {"negative/1.jpg": "negative", "positive/2.jpg": "positive"}},
+    "unbiasedemo": {
+        "unbiasedemo6": {"fear/dog/1.jpg": "fear", "love/dog/1.jpg": "love", "car/2.jpg": "surprise"},
+        "parrott6": {"fear/dog/1.jpg": "fear", "love/dog/1.jpg": "love", "car/2.jpg": "surprise"},
+        "polarity2": {"fear/dog/1.jpg": "negative", "love/dog/1.jpg": "positive", "car/2.jpg": None},
+    },
     "webemo": {
         "webemo25": {"0/1.jpg": "affection", "9/2.jpg": "gratitude", "22/3.jpg": "surprise"},
         "parrott6": {"0/1.jpg": "love", "9/2.jpg": "love", "22/3.jpg": "surprise"},
@@ -301,3 +313,20 @@ def test_labels_of_webemo_cut_to_one_digit_are_refused(tmp_path, split):
 def test_some_classes_of_webemo_are_read_by_name(tmp_path):
     draw(tmp_path, "WEBEmo/train/cheerfullness/a.jpg", "WEBEmo/train/Zest/b.jpg")
     assert labels(tmp_path / "WEBEmo", "webemo", "webemo25") == {"train/cheerfullness/a.jpg": "cheerfulness", "train/Zest/b.jpg": "zest"}
+
+
+def test_emotion6_and_emotion_6_are_not_taken_for_each_other(tmp_path):
+    draw(tmp_path, "Emotion6/images/joy/1.jpg", "Emotion-6/images/joy/zest/thrill/1.jpg")
+    with pytest.raises(DataError, match=r"there are no images in .*Emotion6/images/<class>/<secondary>/<tertiary>;"):
+        labels(tmp_path / "Emotion6", "emotion-6", "parrott6")
+    with pytest.raises(DataError, match=r"there are no labels at .*Emotion-6/ground_truth\.txt"):
+        labels(tmp_path / "Emotion-6", "emotion6", "ekman6")
+
+
+def test_copies_of_fi_and_unbiasedemo_in_splits_are_read(tmp_path):
+    draw(tmp_path, "FI/train/Awe/1.jpg", "FI/test/Fear/2.jpg", "UnBiasedEmo/train/love/3.jpg", "UnBiasedEmo/test/fear/4.jpg")
+    own = {"folders": ("split", "class"), "splits": ("train",)}
+    assert labels(tmp_path / "FI", "fi", "mikels8", **own) == {"train/Awe/1.jpg": "awe"}
+    assert labels(tmp_path / "UnBiasedEmo", "unbiasedemo", "unbiasedemo6", images="", **own) == {"train/love/3.jpg": "love"}
+    with pytest.raises(DataError, match=r"there are no images in .*FI/<class>; state the levels of folders"):
+        labels(tmp_path / "FI", "fi", "mikels8")

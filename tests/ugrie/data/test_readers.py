@@ -152,6 +152,13 @@ def test_folders_may_be_splits_of_classes_or_none(write):
     assert read_table(path / "train", Format(folders=())).columns["image"].tolist() == ["5.jpg"]
 
 
+def test_folders_may_lie_in_the_folder_of_images(write):
+    path = write({f"{folder}/{name}": "" for folder in ("pictures", "maps") for name in FOLDERS})
+    table = read_table(path, Format(images="pictures", folders=("class",)))
+    assert rows(table, "class", "image") == [("fear", "fear/3.jpeg"), ("joy", "joy/1.jpg"), ("joy", "joy/2.PNG")]
+    assert table.images[0] == path / "pictures" / "fear" / "3.jpeg"
+
+
 def test_folders_of_another_depth_are_pointed_out(write):
     path = write({"train/joy/1.jpg": ""})
     with pytest.raises(DataError, match=r'no images in .*set/<class>; .* folders = \["split", "class"\]'):
