@@ -67,7 +67,8 @@ class Format(Strict):
     quote: str = Field(default='"', min_length=1, max_length=1)
     header: bool = True  # true if the table's first line names its columns
     columns: tuple[str, ...] = ()  # column names that replace the header's, or stand in for a missing header
-    images: str = "images"  # the folder with the images of a table
+    optional: tuple[str, ...] = ()  # those of `columns` that some copies of the table lack, all together
+    images: str = "images"  # the folder with the images of a table; the folder above `folders`, if stated
     file: str = "image"  # the column with the image, or a pattern of columns for its file name: "{ID}.jpg"
     folders: tuple[str, ...] = ()  # columns for the names of the folders above an image, outermost first: ["split", "class"]
     derived: dict[str, Derived] = {}

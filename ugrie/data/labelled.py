@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ugrie.data.format import Column, DataSet
-from ugrie.data.layout import with_layout
+from ugrie.data.layout import load_layout, with_layout
 from ugrie.data.readers import read_table
 from ugrie.data.table import DataError, Image, Table, some
 from ugrie.data.targets import read_targets
@@ -102,6 +102,8 @@ def read(data_set: DataSet, root: Path, schemes: Sequence[Scheme]) -> Unembedded
     if not columns:
         raise DataError(f"{path}: the layout '{form.layout}' has {', '.join(form.schemes)}; the recipe trains none of these")
     table = read_table(path, form)
+    if form.layout:
+        load_layout(form.layout).check(table)
     targets = {name: read_targets(table, known[name], column, known) for name, column in columns.items()}
     groups = table.column(form.group).astype(str) if form.group else table.names
     groups = np.char.add(f"{data_set.path}:", groups)

@@ -8,24 +8,46 @@ setting in which its copy of the data set differs:
     path = "EmoSet-118K"
 """
 
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
 
-from ugrie.data.format import DataSet, Format
-from ugrie.data.table import DataError
+import numpy as np
+from pydantic import Field
+
+from ugrie.data.format import DataSet, Format, Strict
+from ugrie.data.table import DataError, Table
 from ugrie.text import did_you_mean
 
 FOLDER = Path(__file__).parent / "layouts"
 
 
+class Expected(Strict):
+    """A pattern that some value of a column must match, and the problem and `remedy` if none does."""
+
+    pattern: str
+    remedy: str
+
+
 class Layout(Format):
-    """A public data set's format, its origin (`url`), its terms of use and the `source` to cite."""
+    """A public data set's format, its origin (`url`), its terms of use and the `source` to cite.
+
+    `expected` holds patterns by column: a copy in which no value matches is damaged.
+    """
 
     title: str
     url: str
     terms: str
     source: str
+    expected: dict[str, Expected] = Field(default_factory=dict)
+
+    def check(self, table: Table) -> None:
+        """Raise DataError if the table is that of a damaged copy."""
+        for name, expected in self.expected.items():
+            values = np.unique(table.columns.get(name, np.array([], str))).astype(str)
+            if len(values) and not any(re.search(expected.pattern, value) for value in values):
+                raise DataError(f"{table.source}: the column '{name}' has only the values {', '.join(values)}: {expected.remedy}")
 
 
 def bundled_layouts() -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def _read(path: Path, form: Format) -> Table:
     if not path.is_dir():
         raise DataError(f"{path} is not a data set: give a folder, an .npz file or a .parquet file")
     if "folders" in form.model_fields_set:
-        return _folders(path, form.folders)
+        return _folders(path / form.images if "images" in form.model_fields_set else path, form.folders)
     if "labels" in form.model_fields_set or (path / str(form.labels)).is_file():
         return _tables(path, form)
     if parquet := _visible(path, "**/*.parquet"):
@@ -107,7 +107,7 @@ def _columns(file: Path, form: Format) -> dict[str, list[str]]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             if file.suffix == ".json":
-                rows = [(number, [str(cell) for cell in row]) for number, row in enumerate(json.load(lines), 1)]
+                rows = [(number, _cells(row, number)) for number, row in enumerate(json.load(lines), 1)]
             else:
                 reader = csv.reader(lines, delimiter=form.delimiter, quotechar=form.quote, skipinitialspace=True)
                 rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
@@ -118,10 +118,21 @@ def _columns(file: Path, form: Format) -> dict[str, list[str]]:
     names = list(form.columns) or rows[0][1]
     rows = rows[form.header :]
     unit = "row" if file.suffix == ".json" else "line"
+    fewer = [name for name in names if name not in form.optional]
+    either = f" ({len(fewer)} without {', '.join(form.optional)})" if len(fewer) < len(names) else ""
+    if rows and len(rows[0][1]) == len(fewer):
+        names, either = fewer, ""
     for line, row in rows:
         if len(row) != len(names):
-            raise DataError(f"{file}, {unit} {line} has {len(row)} cells for {len(names)} columns: {', '.join(names)}")
+            raise DataError(f"{file}, {unit} {line} has {len(row)} cells for {len(names)} columns: {', '.join(names)}{either}")
     return {name: [row[i] for _, row in rows] for i, name in enumerate(names)}
+
+
+def _cells(row: object, number: int) -> list[str]:
+    """Return the cells of a row of a JSON table as text. Raises TypeError if the row is not a list."""
+    if not isinstance(row, list):
+        raise TypeError(f"row {number} is not a list of cells")
+    return [str(cell) for cell in row]
 
 
 def _folders(path: Path, levels: Sequence[str]) -> Table:

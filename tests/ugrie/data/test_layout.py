@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ugrie.data.format import Column, DataSet
 from ugrie.data.labelled import DataError, read
@@ -42,6 +43,7 @@ COPIES = {
     "artphoto": {"amusement_0001.jpg": "", "sad_0002.jpg": "", "Thumbs.db": ""},
     "emoset": emoset,
     "emotion6": {"ground_truth.txt": EMOTION6, "readme.txt": "", "images/disgust/1.jpg": "", "images/joy/1.jpg": ""},
+    "emotion-6": {"images/anger/digust/disgust/1.jpg": "", "images/anger/rage/rage/1.jpg": "", "images/surprise/surprise/shock/2.jpg": ""},
     "emotionroi": {
         "training_testing_split/training.txt": "anger/1.jpg\nsurprise/2.jpg\n",
         "training_testing_split/testing.txt": "joy/3.jpg\n",
@@ -53,6 +55,7 @@ COPIES = {
     "oasis": {"OASIS.csv": OASIS, "images/Acorns 1.jpg": "", "images/Acorns 2.jpg": "", "images/Ambulance 1.jpg": ""},
     "twitter1": {"three_agree.txt": "1.jpg 1\n2.jpg 0\n", "Agg_AMT_Candidates/1.jpg": "", "Agg_AMT_Candidates/2.jpg": ""},
     "twitter2": {"negative/1.jpg": "", "positive/2.jpg": ""},
+    "unbiasedemo": {"images/love/dog/1.jpg": "", "images/fear/dog/1.jpg": "", "images/surprise/car/2.jpg": ""},
     "webemo": {"train/0/1.jpg": "", "train/9/2.jpg": "", "train/22/3.jpg": "", "test/1/4.jpg": "", "category.txt": "", "train25.txt": ""},
 }
 
@@ -80,6 +83,11 @@ EXPECTED = {
         "arousal": {"disgust/1.jpg": 3.8, "joy/1.jpg": 5},
         "polarity2": {"disgust/1.jpg": "negative", "joy/1.jpg": "positive"},
     },
+    "emotion-6": {
+        "parrott6": {"disgust/1.jpg": "anger", "rage/1.jpg": "anger", "shock/2.jpg": "surprise"},
+        "unbiasedemo6": {"disgust/1.jpg": "anger", "rage/1.jpg": "anger", "shock/2.jpg": "surprise"},
+        "polarity2": {"disgust/1.jpg": "negative", "rage/1.jpg": "negative", "shock/2.jpg": None},
+    },
     "emotionroi": {
         "ekman6": {"anger/1.jpg": "anger", "surprise/2.jpg": "surprise"},
         "polarity2": {"anger/1.jpg": "negative", "surprise/2.jpg": None},
@@ -104,6 +112,11 @@ EXPECTED = {
     },
     "twitter1": {"polarity2": {"1.jpg": "positive", "2.jpg": "negative"}},
     "twitter2": {"polarity2": {"negative/1.jpg": "negative", "positive/2.jpg": "positive"}},
+    "unbiasedemo": {
+        "unbiasedemo6": {"fear/dog/1.jpg": "fear", "love/dog/1.jpg": "love", "car/2.jpg": "surprise"},
+        "parrott6": {"fear/dog/1.jpg": "fear", "love/dog/1.jpg": "love", "car/2.jpg": "surprise"},
+        "polarity2": {"fear/dog/1.jpg": "negative", "love/dog/1.jpg": "positive", "car/2.jpg": None},
+    },
     "webemo": {
         "webemo25": {"0/1.jpg": "affection", "9/2.jpg": "gratitude", "22/3.jpg": "surprise"},
         "parrott6": {"0/1.jpg": "love", "9/2.jpg": "love", "22/3.jpg": "surprise"},
@@ -220,3 +233,100 @@ def test_a_data_set_without_a_layout_is_as_it_says():
 def test_an_unknown_layout_is_named_with_its_neighbour():
     with pytest.raises(DataError, match=r"there is no layout 'emo-set' \(did you mean 'emoset'\?\); the layouts are abstract, "):
         with_layout(DataSet(path="photos", layout="emo-set"))
+
+
+# Copies as others made them
+
+
+def draw(folder, *names) -> None:
+    """Write tiny images."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(folder / name)
+
+
+def labels(folder, layout, scheme, **own):
+    """Return each image's label, by the image's name in the table."""
+    stated = load_scheme(scheme)
+    data = read(DataSet(path=folder.name, layout=layout, **own), folder.parent, [stated])
+    return {name: stated.label_names[label] for name, label in zip(data.table.names.tolist(), data.targets[scheme].argmax(1), strict=True)}
+
+
+def emoset_copy(folder, train, val):
+    draw(folder, "image/awe/1.jpg", "image/fear/2.jpg")
+    write(folder, {f"{split}.json": json.dumps(rows) for split, rows in {"train": train, "val": val, "test": val}.items()})
+    return folder
+
+
+AWE3, AWE4 = ["awe", "image/awe/1.jpg", "annotation/awe/1.json"], ["awe", "awe_1", "image/awe/1.jpg", "annotation/awe/1.json"]
+FEAR3, FEAR4 = ["fear", "image/fear/2.jpg", "annotation/fear/2.json"], ["fear", "fear_2", "image/fear/2.jpg", "annotation/fear/2.json"]
+
+
+@pytest.mark.parametrize(("awe", "fear"), [(AWE3, FEAR3), (AWE4, FEAR4)])
+def test_rows_of_emoset_have_three_cells_or_four(tmp_path, awe, fear):
+    folder = emoset_copy(tmp_path / "EmoSet-118K", [awe], [fear])
+    assert labels(folder, "emoset", "mikels8") == {"image/awe/1.jpg": "awe", "image/fear/2.jpg": "fear"}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        ([AWE4[:2]], [], r"train\.json, row 1 has 2 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
+        ([[*AWE4, 7]], [], r"train\.json, row 1 has 5 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
+        ([AWE4, FEAR3], [], r"train\.json, row 2 has 3 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
+        ([AWE3, FEAR4], [], r"train\.json, row 2 has 4 cells for 3 columns: class, image, annotation$"),
+        ([AWE4], [FEAR3], "the tables of train, val, test have different columns"),
+        (
+            [{"class": "awe", "image": "image/awe/1.jpg", "annotation": ""}],
+            [],
+            r"train\.json can't be read .* row 1 is not a list of cells",
+        ),
+        ({"awe": AWE4}, [], r"train\.json can't be read as a table: row 1 is not a list of cells"),
+    ],
+)
+def test_other_rows_of_emoset_are_refused(tmp_path, train, val, message):
+    folder = emoset_copy(tmp_path / "EmoSet-118K", train, val)
+    with pytest.raises(DataError, match=message):
+        labels(folder, "emoset", "mikels8")
+
+
+def test_folders_of_webemo_may_be_named_as_its_lists(tmp_path):
+    draw(tmp_path, "images/train25/1/a.jpg", "images/train25/11/b.jpg", "images/train25/24/c.jpg", "images/test25/2/d.jpg")
+    draw(tmp_path, "images/test25/10/e.jpg")
+    trained = {"train25/1/a.jpg": "cheerfulness", "train25/11/b.jpg": "irritability", "train25/24/c.jpg": "zest"}
+    assert labels(tmp_path / "images", "webemo", "webemo25") == trained
+    tested = {"test25/2/d.jpg": "confusion", "test25/10/e.jpg": "horror"}
+    assert labels(tmp_path / "images", "webemo", "webemo25", splits=("test",)) == tested
+
+
+@pytest.mark.parametrize("split", ["train", "train25"])
+def test_labels_of_webemo_cut_to_one_digit_are_refused(tmp_path, split):
+    draw(tmp_path, *(f"WEBEmo/{split}/{digit}/{digit}.jpg" for digit in range(10)), "WEBEmo/test/12/a.jpg")
+    message = (
+        "WEBEmo: the column 'class' has only the values 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: WEBEmo has 25 labels, 0 to 24. This copy has none"
+    )
+    with pytest.raises(DataError, match=message):
+        labels(tmp_path / "WEBEmo", "webemo", "webemo25")
+    assert labels(tmp_path / "WEBEmo", "webemo", "webemo25", splits=("test",)) == {"test/12/a.jpg": "lust"}
+
+
+def test_some_classes_of_webemo_are_read_by_name(tmp_path):
+    draw(tmp_path, "WEBEmo/train/cheerfullness/a.jpg", "WEBEmo/train/Zest/b.jpg")
+    assert labels(tmp_path / "WEBEmo", "webemo", "webemo25") == {"train/cheerfullness/a.jpg": "cheerfulness", "train/Zest/b.jpg": "zest"}
+
+
+def test_emotion6_and_emotion_6_are_not_taken_for_each_other(tmp_path):
+    draw(tmp_path, "Emotion6/images/joy/1.jpg", "Emotion-6/images/joy/zest/thrill/1.jpg")
+    with pytest.raises(DataError, match=r"there are no images in .*Emotion6/images/<class>/<secondary>/<tertiary>;"):
+        labels(tmp_path / "Emotion6", "emotion-6", "parrott6")
+    with pytest.raises(DataError, match=r"there are no labels at .*Emotion-6/ground_truth\.txt"):
+        labels(tmp_path / "Emotion-6", "emotion6", "ekman6")
+
+
+def test_copies_of_fi_and_unbiasedemo_in_splits_are_read(tmp_path):
+    draw(tmp_path, "FI/train/Awe/1.jpg", "FI/test/Fear/2.jpg", "UnBiasedEmo/train/love/3.jpg", "UnBiasedEmo/test/fear/4.jpg")
+    own = {"folders": ("split", "class"), "splits": ("train",)}
+    assert labels(tmp_path / "FI", "fi", "mikels8", **own) == {"train/Awe/1.jpg": "awe"}
+    assert labels(tmp_path / "UnBiasedEmo", "unbiasedemo", "unbiasedemo6", images="", **own) == {"train/love/3.jpg": "love"}
+    with pytest.raises(DataError, match=r"there are no images in .*FI/<class>; state the levels of folders"):
+        labels(tmp_path / "FI", "fi", "mikels8")

@@ -69,6 +69,17 @@ def test_a_table_for_each_split_may_be_json(write):
     assert test.names.tolist() == ["a/3.jpg"]
 
 
+def test_copies_of_a_table_may_lack_columns(write):
+    form = Format(columns=("mood", "note", "image"), optional=("note",), header=False)
+    path = write({"labels.csv": "good,a.jpg\nbad,b.jpg\n", **images("a.jpg", "b.jpg")})
+    assert rows(read_table(path, form), "mood", "image") == [("good", "a.jpg"), ("bad", "b.jpg")]
+    write({"labels.csv": "good,?,a.jpg\n"})
+    assert rows(read_table(path, form), "mood", "note", "image") == [("good", "?", "a.jpg")]
+    write({"labels.csv": "good,?\n"})
+    with pytest.raises(DataError, match=r"labels\.csv, line 1 has 2 cells for 1 columns: image$"):
+        read_table(path, form.model_copy(update={"columns": ("image",)}))
+
+
 def test_a_column_may_be_found_in_another(write):
     path = write({"labels.csv": "image,Theme\n1.jpg,Acorns 12\n2.jpg,Beach\n", **images("1.jpg", "2.jpg")})
     form = Format(derived={"theme": Derived(column="Theme", pattern=r"^(.*?)\s*\d*$")})
@@ -139,6 +150,13 @@ def test_folders_may_be_splits_of_classes_or_none(write):
     table = read_table(path, Format(folders=("split", "class"), splits=("val",)))
     assert rows(table, "split", "class") == [("val", "fear"), ("val", "joy"), ("val", "joy")]
     assert read_table(path / "train", Format(folders=())).columns["image"].tolist() == ["5.jpg"]
+
+
+def test_folders_may_lie_in_the_folder_of_images(write):
+    path = write({f"{folder}/{name}": "" for folder in ("pictures", "maps") for name in FOLDERS})
+    table = read_table(path, Format(images="pictures", folders=("class",)))
+    assert rows(table, "class", "image") == [("fear", "fear/3.jpeg"), ("joy", "joy/1.jpg"), ("joy", "joy/2.PNG")]
+    assert table.images[0] == path / "pictures" / "fear" / "3.jpeg"
 
 
 def test_folders_of_another_depth_are_pointed_out(write):
