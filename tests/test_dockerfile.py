@@ -72,6 +72,12 @@ def test_kuberay_finds_what_it_calls(steps):
     assert "--from=build /usr/local /usr/local" in said(steps, "COPY")
 
 
+def test_a_tower_can_be_compiled_on_a_gpu(steps):
+    """Triton needs a C compiler with its headers; Python's own are in /usr/local."""
+    (installed,) = [run for run in said(steps, "RUN") if "apt-get install" in run]
+    assert {"gcc", "libc6-dev"} <= set(installed.split())
+
+
 @pytest.mark.parametrize(("checkpoint", "code"), [("ugrie-tiny", 0), ("ugrie-tny", 1)])
 def test_the_tower_of_a_checkpoint_is_fetched_by_its_name(checkpoint, code):
     """The build's commands for CHECKPOINT, here one that bundles its tower."""

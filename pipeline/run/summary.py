@@ -37,11 +37,13 @@ def summary(record: RunRecord, output: str) -> str:
         f"{workers} busy {timings[f'{workers}_busy']:.0%}" for workers in ("annotators", "loaders") if f"{workers}_busy" in timings
     )
     speed = f"{rate:.1f} images/s while annotating{busy and f' ({busy})'}; " if rate else ""
+    missing = record.tuning.get("loaders_missing")
+    waited = [f"the GPUs waited for images: {missing:,} more loaders, of a CPU each, would keep them busy"] if missing else []
     total_time = duration(sum(timings[f"{part}_seconds"] or 0 for part in ("plan", "ray", "annotate", "commit")))
     table = f"{output.rstrip('/')}/{record.files[0].removesuffix('00000.parquet')}*.parquet"
     first = next(iter(counts.labels))
     field = "label" if record.schemes[first] == "categorical" else "value"
     query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"
-    lines += ["", f"{speed}{total_time} in all", f"table   {table}", f"record  {output.rstrip('/')}/runs/{record.run_id}.json"]
+    lines += ["", f"{speed}{total_time} in all", *waited, f"table   {table}", f"record  {output.rstrip('/')}/runs/{record.run_id}.json"]
     lines.append(f"report  {output.rstrip('/')}/runs/{record.run_id}.html")
     return "\n".join([*lines, f"SQL     {query}"])

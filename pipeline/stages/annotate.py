@@ -65,7 +65,7 @@ class Annotator:
         encoder.warm_up()
         if encoder.gpu is not None:
             settings.tracker.agree_on("compiled", encoder.gpu.is_compiled)
-            settings.tracker.agree_on("float32_products", torch.backends.cuda.matmul.fp32_precision)
+            settings.tracker.agree_on("tf32", torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
         self.templates = TEMPLATES
         self.device = threading.Lock()
 

@@ -20,8 +20,9 @@ Embed = Callable[[Tensor], Tensor]
 
 def exact_products() -> None:
     """Let this process compute float32 products as float32, not TF32 (which has 10 bits of mantissa), by reproducible algorithms."""
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    # By these names, not the newer fp32_precision: PyTorch's compiler reads them, which is an error once the newer ones were set.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 

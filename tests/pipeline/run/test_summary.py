@@ -42,6 +42,12 @@ def test_it_says_how_busy_the_workers_were_where_that_is_known():
     assert "2.5 images/s while annotating (annotators busy 97%, loaders busy 40%); " in summary(record(timings=timings), "out")
 
 
+def test_gpus_that_waited_for_images_are_said_with_what_they_lacked():
+    said = "the GPUs waited for images: 12 more loaders, of a CPU each, would keep them busy\n"
+    assert said in summary(record(tuning={"loaders_missing": 12}), "out")
+    assert "waited" not in summary(record(), "out")
+
+
 def test_images_that_were_posted_before_are_counted_where_there_are_any():
     assert "same bytes" not in summary(record(), "out")
     for reposts, line in (

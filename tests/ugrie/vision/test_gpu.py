@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ugrie.vision import gpu
 from ugrie.vision.batch_size import best_batch_size
 from ugrie.vision.encoder import Encoder
 
@@ -157,6 +158,30 @@ def test_an_error_of_the_tower_itself_is_no_missing_compiler(encoder):
     encoder.gpu.embed = encoder.gpu.eager = lambda crops: 1 / 0
     with pytest.raises(ZeroDivisionError):
         encoder.warm_up()
+
+
+@pytest.fixture
+def backends():
+    """PyTorch's settings for GPUs, which the test may change."""
+    settings = [
+        (torch.backends.cuda.matmul, "allow_tf32"),
+        *((torch.backends.cudnn, n) for n in ("allow_tf32", "benchmark", "deterministic")),
+    ]
+    before = [getattr(*setting) for setting in settings]
+    yield torch.backends
+    for setting, value in zip(settings, before, strict=True):
+        setattr(*setting, value)
+
+
+def test_float32_products_are_float32_and_no_kernel_is_chosen_by_timing(backends):
+    matmul, cudnn = backends.cuda.matmul, backends.cudnn
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = True
+    gpu.exact_products()
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, False)  # PyTorch's compiler reads both, which some settings make an error
+    assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
+    with pytest.raises(RuntimeError, match="Unexpected optimization option nondeterministic"):
+        torch.compile(lambda x: x, options={"nondeterministic": True})
+    gpu.compiled(lambda x: x)  # whose option is one that PyTorch knows
 
 
 def test_two_calls_at_once_are_answered_as_one_after_the_other(encoder):
