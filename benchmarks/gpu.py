@@ -18,10 +18,12 @@ Without a GPU the exit code is 2. `--device cpu --toy` runs the same code with a
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
+import torch._dynamo.utils
 from encoder import flops
 from measure import report
 from PIL import Image
@@ -87,6 +90,12 @@ class Bench:
     def crops(self, count: int, size: int) -> np.ndarray:
         return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
+    def forget(self) -> None:
+        """Drop what was compiled, of which PyTorch keeps eight of a function, and the memory of earlier models."""
+        torch._dynamo.reset()
+        gc.collect()
+        self.memory_mib()
+
     def memory_mib(self) -> float | None:
         """Return the most memory that PyTorch took since the last call."""
         if self.device == "cpu":
@@ -131,27 +140,34 @@ def tower(bench: Bench, vision: dict, peak: dict[str, float]) -> dict[str, Any]:
         return numbers | {"memory_mib": bench.memory_mib()}
 
     for precision in bench.precisions:
+        bench.forget()
         encoder = encoder_of(vision, bench.device, precision)
         for batch in bench.batches if precision != "fp32" else bench.batches[:2]:
             found["uncompiled"][f"{precision}, {batch}"] = row(encoder.embed, precision, batch)
     for precision in bench.precisions[1:]:
+        bench.forget()
         encoder = encoder_of(vision, bench.device, precision)
         batch = bench.batches[1]
         if encoder.gpu is not None:
             found["compiled"][f"{precision}, {batch}"] = row(encoder.gpu.embed, precision, batch)
+            bench.forget()
             timed = torch.compile(encoder.embed, mode="max-autotune-no-cudagraphs", dynamic=False)
             found["compiled"][f"{precision}, {batch}, kernels by timing"] = row(timed, precision, batch)
     return found
 
 
 def random_model(bench: Bench) -> UGRIE:
-    vision = bench.towers[bench.largest]
-    encoder = encoder_of(vision, bench.device, "auto")
+    """Return a model of random weights with the largest tower, loaded as an actor loads it."""
+    bench.forget()
+    encoder = encoder_of(bench.towers[bench.largest], "cpu", "fp32")
     recipe = Recipe(name="random", schemes=(), tower="lite0", data=())
-    model = new_model(recipe, [load_scheme(name) for name in SCHEMES], encoder.config).eval().to(bench.device)
-    model.encoder = encoder
-    encoder.batch_size = bench.batches[1]
-    encoder.warm_up()
+    made = new_model(recipe, [load_scheme(name) for name in SCHEMES], encoder.config)
+    made.encoder = encoder
+    with tempfile.TemporaryDirectory(prefix="ugrie-gpu-") as folder:
+        made.save_pretrained(folder, "of random weights")
+        model = UGRIE.from_pretrained(folder, bench.device)
+    model.load_encoder().batch_size = bench.batches[1]
+    model.load_encoder().warm_up()
     return model
 
 
@@ -179,13 +195,15 @@ def annotator(bench: Bench) -> dict[str, Any]:
     """Measure an actor with the largest tower, from crops to sentences."""
     torch._dynamo.utils.counters.clear()
     model = random_model(bench)
+    encoder = model.load_encoder()
     size = model.config.tower.crop_size
     blocks = [bench.crops(max(1, round(share * bench.block)), size) for share in PARTS_OF_A_BLOCK]
     actor, images = Actor(model), sum(map(len, blocks))
     whole = [bench.crops(bench.block, size)] * 4
     actor.all(blocks)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    encoder = model.load_encoder()
+    if graphs != (encoder.gpu is not None):
+        raise RuntimeError(f"the tower has {graphs} graphs, and should have one")
     on_device = torch.from_numpy(bench.crops(encoder.batch_size, size)).to(bench.device)
     with torch.inference_mode():
         tower_rate = bench.rate(lambda: (encoder.gpu.embed if encoder.gpu else encoder.embed)(on_device), encoder.batch_size)
@@ -288,7 +306,7 @@ def actor(bench: Bench) -> None:
 
 @contextmanager
 def watched(bench: Bench, results: dict[str, Any]) -> Iterator[None]:
-    """Add to `results` the means of what nvidia-smi says within the context, once a second."""
+    """Add to `results` the means of what nvidia-smi says within the context, twice a second."""
     if bench.device == "cpu":
         yield
         return

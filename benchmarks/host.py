@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 
@@ -59,8 +60,14 @@ def measure(root: Path, repeats: int) -> dict[str, dict[str, float]]:
         "tables": tables,
         "run_id": "r",
         "device": "cpu",
+        "precision": "auto",
+        "threads": 1,
+        "batch_size": 1,
+        "block_rows": ROWS,
+        "tracker": BlockTracker(),
     }
-    annotator = Annotator(AnnotatorSettings(**about, precision="auto", threads=1, batch_size=1, tracker=BlockTracker()))
+    known = {field.name for field in fields(AnnotatorSettings)}  # another checkout's may have fewer
+    annotator = Annotator(AnnotatorSettings(**{name: value for name, value in about.items() if name in known}))
     model = annotator.model
     crops = np.random.default_rng(0).integers(0, 256, (ROWS, tables.crop_bytes), dtype=np.uint8)
     found: dict[str, dict[str, float]] = {}

@@ -63,6 +63,8 @@ class StubModel:
     def __init__(self, config: checkpoint.Config):
         self.config = config
 
+    gpu = None
+
     def load_encoder(self) -> "StubModel":
         return self
 
@@ -96,9 +98,6 @@ class Annotator(annotate.Annotator):
         self.model = StubModel(checkpoint.read_config(planned_model(settings)))  # type: ignore[assignment]
         settings.tracker.agree_on("batch_size", settings.batch_size or 1)
         self.device = threading.Lock()
-
-    def _predict(self, encoded: np.ndarray) -> dict[int, Prediction]:  # type: ignore[override]
-        return {0: self.model.predict(encoded, self.settings.schemes)}  # type: ignore[arg-type]
 
 
 def stub_model() -> None:

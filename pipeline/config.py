@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from pipeline.errors import UserError
 from pipeline.logs import LogFormat
 from pipeline.storage.spelling import canonical
 from pipeline.storage.ssrf import USER_AGENT
@@ -187,3 +188,13 @@ class AnnotateConfig(BaseModel):
         """Return the settings that may be recorded: without storage options and hooks, and without the secrets of URIs."""
         settings = self.model_dump(mode="json", exclude={"storage_options", "on_success", "on_failure"})
         return {key: without_secrets(value) if isinstance(value, str) else value for key, value in settings.items()}
+
+
+def check_precision(config: AnnotateConfig, device: str) -> None:
+    """Check that a device, cpu or cuda, computes in the precision asked for. Runs from embeddings have no tower. Raises UserError."""
+    if config.from_embeddings:
+        return
+    if config.precision == "int8" and device == "cuda":
+        raise UserError("precision = int8 is for CPUs, and this run is for GPUs: leave it at auto, or set device to cpu")
+    if config.precision == "fp16" and device == "cpu":
+        raise UserError("precision = fp16 is for GPUs, and this run is for CPUs: leave it at auto, which is fp32")

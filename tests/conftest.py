@@ -1,4 +1,4 @@
-"""Fixtures of all tests, in tests/plugins: images and a small corpus, operators without Ray, one Ray, one S3, one finished run.
+"""Fixtures of all tests, in tests/plugins: images and a small corpus, operators and runs without Ray, one Ray, one S3, a GPU that is none.
 
 Nothing here leaves the machine: Ray's and SeaweedFS's reports home are off, and both listen on the loopback alone.
 """

@@ -48,6 +48,12 @@ def test_rays_launcher_takes_it(config):
         validate_config(prepared | {"max_worker": 1})
 
 
+def test_bytecode_is_compiled_when_a_machine_is_set_up(config):
+    (command,) = config["setup_commands"]
+    assert "uv pip install" in command
+    assert "--compile-bytecode" in command
+
+
 def test_the_head_takes_no_work(config):
     assert config["available_node_types"][config["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
 

@@ -52,7 +52,7 @@ class Range:
         return Range.of(lambda value: value * factor, self)
 
 
-START_SECONDS = Range(15.0, 37.5, 60.0)  # starting Ray, imports, loading the model's weights
+START_SECONDS = Range(10.0, 25.0, 60.0)  # starting Ray, imports, loading the model's weights; on a GPU also compiling the tower
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,12 @@ def _seconds(loading: Range, annotating: Range, device: str, cluster: Cluster) -
 
 
 def _cpus_missing(loading: Range, annotating: Range, cluster: Cluster) -> int:
-    """Return the CPUs, beyond the cluster's, with which loading takes no longer than annotating on its GPUs."""
+    """Return the CPUs, beyond the cluster's, with which loading takes no longer than annotating on its GPUs.
+
+    0 where nothing is annotated, since all images are duplicates.
+    """
+    if not annotating.likely:
+        return 0
     return max(0, math.ceil(loading.likely / (annotating.likely / cluster.gpus)) - cluster.cpus)
 
 

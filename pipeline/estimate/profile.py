@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, check_precision
 from pipeline.errors import ImageError
 from pipeline.images.decode import Decoder, Limits
 from pipeline.images.fetch import Fetcher
+from pipeline.stages.annotate import TEMPLATES
 from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.table.schema import Tables
 from ugrie.model import checkpoint
@@ -78,18 +79,20 @@ def _time_model(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray])
     from ugrie.vision.batch_size import best_batch_size
 
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    check_precision(config, device)
     folder = local_folder(config.model, config.storage_options)
     tower = tower_file(checkpoint.read_config(folder), config.tower_weights, config.storage_options)
     model = UGRIE.from_pretrained(folder, device, tower, config.precision)
     encoder = model.load_encoder()
-    encoder.batch_size = config.batch_size or best_batch_size(encoder)
+    encoder.batch_size = min(config.batch_size or best_batch_size(encoder), TEMPLATES)
+    encoder.warm_up()
     schemes = [scheme.name for scheme in tables.schemes]
     crops = crops or [np.zeros((tables.crop_size, tables.crop_size, 3), np.uint8)]
     pixels = np.stack([crops[i % len(crops)] for i in range(max(len(crops), MIN_CROPS, encoder.batch_size))])
     seconds = 0.0
     for _ in range(2):  # the first pass warms up
         start = time.perf_counter()
-        for embeddings in model.encode([pixels]):
+        for embeddings in model.encode(pixels[first : first + TEMPLATES] for first in range(0, len(pixels), TEMPLATES)):
             model.predict(embeddings, schemes)
         seconds = time.perf_counter() - start
     return device, encoder.batch_size, seconds / len(pixels)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from pipeline.config import AnnotateConfig
 from pipeline.run.resources import Allocation
 
 BUSY = 0.9  # of the time: annotators that compute for so long are not kept waiting
@@ -20,10 +21,12 @@ def loaders_missing(seconds: Mapping[str, float], elapsed: float, allocation: Al
     return max(0, math.ceil(needed) - allocation.loaders)
 
 
-def advice(missing: int, allocation: Allocation) -> str:
-    """Return what to do about missing loaders, on one line."""
-    cpus = math.ceil(missing * allocation.load)
-    return (
-        f"the GPUs wait for images: {allocation.loaders} loaders can't keep {allocation.actors} annotators busy; "
-        f"{cpus} more CPUs would, on machines without a GPU too"
-    )
+def advice(missing: int, seconds: Mapping[str, float], loaders: int, config: AnnotateConfig) -> str:
+    """Return on one line what to do about missing loaders: where decoding takes longest, CPUs; where fetching does, more at once."""
+    if seconds["fetch"] > seconds["decode"]:
+        remedy = f"they wait for the storage: raise fetch_concurrency, which is {config.fetch_concurrency}, or add CPUs"
+    elif config.num_loaders:
+        remedy = f"raise num_loaders, which is {config.num_loaders}, or leave it out"
+    else:
+        remedy = "add CPUs, on machines without a GPU too"
+    return f"the GPUs wait for images: {loaders} loaders don't keep them busy, {loaders + missing} would; {remedy}"

@@ -122,7 +122,7 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
     seconds: Counter[str] = Counter()
     since_first: Counter[str] = Counter()
     tuning: dict[str, Any] = allocation.public()
-    warned = False
+    warned = plan.config.from_embeddings  # which has no loaders
     done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
     with Progress(plan.manifest.rows, done) as progress, Metrics(plan, allocation, tracker, progress) as metrics:
         written = graph(plan, allocation, tracker, dedup).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -138,9 +138,14 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
                     if not warned and progress.seconds_since_first > BALANCE_SECONDS:
                         warned = True
                         if missing := loaders_missing(since_first, progress.seconds_since_first, allocation):
-                            logger.warning(advice(missing, allocation))
+                            logger.warning(advice(missing, since_first, allocation.loaders, plan.config))
                 progress.add(row["rows"], row["ok"])
                 metrics.add(row)
+        tuning |= tracker.settings()  # also those of actors that started later
+    if problem := tuning.get("not_compiled"):
+        logger.warning("the image tower ran uncompiled, which takes longer, since compiling failed (Triton needs gcc): %s", problem)
+    if "memory_was_full" in tuning:
+        logger.warning("a GPU's memory was full, and less was done at once: fewer actors on a card, or a lower batch_size, may be faster")
     timings: dict[str, float | None] = {f"all_{stage}_seconds": seconds[stage] for stage in STAGES}
     timings |= {"first_block_seconds": progress.first_block_seconds, "images_per_second": progress.rate}
     if progress.rate:

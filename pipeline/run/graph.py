@@ -45,6 +45,7 @@ def operators(
         precision=config.precision,
         threads=allocation.threads,
         batch_size=config.batch_size,
+        block_rows=plan.manifest.block_rows,
         tracker=tracker,
     )
     return loader, settings, BlockWriter(output=plan.output, folder=plan.rows_folder, tables=plan.tables, tracker=tracker)

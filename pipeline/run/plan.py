@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, check_precision
 from pipeline.errors import UserError
 from pipeline.inputs.embeddings import embedded_items
 from pipeline.inputs.file_listing import left_out_text
@@ -230,10 +230,7 @@ def tables_of(config: AnnotateConfig) -> Tables:
         raise UserError(f"schemes = {', '.join(config.schemes or ()) or 'none'}: {error}; leave it out to annotate all") from None
     except pydantic.ValidationError as error:
         raise UserError(f"{folder}: {error}") from None
-    if config.precision == "int8" and (config.device == "cuda" or config.gpus):
-        raise UserError("precision = int8 is for CPUs: on GPUs leave it at auto, or set device to cpu and leave gpus out")
-    if config.precision == "fp16" and config.device == "cpu":
-        raise UserError("precision = fp16 is for GPUs: on CPUs leave it at auto, which is fp32")
+    check_precision(config, "cuda" if config.device == "auto" and config.gpus else config.device)
     if config.precision == "int8" and not model.tower.is_transformer:
         raise UserError(f"precision = int8 is for transformers, and the image tower of {model.name} is none: leave it at auto")
     if config.precision == "int8" and find_spec("onnxruntime") is None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import ray
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, check_precision
 from pipeline.errors import UserError
 from pipeline.run import local_ray
 from pipeline.run.watchdog import StalledError
@@ -128,14 +128,12 @@ def allocate(config: AnnotateConfig) -> Allocation:
         raise UserError("device is cuda, but Ray has no GPU: start Ray where there is one, or leave device at auto")
     if all_gpus and config.device != "cpu":
         return _on_gpus(config, cpus, all_cpus, all_gpus)
-    if config.precision == "fp16":
-        raise UserError("precision is fp16, which is for GPUs, and Ray has none: leave it at auto, or start Ray where there is one")
+    check_precision(config, "cpu")
     return _on_cpus(config, cpus, all_cpus)
 
 
 def _on_gpus(config: AnnotateConfig, cpus: float, all_cpus: float, all_gpus: float) -> Allocation:
-    if config.precision == "int8":
-        raise UserError("precision is int8, which is for CPUs, and Ray has GPUs: set device to cpu, or leave precision at auto")
+    check_precision(config, "cuda")
     parts = max(1, int(Decimal(str(round(config.gpus_per_actor, 6))) * SHARES))  # in floats, 1 / 0.1 GPUs may be 9
     most = int(all_gpus) * (SHARES // parts)  # an actor's share is of one GPU, and what is left of it stays idle
     actors = config.num_actors or most

@@ -38,7 +38,7 @@ def summary(record: RunRecord, output: str) -> str:
     )
     speed = f"{rate:.1f} images/s while annotating{busy and f' ({busy})'}; " if rate else ""
     missing = record.tuning.get("loaders_missing")
-    waited = [f"the GPUs waited for images: {missing:,} more loaders, of a CPU each, would keep them busy"] if missing else []
+    waited = [f"the GPUs waited for images: {missing:,} more loaders would have kept them busy"] if missing else []
     total_time = duration(sum(timings[f"{part}_seconds"] or 0 for part in ("plan", "ray", "annotate", "commit")))
     table = f"{output.rstrip('/')}/{record.files[0].removesuffix('00000.parquet')}*.parquet"
     first = next(iter(counts.labels))

@@ -1,9 +1,9 @@
 """The second operator: an actor that holds the model and annotates crops."""
 
-import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +18,10 @@ from pipeline.stages.tracker import BlockTracker
 from pipeline.storage.filesystem import Options
 from pipeline.table.schema import Tables, expect
 from ugrie.model import checkpoint
-from ugrie.model.prediction import Prediction
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ugrie.vision.encoder import Encoder
 
-logger = logging.getLogger(__name__)
 TEMPLATES = 256  # filled at once, one for each image
 
 
@@ -41,6 +37,7 @@ class AnnotatorSettings:
     precision: Precision
     threads: int | None
     batch_size: int | None
+    block_rows: int
     tracker: BlockTracker
 
 
@@ -64,9 +61,11 @@ class Annotator:
         encoder.batch_size = agreed_batch_size(settings, encoder)
         encoder.warm_up()
         if encoder.gpu is not None:
-            settings.tracker.agree_on("compiled", encoder.gpu.is_compiled)
+            # What a first prediction takes of the memory, it takes now.
+            self.model.predict(torch.zeros(1, self.model.config.tower.embedding_dim, device="cuda"), settings.schemes)
             settings.tracker.agree_on("tf32", torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
-        self.templates = TEMPLATES
+            if encoder.gpu.problem is not None:
+                settings.tracker.agree_on("not_compiled", encoder.gpu.problem)
         self.device = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -76,44 +75,31 @@ class Annotator:
         ok = np.flatnonzero(pc.equal(loaded.column("status"), "ok").to_numpy())
         crops = view(loaded.column("crop"), tables.crop_size)
         parts = [ok[start : start + TEMPLATES] for start in range(0, len(ok), TEMPLATES)]
-        batches = [self.model.load_encoder().upload(pick(crops, rows)) for rows in parts]
+        encoder = self.model.load_encoder()
+        ahead = [encoder.upload(pick(crops, rows)) for rows in parts[:1]]
         with self.device:
             self.settings.tracker.enter(block, "being annotated")
             clock = time.perf_counter()
-            found = [(encoded.cpu().numpy(), self._predict(encoded)) for encoded in self.model.encode(batches)]
+            batches = chain(ahead, (pick(crops, rows) for rows in parts[1:]))
+            found = [(self.model.predict(encoded, self.settings.schemes), encoded.cpu().numpy()) for encoded in self.model.encode(batches)]
             seconds = (time.perf_counter() - clock) / len(loaded)
+        if encoder.gpu is not None and (encoder.gpu.portions.was_full or self.model.portions.was_full):
+            self.settings.tracker.agree_on("memory_was_full", True)
         predictions = PredictionColumns(tables, len(loaded))
-        for rows, (embeddings, filled) in zip(parts, found, strict=True):
-            for start, prediction in filled.items():
-                some = slice(start, start + len(prediction))
-                predictions.fill(rows[some], prediction, embeddings[some])
+        for rows, (prediction, embeddings) in zip(parts, found, strict=True):
+            predictions.fill(rows, prediction, embeddings)
         columns = predictions.columns(self.settings.run_id)
         columns["annotate_seconds"] = pa.repeat(pa.scalar(seconds, pa.float32()), len(loaded))
         self.settings.tracker.enter(block, "annotated, and not yet written")
         schema = tables.annotated
         return pa.table([columns[n] if n in columns else loaded.column(n) for n in schema.names], schema)
 
-    def _predict(self, encoded: "Tensor") -> dict[int, Prediction]:
-        """Return the predictions of the images from each index on: all at once, or fewer for as long as the GPU's memory is full."""
-        from torch import OutOfMemoryError
-
-        found: dict[int, Prediction] = {}
-        done = 0
-        while done < len(encoded):
-            try:
-                found[done] = self.model.predict(encoded[done : done + self.templates], self.settings.schemes)
-                done += len(found[done])
-                continue
-            except OutOfMemoryError:
-                if self.templates == 1:
-                    raise
-            self.templates //= 2
-            logger.warning("the GPU's memory is full: from now on %d templates are filled at once", self.templates)
-        return found
-
 
 def agreed_batch_size(settings: AnnotatorSettings, encoder: "Encoder") -> int:
-    """Return the batch size asked for, or the best one that the first actor on this kind of device has measured."""
+    """Return the batch size asked for, or the best one that the first actor on this kind of device has measured.
+
+    None is larger than what is embedded at once: a part that is smaller than a batch is padded on a GPU.
+    """
     import torch
 
     from ugrie.vision.batch_size import best_batch_size
@@ -123,7 +109,12 @@ def agreed_batch_size(settings: AnnotatorSettings, encoder: "Encoder") -> int:
         card = torch.cuda.get_device_name()
         if settings.tracker.agree_on("card", card) != card:
             setting = f"batch_size on {card}"
-    return settings.tracker.agree_on(setting, settings.batch_size or best_batch_size(encoder))
+    best = settings.batch_size or settings.tracker.settings().get(setting)
+    if best is None:
+        best = best_batch_size(encoder)
+        if settings.device == "cuda":
+            torch.cuda.empty_cache()  # others may share the card
+    return settings.tracker.agree_on(setting, min(best, TEMPLATES, settings.block_rows))
 
 
 def planned_model(settings: AnnotatorSettings) -> Path:

@@ -9,6 +9,8 @@ from pipeline.table.schema import Tables, scheme_type
 from ugrie.model.prediction import Prediction
 from ugrie.schemes.scheme import Scheme
 
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
 
 class PredictionColumns:
     """The predictions for `count` images. An image without one is null in every column."""
@@ -29,7 +31,8 @@ class PredictionColumns:
         for row, sentence in zip(rows.tolist(), prediction.sentences(), strict=True):
             self.sentences[row] = sentence
         if self.tables.embedding_dim is not None:
-            self.embeddings[rows] = embeddings
+            # Of an embedding only the direction counts. One that float16 can't hold is made shorter.
+            self.embeddings[rows] = embeddings / np.maximum(1, np.abs(embeddings).max(1, keepdims=True, initial=0) / FLOAT16_MAX)
         self.missing[rows] = False
 
     def columns(self, run_id: str) -> dict[str, pa.Array]:

@@ -14,7 +14,7 @@ from pipeline.stages.prediction_columns import PredictionColumns
 from pipeline.table.output_folder import OutputFolder
 from ugrie.model.prediction import Prediction
 
-TEMPLATES = {"cpu": 256, "cuda": 4096}  # filled at once, one for each image; on a CPU by each core
+TEMPLATES = {"cpu": 256, "cuda": 1024}  # filled at once, one for each image; on a CPU by each core
 
 
 class Reannotator:

@@ -224,7 +224,7 @@ def test_a_cluster_of_one_cpu_finishes_with_a_configuration_file_and_flags(start
 
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
-def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpus, annotate_here, tmp_path, check_output):
+def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpus, tmp_path, check_output):
     """SIGTERM, as a spot machine or a scheduler sends it, once the first block is written. Its Ray goes with it."""
     command = [sys.executable, str(ROOT / "benchmarks" / "stubs.py"), "--input", str(corpus.folder), "--output", str(tmp_path)]
     command += ["--date", "2026-01-02", "--block-rows", "4", "--run-id", "stopped"]
@@ -241,8 +241,9 @@ def test_a_run_that_is_told_to_stop_says_how_it_goes_on_and_does(finished, corpu
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
     assert not (tmp_path / "runs").exists()
-    settings = {"input": str(corpus.folder), "output": str(tmp_path), "date": "2026-01-02", "block_rows": 4}
-    assert annotate_here(AnnotateConfig(**settings, resume=True)).run_id == "stopped"
+    done = subprocess.run([*command[:-2], "--resume"], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "resuming run stopped" in done.stderr
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
 
 

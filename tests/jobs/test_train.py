@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from ugrie import UGRIE
 from ugrie.model.checkpoint import find
@@ -59,6 +61,16 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def one_thread():
+    """Sums are then in one order, in this process as in another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -169,12 +181,13 @@ def test_it_prints_what_was_measured_and_writes_the_checkpoint(job, folder, caps
 
 
 @pytest.mark.slow
-def test_the_command_itself_goes_on_where_it_was_interrupted(job, folder, caplog):
+def test_the_command_itself_goes_on_where_it_was_interrupted(job, folder, caplog, one_thread):
     """After Ctrl-C and the same command again, the checkpoint equals that of an uninterrupted run, byte for byte."""
     (folder / "recipe.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 60\npatience = 60"))
     arguments = ["--recipe", "recipe.toml", "--data", "data"]
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments, "--output", "out", "--cache", "cache"]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | alone)
     states, deadline = [], time.monotonic() + 100
     while not states and first.poll() is None and time.monotonic() < deadline:
         states = list(Path("cache").glob("training/*/final.pt"))

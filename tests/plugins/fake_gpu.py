@@ -50,7 +50,7 @@ class Event:
 
 @dataclass
 class FakeCuda:
-    """`torch.cuda`, as far as `ugrie.vision.gpu` uses it. `memory` is how many crops fit at once."""
+    """`torch.cuda`, as far as `ugrie.vision.gpu` and `ugrie.memory` use it. `memory` is how many crops fit at once."""
 
     memory: int = 10**9
     compiler: Any = None  # the error that compiling ends with
@@ -78,7 +78,7 @@ class FakeCuda:
         self.emptied += 1
 
     def take(self, crops: int) -> None:
-        """Take memory for crops that are computed at once."""
+        """Take memory for crops that are copied or computed at once."""
         import torch
 
         if crops > self.memory:
@@ -99,6 +99,7 @@ class FakeCuda:
                 return torch.full((count, self.crop_size, self.crop_size, 3), 77, dtype=torch.uint8)
 
             def copy(self, host: torch.Tensor) -> torch.Tensor:
+                fake.take(len(host))
                 target = torch.full_like(host, 255)
                 fake.current_stream().enqueue(lambda: target.copy_(host))
                 fake.recorded.discard(id(target))
@@ -110,8 +111,8 @@ class FakeCuda:
             fake.graphs.append(next(len(each) for each in inputs if each.dtype == torch.uint8))
             return eager(graph, inputs)
 
-        gpu = FakeGpu(embed, torch.device("cpu"), encoder.config.crop_size)
-        gpu.embed = torch.compile(embed, dynamic=False, backend=counted)
+        gpu = FakeGpu(embed, encoder.embed_exactly, torch.device("cpu"), encoder.config.crop_size)
+        gpu.embed = torch.compile(embed, dynamic=False, fullgraph=True, backend=counted)
         compiled = gpu.embed
 
         def watched(crops: torch.Tensor) -> torch.Tensor:
@@ -128,9 +129,11 @@ class FakeCuda:
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     import torch
 
+    from ugrie import memory
     from ugrie.vision import gpu
 
     fake = FakeCuda()
-    monkeypatch.setattr(gpu, "cuda", fake)
+    for module in (gpu, memory):
+        monkeypatch.setattr(module, "cuda", fake)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: fake.recorded.add(id(tensor)))
     return fake

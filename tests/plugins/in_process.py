@@ -1,6 +1,7 @@
 """Whole runs in the test's own process, without Ray: the operators are called one after another, with the stub of the model.
 
-For what follows from a run's files: nights, duplicates, runs that died and go on. What Ray does itself is tested on Ray.
+For what follows from a run's files: nights, duplicates, runs that died and go on. Whatever Ray has a part in, such as the errors of its
+workers, is tested on Ray.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from tests.plugins.operators import LocalDeduplicator, one_worker
+from tests.plugins.operators import LocalDeduplicator, Operators, one_worker
 
 if TYPE_CHECKING:
     from pipeline.table.run_record import RunRecord
 
 
 @dataclass
-class Blocks:
+class LocalGraph:
     """`pipeline.run.graph.graph` without Ray."""
 
     plan: Any
@@ -28,20 +29,9 @@ class Blocks:
 
     def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
         """Yield the writer's result of each block that is left."""
-        from benchmarks.stubs import Annotator
-        from pipeline.run.graph import operators
-        from pipeline.stages.reannotate import Reannotator
-        from pipeline.table.output_folder import OutputFolder
-
-        plan, config = self.plan, self.plan.config
-        load, settings, write = operators(plan, self.allocation, self.tracker, self.dedup)
-        if config.from_embeddings:
-            again = Reannotator(settings, OutputFolder(config.input, config.storage_options), plan.output, plan.manifest)
-        else:
-            annotator = Annotator(settings)
-        for block in plan.todo:
-            number = pa.table({"block": [block]})
-            yield write(again(number) if config.from_embeddings else annotator(load(number)))
+        operators = Operators(dedup=self.dedup)
+        for block in self.plan.todo:
+            yield operators.do(self.plan, [block])
 
 
 @contextmanager
@@ -62,7 +52,7 @@ def without_ray() -> Iterator[None]:
             "await_workers": lambda config: None,
             "allocate": lambda config: one_worker(),
             "_configure_ray_data": lambda *_: None,
-            "graph": Blocks,
+            "graph": LocalGraph,
             "_merge_files": merge_files,
         }.items():
             patch.setattr(execute, name, instead)

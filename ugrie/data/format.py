@@ -80,6 +80,8 @@ class Format(Strict):
     def _check_format(self) -> "Format":
         if not self.header and not self.columns:
             raise ValueError("a table without a header needs `columns`, the names of its columns")
+        if unknown := set(self.optional) - set(self.columns):
+            raise ValueError(f"`optional` names {', '.join(sorted(unknown))}, which `columns` does not")
         for name, column in self.schemes.items():
             if column.from_ in self.schemes and self.schemes[column.from_].from_:
                 raise ValueError(f"{name} is from {column.from_}, which is itself from {self.schemes[column.from_].from_}: use that one")

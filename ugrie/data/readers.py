@@ -25,6 +25,8 @@ def read_table(path: Path, form: Format) -> Table:
     table = _read(path, form)
     columns = dict(table.columns)
     for name, derived in form.derived.items():
+        if name == derived.column and name not in columns:
+            continue  # a copy without this column, as the recipe's `folders` say
         columns[name] = _derive(columns, name, derived, table.source)
     table = replace(table, columns=columns)
     if form.splits:
@@ -124,7 +126,9 @@ def _columns(file: Path, form: Format) -> dict[str, list[str]]:
         names, either = fewer, ""
     for line, row in rows:
         if len(row) != len(names):
-            raise DataError(f"{file}, {unit} {line} has {len(row)} cells for {len(names)} columns: {', '.join(names)}{either}")
+            raise DataError(
+                f"{file}, {unit} {line} has {len(row)} cells for {len(names)} columns: {', '.join(names)}{either}; all must be alike"
+            )
     return {name: [row[i] for _, row in rows] for i, name in enumerate(names)}
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_model, save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from ugrie.memory import Portions
 from ugrie.model import checkpoint
 from ugrie.model.bart import Bart
 from ugrie.model.mapper import Mapper
@@ -58,6 +59,7 @@ class UGRIE(nn.Module):
         self.precision: Precision = "auto"
         self._slots: dict[Template, tuple[Slot, ...]] = {}
         self._fillers: dict[Template, SlotFiller] = {}
+        self.portions = Portions(0, "templates")
 
     @classmethod
     def from_pretrained(
@@ -209,11 +211,18 @@ class UGRIE(nn.Module):
 
         Raises SchemeError, and ValueError for embeddings that are not finite.
         """
-        if not embeddings.isfinite().all():
-            raise ValueError("embeddings hold infinity or NaN: in fp16 some towers' numbers are too large; use the precision bf16 or fp32")
+        if not (is_finite := embeddings.isfinite().all(1)).all():
+            raise ValueError(f"{int((~is_finite).sum())} of {len(embeddings)} embeddings hold infinity or NaN")
         template = self.config.template(None if schemes is None else tuple(schemes))
         if template not in self._fillers:
             self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
+        found = self.portions(lambda some, _: self._predict(some, template), embeddings)
+        if len(found) == 1:
+            return found[0]
+        probs = {name: np.concatenate([part.probs[name] for part in found]) for name in found[0].probs}
+        return Prediction(template, probs, {name: np.concatenate([part.choices[name] for part in found]) for name in probs})
+
+    def _predict(self, embeddings: Tensor, template: Template) -> Prediction:
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
         encoder = self.bart.model.encoder
         encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state

@@ -11,7 +11,7 @@ import torch
 from ugrie.vision.encoder import Encoder
 
 ON_CPU = (1, 2, 4, 8, 16, 32)
-ON_GPU = (1, 32, 64, 128, 256, 512)
+ON_GPU = (1, 32, 64, 128, 256)
 WORTH = 0.97  # a larger batch needs memory: take it only if its time per crop is at most this share of the best
 MUCH_WORSE = 1.1  # multiple of the best time per crop
 LONG_ENOUGH = 0.1  # seconds of measurement per size

@@ -4,6 +4,7 @@ A tower is known by name (`ViT-L-14-quickgelu`, `openai`: open_clip downloads it
 described by open_clip's `vision_cfg`, which may name a timm trunk. The checkpoint then holds its weights, as it does BART's.
 """
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ class Encoder(nn.Module):
         self.dtype = torch.float32
         self.batch_size = 8
         self.gpu: Gpu | None = None
+        self.exact: list[nn.Module] = []  # not a module of this one, whose weights a checkpoint holds
 
     @classmethod
     def bundled(cls, config: TowerConfig) -> "Encoder":
@@ -96,8 +98,8 @@ class Encoder(nn.Module):
         self.tower.to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as crops lie in memory
         if on_gpu:
             exact_products()
-            self.gpu = Gpu(self.embed, torch.device(device), self.config.crop_size)
-            self.batch_size = 64
+            self.gpu = Gpu(self.embed, self.embed_exactly, torch.device(device), self.config.crop_size)
+            self.batch_size = 32
         return self
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -108,14 +110,20 @@ class Encoder(nn.Module):
         pixels = crops.permute(0, 3, 1, 2).float() * self.scale + self.shift
         return self.tower(pixels.to(self.dtype))
 
+    def embed_exactly(self, crops: Tensor) -> Tensor:
+        """Embed crops on the tower's device in float32, by a second copy of the tower, made when it is first needed."""
+        if not self.exact:
+            self.exact.append(copy.deepcopy(self.tower).float())
+        return self.exact[0](crops.permute(0, 3, 1, 2).float() * self.scale + self.shift)
+
     def warm_up(self) -> None:
         """Compile a tower on a GPU for `batch_size` crops at once; it is lowered where the GPU's memory holds fewer."""
         if self.gpu is not None:
             self.batch_size = self.gpu.warm_up(self.batch_size)
 
     def upload(self, crops: np.ndarray) -> np.ndarray | Uploaded:
-        """Begin to copy crops to the GPU, for `stream`. Without a GPU, return them as they are."""
-        return crops if self.gpu is None else self.gpu.upload(crops)
+        """Begin to copy crops to the GPU, for `stream`. Without a GPU, or memory in it, return them as they are."""
+        return crops if self.gpu is None else self.gpu.try_upload(crops)
 
     def stream(self, batches: Iterable[np.ndarray | Uploaded]) -> Iterator[Tensor]:
         """Yield the embeddings of each batch of crops, float32 [n, embedding_dim] on the tower's device.
@@ -126,7 +134,7 @@ class Encoder(nn.Module):
         if self.gpu is None:
             yield from self._on_cores(batches)  # type: ignore[arg-type]
             return
-        if not self.gpu.size:
+        if not self.gpu.portions.size:
             self.warm_up()
         yield from self.gpu.stream(batches)
 

@@ -33,6 +33,8 @@ def test_the_cpus_that_gpus_need_are_counted(annotate, missing):
     """Loading takes 5 ms of a CPU, annotating `annotate` s of one of two GPUs, and there are 16 CPUs."""
     assert estimate_cost(SCAN, replace(PROFILE, device="cuda", annotate=annotate), GPUS, None).cpus_missing == missing
     assert estimate_cost(SCAN, replace(PROFILE, annotate=annotate), CPUS, None).cpus_missing == 0
+    nothing_new = replace(SCAN, repost_share=1.0)
+    assert estimate_cost(nothing_new, replace(PROFILE, device="cuda", annotate=annotate), GPUS, None).cpus_missing == 0
 
 
 @pytest.mark.parametrize(("device", "cluster"), [("cpu", GPUS), ("cuda", CPUS)])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.config import AnnotateConfig
 from pipeline.run.balance import advice, loaders_missing
 from pipeline.run.resources import Allocation
 
@@ -32,6 +33,14 @@ def test_on_cpus_none_is_missing():
     assert loaders_missing(seconds(600, 10), 100, alone) == 0
 
 
-def test_what_to_do_names_the_cpus():
-    said = advice(7, TWO_GPUS)
-    assert said == "the GPUs wait for images: 6 loaders can't keep 2 annotators busy; 7 more CPUs would, on machines without a GPU too"
+@pytest.mark.parametrize(
+    ("took", "settings", "remedy"),
+    [
+        (seconds(600, 10), {}, "add CPUs, on machines without a GPU too"),
+        (seconds(600, 10), {"num_loaders": 6}, "raise num_loaders, which is 6, or leave it out"),
+        ({"fetch": 400, "decode": 200}, {}, "they wait for the storage: raise fetch_concurrency, which is 16, or add CPUs"),
+    ],
+)
+def test_what_to_do_depends_on_what_loaders_spend_their_time_with(took, settings, remedy):
+    said = advice(7, took, 6, AnnotateConfig(input="in", output="out", **settings))
+    assert said == f"the GPUs wait for images: 6 loaders don't keep them busy, 13 would; {remedy}"

@@ -1,4 +1,4 @@
-"""Runs from plan to record, on a real Ray."""
+"""Runs from plan to record. What depends on the files alone runs without Ray."""
 
 import re
 import shutil
@@ -225,13 +225,13 @@ def test_two_drivers_of_one_run_at_once_end_with_one_table(finished, rows, tmp_p
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
 
 
-def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, annotate_here):
+def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, local_ray, annotate_here):
     config = finished.config.model_copy(update={"output": str(tmp_path), "run_id": "spoiled"})
     plan = prepare(config)
     operators.do(plan)
     Path(block_path(plan, 2)).write_bytes(b"half a block")
     with pytest.raises(RunError, match=r"run spoiled stopped: block 2 is broken: .* with --run-id spoiled resumes it"):
-        annotate_here(config)
+        annotate(config)
     assert not (tmp_path / "runs").exists()
     record = annotate_here(config)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, record), by_id) == []

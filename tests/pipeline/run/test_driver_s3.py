@@ -1,4 +1,4 @@
-"""Runs from S3 to S3, on a real Ray."""
+"""Runs from S3 to S3."""
 
 import re
 import time

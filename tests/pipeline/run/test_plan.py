@@ -34,10 +34,16 @@ def test_only_the_first_images_are_planned_where_a_limit_is_set(config):
         ({"input": "nowhere/at/all"}, "nothing found at nowhere/at/all"),
         ({"input": "s4://bucket"}, "did you mean 's3://'"),
         ({"output": "s4://bucket"}, "did you mean 's3://'"),
-        ({"precision": "fp16", "device": "cpu"}, "precision = fp16 is for GPUs: on CPUs leave it at auto, which is fp32"),
+        ({"precision": "fp16", "device": "cpu"}, "precision = fp16 is for GPUs, and this run is for CPUs: leave it at auto, which is fp32"),
         ({"precision": "int8"}, "precision = int8 is for transformers, and the image tower of ugrie-tiny is none: leave it at auto"),
-        ({"precision": "int8", "device": "cuda"}, "precision = int8 is for CPUs: on GPUs leave it at auto, or set device to cpu"),
-        ({"precision": "int8", "gpus": 2}, "precision = int8 is for CPUs: on GPUs leave it at auto, or set device to cpu"),
+        (
+            {"precision": "int8", "device": "cuda"},
+            "precision = int8 is for CPUs, and this run is for GPUs: leave it at auto, or set device to cpu",
+        ),
+        (
+            {"precision": "int8", "gpus": 2},
+            "precision = int8 is for CPUs, and this run is for GPUs: leave it at auto, or set device to cpu",
+        ),
     ],
 )
 def test_what_a_user_got_wrong_is_said_and_nothing_is_written(config, tmp_path, settings, message):

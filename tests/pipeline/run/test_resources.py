@@ -58,13 +58,13 @@ def test_a_share_is_rounded_down_to_the_four_decimals_that_ray_takes(monkeypatch
 
 
 def test_int8_is_refused_where_ray_has_gpus(monkeypatch):
-    with pytest.raises(UserError, match=r"precision is int8, which is for CPUs, and Ray has GPUs: set device to cpu, or leave"):
+    with pytest.raises(UserError, match="precision = int8 is for CPUs, and this run is for GPUs: leave it at auto, or set device to cpu"):
         allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, precision="int8")
     assert allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, precision="int8", device="cpu").device == "cpu"
 
 
 def test_fp16_is_refused_where_ray_has_no_gpu(monkeypatch):
-    with pytest.raises(UserError, match=r"precision is fp16, which is for GPUs, and Ray has none: leave it at auto, or start Ray"):
+    with pytest.raises(UserError, match="precision = fp16 is for GPUs, and this run is for CPUs: leave it at auto, which is fp32"):
         allocate(monkeypatch, {"CPU": 16.0}, precision="fp16")
     assert allocate(monkeypatch, {"CPU": 16.0, "GPU": 1.0}, precision="fp16").device == "cuda"
 

@@ -43,7 +43,7 @@ def test_it_says_how_busy_the_workers_were_where_that_is_known():
 
 
 def test_gpus_that_waited_for_images_are_said_with_what_they_lacked():
-    said = "the GPUs waited for images: 12 more loaders, of a CPU each, would keep them busy\n"
+    said = "the GPUs waited for images: 12 more loaders would have kept them busy\n"
     assert said in summary(record(tuning={"loaders_missing": 12}), "out")
     assert "waited" not in summary(record(), "out")
 

@@ -88,24 +88,23 @@ def test_only_what_needs_the_device_has_its_lock(annotator, loaded, monkeypatch)
 
 def test_a_memory_that_fills_up_costs_no_row(annotator, loaded, annotated, fake_cuda, monkeypatch, caplog):
     fake_cuda.memory = 2
-    predict = annotator.model.predict
+    predict = annotator.model._predict
 
-    def full(encoded, schemes):
+    def full(encoded, template):
         if len(encoded) > 10:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return predict(encoded, schemes)
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
+        return predict(encoded, template)
 
-    monkeypatch.setattr(annotator.model, "predict", full)
-    annotator.templates = 32
+    monkeypatch.setattr(annotator.model, "_predict", full)
     assert same(annotator(loaded), annotated)
-    assert (annotator.model.encoder.gpu.size, annotator.templates) == (2, 8)
+    assert (annotator.model.encoder.gpu.portions.size, annotator.model.portions.size) == (2, 8)
     assert [record.message for record in caplog.records if "templates" in record.message] == [
-        f"the GPU's memory is full: from now on {count} templates are filled at once" for count in (16, 8)
+        f"the GPU's memory is full: from now on {count} templates at once" for count in (17, 8)
     ]
 
 
 def test_an_error_in_the_middle_leaves_the_device_to_the_next_block(annotator, loaded, annotated, monkeypatch):
-    embed, errors = annotator.model.encoder.gpu.embed, [RuntimeError("CUDA error: an illegal memory access was encountered")]
+    embed, errors = annotator.model.encoder.gpu.embed, [ValueError("a fault of this block")]
 
     def fails(crops):
         if errors:
@@ -113,7 +112,7 @@ def test_an_error_in_the_middle_leaves_the_device_to_the_next_block(annotator, l
         return embed(crops)
 
     monkeypatch.setattr(annotator.model.encoder.gpu, "embed", fails)
-    with pytest.raises(RuntimeError, match="illegal memory access"):
+    with pytest.raises(ValueError, match="a fault of this block"):
         annotator(loaded)
     assert same(annotator(loaded), annotated)
 
@@ -124,13 +123,17 @@ class Agreement(dict):
     def agree_on(self, setting, value):
         return self.setdefault(setting, value)
 
+    def settings(self):
+        return dict(self)
+
 
 def test_actors_on_one_kind_of_card_have_one_batch_size_and_another_card_has_its_own(model_operators, plan, monkeypatch):
-    asked = replace(model_operators._of(plan)[1], device="cuda", batch_size=None, tracker=Agreement())
+    asked = replace(model_operators._of(plan)[1], device="cuda", batch_size=None, block_rows=100, tracker=Agreement())
     found = []
     for card, best in (("A", 64), ("A", 128), ("B", 256), ("B", 32), ("A", 512)):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda card=card: card)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
         monkeypatch.setattr("ugrie.vision.batch_size.best_batch_size", lambda encoder, best=best: best)
         found.append(agreed_batch_size(asked, None))
-    assert found == [64, 64, 256, 256, 64]
-    assert asked.tracker == {"card": "A", "batch_size": 64, "batch_size on B": 256}
+    assert found == [64, 64, 100, 100, 64]  # 100 is the rows of a block
+    assert asked.tracker == {"card": "A", "batch_size": 64, "batch_size on B": 100}

@@ -349,7 +349,7 @@ def test_a_night_that_another_takes_its_rows_from_may_be_gone(contents, apart, f
     assert record.counts.reposts.earlier == 0
 
 
-def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apart, operators, annotate_here, rows, tmp_path):
+def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apart, operators, local_ray, rows, tmp_path):
     """An image existed when its block claimed it, and no longer when the block was begun again."""
     config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "r")
     plan = prepare(config)
@@ -361,14 +361,21 @@ def test_a_block_whose_owners_row_is_gone_is_done_again_by_the_run(contents, apa
         field = table.schema.get_field_index(name)
         table = table.set_column(field, table.field(field), [[value, *table[name].to_pylist()[1:]]])
     pq.write_table(table, lost)
-    found = rows.of(tmp_path / "out", annotate_here(config))
+    found = rows.of(tmp_path / "out", annotate(config))
     assert found[0]["status"] == "missing"
     assert rows.differences(found[1:], apart[1:], rows.file_name) == []
 
 
 @pytest.mark.slow
-def test_two_drivers_of_one_run_that_know_different_owners_end_with_one_table(contents, apart, rows, check_output, tmp_path):
+def test_two_drivers_of_one_run_that_know_different_owners_end_with_one_table(contents, apart, rows, check_output, monkeypatch, tmp_path):
     config = config_of(folder_of(tmp_path / "in", contents), tmp_path / "out", "twice")
+    plans = iter([True, False])
+
+    def prepare_in_order(config):
+        plan = prepare(config)
+        return replace(plan, todo=plan.todo[::-1]) if next(plans) else plan
+
+    monkeypatch.setattr(driver, "prepare", prepare_in_order)
     with without_ray(), ThreadPoolExecutor(2) as pool:
         first, second = pool.map(annotate, [config, config])
     assert first == second == rows.record(tmp_path / "out")

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.run import graph
+from pipeline.run import driver, graph
 from pipeline.run.plan import prepare
 from pipeline.stages import merge
 from pipeline.stages.dedup import Deduplicator
@@ -52,11 +52,11 @@ def rows_of(output, record):
     return [row for file in record.files for row in pq.read_table(output / file, partitioning=None).to_pylist()]
 
 
-def test_the_answers_are_those_that_the_pixels_gave(output, annotate_here, rows):
+def test_the_answers_are_those_that_the_pixels_gave(output, local_ray, rows):
     """With a copy of the model: another version that gives the same labels."""
     same = shutil.copytree(checkpoint.find("ugrie-tiny"), output.parent / "same")
     (same / "config.json").write_text((same / "config.json").read_text() + "\n")
-    record = annotate_here(again(output, same, keep_embeddings=True, block_rows=10))
+    record = driver.annotate(again(output, same, keep_embeddings=True, block_rows=10))
     first = [row for row in rows_of(output, read_record(OutputFolder(str(output), {}), "runs/first.json")) if row["status"] == "ok"]
     found = rows_of(output, record)
     assert rows.differences(found, first, rows.file_name) == []
@@ -70,7 +70,7 @@ def test_the_answers_are_those_that_the_pixels_gave(output, annotate_here, rows)
     counts = record.counts.model_dump(include={"listed", "known", "rows", "status"})
     assert counts == {"listed": 34, "known": 0, "rows": 34, "status": {"ok": 34}}
     assert (record.precision, record.timings["all_decode_seconds"]) == (None, 0)
-    assert annotate_here(again(output, same).model_copy(update={"run_id": "third"})).counts.rows == 0
+    assert driver.annotate(again(output, same).model_copy(update={"run_id": "third"})).counts.rows == 0
 
 
 def test_another_version_says_something_else(output, newer):

@@ -271,10 +271,22 @@ def test_rows_of_emoset_have_three_cells_or_four(tmp_path, awe, fear):
 @pytest.mark.parametrize(
     ("train", "val", "message"),
     [
-        ([AWE4[:2]], [], r"train\.json, row 1 has 2 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
-        ([[*AWE4, 7]], [], r"train\.json, row 1 has 5 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
-        ([AWE4, FEAR3], [], r"train\.json, row 2 has 3 cells for 4 columns: class, id, image, annotation \(3 without id\)$"),
-        ([AWE3, FEAR4], [], r"train\.json, row 2 has 4 cells for 3 columns: class, image, annotation$"),
+        (
+            [AWE4[:2]],
+            [],
+            r"train\.json, row 1 has 2 cells for 4 columns: class, id, image, annotation \(3 without id\); all",
+        ),
+        (
+            [[*AWE4, 7]],
+            [],
+            r"train\.json, row 1 has 5 cells for 4 columns: class, id, image, annotation \(3 without id\); all",
+        ),
+        (
+            [AWE4, FEAR3],
+            [],
+            r"train\.json, row 2 has 3 cells for 4 columns: class, id, image, annotation \(3 without id\); all",
+        ),
+        ([AWE3, FEAR4], [], r"train\.json, row 2 has 4 cells for 3 columns: class, image, annotation; all must be alike$"),
         ([AWE4], [FEAR3], "the tables of train, val, test have different columns"),
         (
             [{"class": "awe", "image": "image/awe/1.jpg", "annotation": ""}],
@@ -308,6 +320,12 @@ def test_labels_of_webemo_cut_to_one_digit_are_refused(tmp_path, split):
     with pytest.raises(DataError, match=message):
         labels(tmp_path / "WEBEmo", "webemo", "webemo25")
     assert labels(tmp_path / "WEBEmo", "webemo", "webemo25", splits=("test",)) == {"test/12/a.jpg": "lust"}
+
+
+def test_a_copy_of_webemo_without_splits_is_read_as_the_recipe_says(tmp_path):
+    draw(tmp_path, "WEBEmo/cheerfulness/a.jpg", "WEBEmo/zest/b.jpg")
+    found = labels(tmp_path / "WEBEmo", "webemo", "webemo25", folders=("class",), splits=())
+    assert found == {"cheerfulness/a.jpg": "cheerfulness", "zest/b.jpg": "zest"}
 
 
 def test_some_classes_of_webemo_are_read_by_name(tmp_path):

@@ -76,7 +76,7 @@ def test_copies_of_a_table_may_lack_columns(write):
     write({"labels.csv": "good,?,a.jpg\n"})
     assert rows(read_table(path, form), "mood", "note", "image") == [("good", "?", "a.jpg")]
     write({"labels.csv": "good,?\n"})
-    with pytest.raises(DataError, match=r"labels\.csv, line 1 has 2 cells for 1 columns: image$"):
+    with pytest.raises(DataError, match=r"labels\.csv, line 1 has 2 cells for 1 columns: image; all must be alike$"):
         read_table(path, form.model_copy(update={"columns": ("image",)}))
 
 

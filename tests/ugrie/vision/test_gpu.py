@@ -1,5 +1,6 @@
 """The tower on a GPU that is none (tests/plugins/fake_gpu.py): one graph, copies that are waited for, memory that is full, no compiler."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,7 +23,7 @@ def encoder(tower, fake_cuda):
 @pytest.fixture
 def warnings(caplog):
     """Return a function for the messages of the GPU's module. PyTorch's compiler logs much, too."""
-    return lambda: [record.message for record in caplog.records if record.name == "ugrie.vision.gpu"]
+    return lambda: [record.message for record in caplog.records if record.name in ("ugrie.vision.gpu", "ugrie.memory")]
 
 
 def crops(count, seed=0):
@@ -98,7 +99,7 @@ def test_a_memory_that_is_too_small_for_the_warm_up_halves_the_batch(encoder, fa
     fake_cuda.memory = memory
     encoder.warm_up()
     assert encoder.batch_size == size
-    assert len(warnings()) == fake_cuda.emptied == {8: 0, 4: 1, 2: 2, 1: 3}[size]
+    assert len(warnings()) == {8: 0, 4: 1, 2: 2, 1: 3}[size]
     block = crops(13)
     torch.testing.assert_close(next(iter(encoder.stream([block]))), expected(encoder, block))
     assert fake_cuda.graphs == [size]
@@ -115,7 +116,7 @@ def test_a_memory_that_fills_up_in_work_loses_nothing(encoder, fake_cuda, warnin
 
     encoder.gpu.embed = shrinking
     torch.testing.assert_close(next(iter(encoder.stream([block]))), expected(encoder, block))
-    assert encoder.gpu.size == 2
+    assert encoder.gpu.portions.size == 2
     assert warnings() == [f"the GPU's memory is full: from now on {n} crops at once" for n in (4, 2)]
 
 
@@ -125,25 +126,75 @@ def test_no_memory_for_one_crop_is_an_error(encoder, fake_cuda):
         encoder.warm_up()
 
 
-def test_a_copy_that_finds_no_memory_is_tried_again_once_the_cache_is_empty(encoder, fake_cuda, monkeypatch):
+def test_a_batch_that_finds_no_memory_to_be_copied_to_is_copied_part_by_part(encoder, fake_cuda):
     encoder.warm_up()
-    copy, errors = encoder.gpu.copy, [torch.OutOfMemoryError("CUDA out of memory")]
+    fake_cuda.memory = 8
+    block = crops(29)
+    assert encoder.upload(block) is block
+    torch.testing.assert_close(next(iter(encoder.stream([block]))), expected(encoder, block))
+    assert encoder.gpu.portions.size == 8
 
-    def full(host):
-        if errors:
-            raise errors.pop()
-        return copy(host)
 
-    monkeypatch.setattr(encoder.gpu, "copy", full)
-    torch.testing.assert_close(next(iter(encoder.stream([crops(3)]))), expected(encoder, crops(3)))
-    assert fake_cuda.emptied == 1
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_compiler_that_runs_out_of_memory_is_there(encoder, fake_cuda, wrapped):
+    """Inductor wraps the error in one of its own."""
+    embed = encoder.gpu.embed
+
+    def small(part):
+        if len(part) > 4:
+            full = torch.OutOfMemoryError("CUDA out of memory")
+            if not wrapped:
+                raise full
+            raise RuntimeError("backend failed") from full
+        return embed(part)
+
+    encoder.gpu.embed = small
+    encoder.warm_up()
+    assert (encoder.batch_size, encoder.gpu.problem) == (4, None)
+
+
+def test_an_image_too_large_for_the_precision_is_embedded_in_float32(tower, fake_cuda, warnings):
+    encoder = Encoder.bundled(tower).prepare("cpu", "fp16")
+    fake_cuda.attach(encoder)
+    encoder.batch_size = 4
+    encoder.warm_up()
+    embed = encoder.gpu.embed
+
+    def overflowing(part):
+        found = embed(part)
+        found[part[:, 0, 0, 0] == 7] = torch.inf
+        return found
+
+    encoder.gpu.embed = overflowing
+    block = crops(6)
+    block[:, 0, 0, 0] = [1, 7, 2, 3, 7, 5]
+    (found,) = encoder.stream([block])
+    exact = Encoder.bundled(tower)
+    exact.tower.load_state_dict(encoder.tower.float().state_dict())
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[[1, 4]], expected(exact, block)[[1, 4]])
+    assert warnings() == ["1 images are too large for the tower's precision: they are embedded in float32"] * 2
+    assert all(name.startswith("tower.") for name in encoder.state_dict())
+
+
+@pytest.mark.slow
+def test_pytorchs_own_compiler_makes_one_graph_that_says_the_same(tower):
+    """On the CPU, where it needs a C++ compiler; with the options that are used on a GPU."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler")
+    torch._dynamo.reset()
+    encoder = Encoder.bundled(tower).prepare("cpu", "bf16")
+    embed = gpu.compiled(encoder.embed)
+    batch = torch.from_numpy(crops(4))
+    with torch.inference_mode():
+        torch.testing.assert_close(embed(batch).float(), encoder(batch), atol=0.05, rtol=0.05)
 
 
 def test_without_a_compiler_the_tower_runs_as_it_is_after_one_warning(encoder, fake_cuda, warnings):
     """Triton needs a C compiler, which many images of containers lack."""
     fake_cuda.compiler = RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable.")
     encoder.warm_up()
-    assert not encoder.gpu.is_compiled
+    assert "Failed to find C compiler" in encoder.gpu.problem
     for block in (crops(3), crops(20)):
         torch.testing.assert_close(next(iter(encoder.stream([block]))), expected(encoder, block))
     (said,) = warnings()
@@ -179,9 +230,8 @@ def test_float32_products_are_float32_and_no_kernel_is_chosen_by_timing(backends
     gpu.exact_products()
     assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, False)  # PyTorch's compiler reads both, which some settings make an error
     assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
-    with pytest.raises(RuntimeError, match="Unexpected optimization option nondeterministic"):
-        torch.compile(lambda x: x, options={"nondeterministic": True})
-    gpu.compiled(lambda x: x)  # whose option is one that PyTorch knows
+    assert not backends.cuda.matmul.allow_fp16_reduced_precision_reduction
+    assert not backends.cuda.matmul.allow_bf16_reduced_precision_reduction
 
 
 def test_two_calls_at_once_are_answered_as_one_after_the_other(encoder):
