@@ -83,13 +83,12 @@ def _time_model(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray])
     model = UGRIE.from_pretrained(folder, device, tower, config.precision)
     encoder = model.load_encoder()
     encoder.batch_size = config.batch_size or best_batch_size(encoder)
-    schemes = [scheme.name for scheme in tables.schemes]
     crops = crops or [np.zeros((tables.crop_size, tables.crop_size, 3), np.uint8)]
     pixels = np.stack([crops[i % len(crops)] for i in range(max(len(crops), MIN_CROPS, encoder.batch_size))])
     seconds = 0.0
     for _ in range(2):  # the first pass warms up
         start = time.perf_counter()
         for embeddings in model.encode([pixels]):
-            model.predict(embeddings, schemes)
+            model.predict(embeddings, tables.answered)
         seconds = time.perf_counter() - start
     return device, encoder.batch_size, seconds / len(pixels)

@@ -16,6 +16,7 @@ from pipeline.stages.tracker import BlockTracker
 from pipeline.storage.filesystem import Options
 from pipeline.table.schema import Tables, expect
 from ugrie.model import checkpoint
+from ugrie.model.zero_shot import ZeroShot
 
 TEMPLATES = 256  # filled at once, one for each image
 
@@ -25,7 +26,7 @@ class AnnotatorSettings:
     model: str
     options: Options = field(repr=False)
     tower_weights: str | None
-    schemes: tuple[str, ...]
+    schemes: tuple[str | ZeroShot, ...]  # `Tables.answered`
     tables: Tables
     run_id: str
     device: str
