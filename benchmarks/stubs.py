@@ -24,6 +24,8 @@ from pipeline.stages.annotate import AnnotatorSettings, planned_model
 from pipeline.stages.load import Loader
 from ugrie.model import checkpoint
 from ugrie.model.prediction import Prediction
+from ugrie.model.zero_shot import ZeroShot
+from ugrie.schemes.template import Template
 
 
 class Numbers(Fetcher):
@@ -79,8 +81,9 @@ class StubModel:
             repeated = np.resize(found.T, (self.config.tower.embedding_dim, len(crops))).T
             yield repeated.astype(np.float16).astype(np.float32).view(Embeddings)
 
-    def predict(self, embeddings: np.ndarray, schemes: tuple[str, ...]) -> Prediction:
-        template, probs = self.config.template(schemes), {}
+    def predict(self, embeddings: np.ndarray, schemes: tuple[str | ZeroShot, ...]) -> Prediction:
+        asked = (each.scheme if isinstance(each, ZeroShot) else self.config.scheme(each) for each in schemes)
+        template, probs = Template(tuple(asked)), {}
         for scheme in template.schemes:
             rng = np.random.default_rng(zlib.crc32(scheme.name.encode()))
             weights = rng.normal(size=(len(scheme.labels), embeddings.shape[1])).astype(np.float32)

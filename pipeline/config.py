@@ -96,7 +96,9 @@ class AnnotateConfig(BaseModel):
         None, description="File or URL of CLIP weights, for a model that does not bundle its own"
     )
     schemes: Annotated[Names | None, MODEL] = Field(
-        None, description="Emotion models (schemes) to annotate, comma-separated; by default all that the checkpoint was trained for"
+        None,
+        description="Emotion models (schemes) to annotate, comma-separated: names, or paths of .toml files; by default all that the "
+        "checkpoint was trained for. Others are answered zero-shot, if its image tower is a CLIP known by name",
     )
     precision: Annotated[Precision, MODEL] = Field(
         "auto",

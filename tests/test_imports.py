@@ -47,7 +47,8 @@ ANNOTATE = """
 from pipeline.stages.annotate import Annotator, AnnotatorSettings
 names = tuple(scheme.name for scheme in plan.tables.schemes)
 annotator = Annotator(AnnotatorSettings(model="ugrie-tiny", options={}, tower_weights=None, schemes=names, tables=plan.tables,
-                                        run_id="r", device="cpu", precision="auto", threads=1, batch_size=None, tracker=BlockTracker()))
+                                        run_id="r", device="cpu", precision="auto", threads=1, batch_size=None, block_rows=1,
+                                        tracker=BlockTracker()))
 assert len(annotator(load())) == 1
 """
 

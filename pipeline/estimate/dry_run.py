@@ -36,6 +36,7 @@ class DryRun:
             **{name: settings[name] for name in ("input", "output")},
             "model": self.tables.model,
             "schemes": [scheme.name for scheme in self.tables.schemes],
+            "zero_shot": list(self.tables.zero_shot),
             "cluster": asdict(self.cluster),
             "survey": {name: value for name, value in asdict(self.scan).items() if name != "sample"},
             "trial": self.profile and _public(self.profile),

@@ -86,13 +86,12 @@ def _time_model(config: AnnotateConfig, tables: Tables, crops: list[np.ndarray])
     encoder = model.load_encoder()
     encoder.batch_size = min(config.batch_size or best_batch_size(encoder), TEMPLATES)
     encoder.warm_up()
-    schemes = [scheme.name for scheme in tables.schemes]
     crops = crops or [np.zeros((tables.crop_size, tables.crop_size, 3), np.uint8)]
     pixels = np.stack([crops[i % len(crops)] for i in range(max(len(crops), MIN_CROPS, encoder.batch_size))])
     seconds = 0.0
     for _ in range(2):  # the first pass warms up
         start = time.perf_counter()
         for embeddings in model.encode(pixels[first : first + TEMPLATES] for first in range(0, len(pixels), TEMPLATES)):
-            model.predict(embeddings, schemes)
+            model.predict(embeddings, tables.answered)
         seconds = time.perf_counter() - start
     return device, encoder.batch_size, seconds / len(pixels)

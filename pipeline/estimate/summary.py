@@ -16,7 +16,8 @@ MAX_FAILURES = 5
 def summary(dry_run: DryRun) -> str:
     """Return the dry run as lines of text, without secrets."""
     settings, scan = dry_run.config.public(), dry_run.scan
-    schemes = ", ".join(scheme.name for scheme in dry_run.tables.schemes)
+    zero_shot = dry_run.tables.zero_shot
+    schemes = ", ".join(scheme.name + " (zero-shot)" * (scheme.name in zero_shot) for scheme in dry_run.tables.schemes)
     lines = [f"{settings['input']} -> {settings['output']}, by {dry_run.tables.model}: {schemes}", ""]
     retried = f", {scan.retried:,} failed before and are retried" if scan.retried else ""
     lines.append(f"{scan.listed:,} images are listed; {scan.known:,} were annotated before{retried}, {scan.new - scan.retried:,} are new")

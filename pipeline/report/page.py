@@ -95,6 +95,7 @@ def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[Run
         times={"Wall-clock time": _times(records, WALL_CLOCK), "Time summed over all workers": _times(records, ALL_WORKERS)},
         statuses=by_name.pop(drift.STATUS),
         cards=list(by_name.values()),
+        zero_shot={name for record in records for name in record.zero_shot},
         drifted=[name for name, change in changes.items() if change.drifted],
         comparisons=len(changes),
         sample=sample,

@@ -78,6 +78,7 @@ def record_of(plan: Plan, result: "RunResult") -> RunRecord:
         finished_at=dt.datetime.now(dt.UTC),
         input=config["input"],
         schemes={scheme.name: scheme.kind for scheme in plan.tables.schemes},
+        zero_shot=plan.tables.zero_shot_digests,
         counts=Counts(listed=plan.manifest.listed, known=plan.manifest.known, left_out=plan.manifest.left_out, **result.counts),
         files=result.files,
         timings={name: seconds and round(seconds, 3) for name, seconds in {"plan_seconds": plan.seconds, **result.timings}.items()},

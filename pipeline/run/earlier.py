@@ -20,11 +20,13 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
     if config.reannotate:
         return PastImages(NO_IDS, NO_IDS)
     schemes = {scheme.name for scheme in tables.schemes}
+    zero_shot = tables.zero_shot_digests.items()
     runs = [
         run
         for run in runs
         if (run.model, run.tower) == (tables.model, tables.tower)
         and schemes <= set(run.schemes)
+        and zero_shot <= run.zero_shot.items()  # the scheme's file may have changed since
         and (run.config.get("keep_embeddings") or not config.keep_embeddings)
     ]
     since = now - dt.timedelta(days=config.retry_days)

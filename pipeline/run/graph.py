@@ -38,7 +38,7 @@ def operators(
         model=config.model,
         options=config.storage_options,
         tower_weights=config.tower_weights,
-        schemes=tuple(scheme.name for scheme in plan.tables.schemes),
+        schemes=plan.tables.answered,
         tables=plan.tables,
         run_id=config.run_id,
         device=allocation.device,

@@ -6,11 +6,12 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,9 @@ from pipeline.table import delta, orphans
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
 from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
 from pipeline.table.schema import SCHEMA_VERSION, Tables
-from ugrie.model import checkpoint
-from ugrie.schemes.scheme import SchemeError
+from ugrie.model import checkpoint, zero_shot
+from ugrie.model.zero_shot import ZeroShot
+from ugrie.schemes.scheme import Scheme, SchemeError
 from ugrie.schemes.template import TemplateError
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ def prepare(config: AnnotateConfig) -> Plan:
         "model": tables.model,
         "tower": tables.tower,
         "schemes": [scheme.name for scheme in tables.schemes],
+        "zero_shot": tables.zero_shot_digests,
         **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_days", "from_embeddings", "keep_embeddings")},
         "precision": config.precision,
     }
@@ -242,13 +245,41 @@ def tables_of(config: AnnotateConfig) -> Tables:
         tower = checkpoint.tower_digest(folder, model, weights)
     except checkpoint.CheckpointError as error:
         raise UserError(str(error)) from None
-    return Tables(
+    tables = Tables(
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
         embedding_dim=model.tower.embedding_dim if config.keep_embeddings else None,
         model=f"{model.name}@{checkpoint.digest(folder)}",
         tower=tower,
+        zero_shot=_zero_shot(config, folder, model, tower, weights, template.schemes),
     )
+    for scheme in tables.schemes:
+        if tables.annotated.names.count(scheme.name) > 1:
+            raise UserError(f"scheme {scheme.name}: the table has a column of that name: rename the scheme and its file")
+    return tables
+
+
+def _zero_shot(
+    config: AnnotateConfig, folder: Path, model: checkpoint.Config, tower: str, weights: str | None, schemes: Sequence[Scheme]
+) -> dict[str, ZeroShot]:
+    """Return what answers the schemes that the model was not trained for. Raises UserError where its CLIP's weights can't be had.
+
+    It is prepared here, once, for all workers: so every row is answered in the same way, also when the run is resumed.
+    """
+    untrained = [scheme for scheme in schemes if not model.was_trained_for(scheme)]
+    if not untrained:
+        return {}
+    try:
+        return zero_shot.answer(
+            model.tower,
+            tower,
+            checkpoint.mean_embedding(folder),
+            untrained,
+            lambda: weights or str(tower_file(model, config.tower_weights, config.storage_options)),
+        )
+    except (ValueError, OSError) as error:
+        names = ", ".join(scheme.name for scheme in untrained)
+        raise UserError(f"{model.name} was not trained for {names}, and can't answer zero-shot: {error}") from None
 
 
 def _version(saved: dict[str, Any]) -> int:

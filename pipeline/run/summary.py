@@ -31,7 +31,8 @@ def summary(record: RunRecord, output: str) -> str:
     for scheme, labels in counts.labels.items():
         total = max(sum(labels.values()), 1)
         most_frequent = sorted(labels.items(), key=lambda entry: -entry[1])[:4]
-        lines.append(f"  {scheme:<{width}}  " + ", ".join(f"{label} {count / total:.0%}" for label, count in most_frequent if count))
+        shares = ", ".join(f"{label} {count / total:.0%}" for label, count in most_frequent if count)
+        lines.append(f"  {scheme:<{width}}  {shares}" + " (zero-shot)" * (scheme in record.zero_shot))
     rate = timings.get("images_per_second")  # None if all blocks were written before
     busy = ", ".join(
         f"{workers} busy {timings[f'{workers}_busy']:.0%}" for workers in ("annotators", "loaders") if f"{workers}_busy" in timings

@@ -18,6 +18,7 @@ from pipeline.stages.tracker import BlockTracker
 from pipeline.storage.filesystem import Options
 from pipeline.table.schema import Tables, expect
 from ugrie.model import checkpoint
+from ugrie.model.zero_shot import ZeroShot
 
 if TYPE_CHECKING:
     from ugrie.vision.encoder import Encoder
@@ -30,7 +31,7 @@ class AnnotatorSettings:
     model: str
     options: Options = field(repr=False)
     tower_weights: str | None
-    schemes: tuple[str, ...]
+    schemes: tuple[str | ZeroShot, ...]  # `Tables.answered`
     tables: Tables
     run_id: str
     device: str

@@ -119,8 +119,9 @@ class EarlierRows:
     """The rows that may be copied: those of this run's finished blocks, and those of earlier runs with the same annotation.
 
     An earlier run counts if it finished at `since` or later, with the same model and tower in the same precision, for the same schemes
-    in the same order: a scheme's labels depend on the schemes before it. Where `since` is None, none counts. Its failures count if it
-    had the same `decoder`: another limit, or another version, may read what it could not.
+    in the same order: a scheme's labels depend on the schemes before it. Zero-shot schemes must be answered in the same way. Where
+    `since` is None, none counts. Its failures count if it had the same `decoder`: another limit, or another version, may read what it
+    could not.
     """
 
     output: OutputFolder
@@ -149,6 +150,7 @@ class EarlierRows:
             and run.precision == self.precision
             and run.tower == self.tables.tower
             and list(run.schemes) == [scheme.name for scheme in self.tables.schemes]
+            and run.zero_shot == self.tables.zero_shot_digests
         )
 
     def _keys_of_block(self, block: int) -> tuple[str, np.ndarray]:

@@ -39,6 +39,9 @@ class PredictionColumns:
         """Return by name the columns of the output that the model and the run determine."""
         count = len(self.missing)
         columns: dict[str, pa.Array] = {s.name: scheme_column(s, self.probs[s.name], self.choices[s.name]) for s in self.tables.schemes}
+        if self.tables.zero_shot:
+            names = list(self.tables.zero_shot)
+            columns["zero_shot"] = pa.array([None if missing else names for missing in self.missing.tolist()], pa.list_(pa.string()))
         if self.tables.embedding_dim is not None:
             flat = pa.array(self.embeddings.reshape(-1))
             columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, self.tables.embedding_dim, mask=pa.array(self.missing))

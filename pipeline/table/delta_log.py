@@ -146,12 +146,16 @@ class DeltaLog:
         return [field for name, field in known.items() if name not in before]
 
     def _columns(self, source: str, schema: pa.Schema) -> "list[Field]":
-        """Return columns as the log declares them. A scheme's carries its labels, since a compacted file loses its metadata."""
+        """Return columns as the log declares them. A scheme's carries its labels, since a compacted file loses its metadata.
+
+        Not whether they were zero-shot: the column may hold rows of both kinds, and `zero_shot` says it of each row.
+        """
         from deltalake import Schema
 
         if "embedding" in schema.names:
             raise UserError(f"{source} holds embeddings, for which a Delta table has no type (float16): choose another output")
         schemes = json.loads((schema.metadata or {}).get(b"ugrie", b"{}")).get("schemes", {})
+        schemes = {name: {key: value for key, value in fields.items() if key != "zero_shot"} for name, fields in schemes.items()}
         fields = [
             field.with_metadata({"ugrie": json.dumps(schemes[field.name], ensure_ascii=False)}) if field.name in schemes else field
             for field in schema

@@ -75,6 +75,7 @@ class RunRecord(BaseModel):
     finished_at: AwareDatetime
     input: str = ""
     schemes: dict[str, str]  # each one's kind: categorical or ordinal
+    zero_shot: dict[str, str] = {}  # those that the model was not trained for, with the digest of what answered them
     counts: Counts
     files: tuple[str, ...]
     timings: dict[str, float | None] = {}

@@ -1,10 +1,12 @@
 """The schemas of the tables that operators exchange and of the table that is written. Each operator declares its input and output."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme
 
 # Of the table and of run records. Version 1 had other image IDs: both may be read, and a run writes into an output of its version only.
@@ -37,6 +39,16 @@ class Tables:
     embedding_dim: int | None  # None: embeddings are not kept
     model: str
     tower: str  # the digest of the image tower that makes the embeddings: `ugrie.model.checkpoint.tower_digest`
+    zero_shot: Mapping[str, ZeroShot] = field(default_factory=dict)  # by name, the schemes that the model was not trained for
+
+    @property
+    def answered(self) -> tuple[str | ZeroShot, ...]:
+        """The schemes as `UGRIE.predict` takes them."""
+        return tuple(self.zero_shot.get(scheme.name, scheme.name) for scheme in self.schemes)
+
+    @property
+    def zero_shot_digests(self) -> dict[str, str]:
+        return {name: answer.digest for name, answer in self.zero_shot.items()}
 
     @property
     def crop_bytes(self) -> int:
@@ -66,14 +78,19 @@ class Tables:
     @property
     def repeating(self) -> list[str]:
         """The columns with repeating values, by their Parquet paths: dictionary encoding shrinks them, and enlarges all others."""
-        plain = ["owner", "width", "height", "status", "error", "sentence", "model", "run_id", "annotated_at"]
+        plain = ["owner", "width", "height", "status", "error", "sentence", "zero_shot.list.element", "model", "run_id", "annotated_at"]
         return plain + [f"{scheme.name}.label" for scheme in self.schemes if scheme.kind == "categorical"]
 
     @property
     def output(self) -> pa.Schema:
-        """The table as written. Its metadata under `ugrie` states each scheme's labels in the order of `probs`, with their polarities."""
+        """The table as written. Its metadata under `ugrie` states each scheme's labels in the order of `probs`, with their polarities.
+
+        The column `zero_shot` and that key of the metadata are left out if there are no such schemes.
+        """
         fields = [*IMAGE, pa.field("sentence", pa.string())]
         fields += [pa.field(scheme.name, scheme_type(scheme)) for scheme in self.schemes]
+        if self.zero_shot:
+            fields.append(pa.field("zero_shot", pa.list_(pa.string())))
         if self.embedding_dim is not None:
             fields.append(pa.field("embedding", pa.list_(pa.float16(), self.embedding_dim)))
         fields += [
@@ -84,6 +101,7 @@ class Tables:
         schemes = {
             s.name: {"kind": s.kind, "labels": s.label_names, "polarities": [label.polarity for label in s.labels]}
             | ({"values": s.values, "range": s.range} if s.kind == "ordinal" else {})
+            | ({"zero_shot": True} if s.name in self.zero_shot else {})
             for s in self.schemes
         }
         about = {"schema_version": SCHEMA_VERSION, "model": self.model, "tower": self.tower, "schemes": schemes}
@@ -117,3 +135,4 @@ class SchemeMetadata:
     polarities: list[str | None] | None = None
     values: list[float] | None = None
     range: list[float] | None = None
+    zero_shot: bool = False

@@ -117,6 +117,19 @@ def test_kshot(run, flags):
         assert results[contender]["4"]["accuracy"] > 0.8
 
 
+def test_zero_shot(run, clip_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("UGRIE_CACHE", str(tmp_path / "cache"))
+    draw = np.random.default_rng(0)
+    labels = np.array(load_scheme("mikels8").label_names)[draw.integers(8, size=60)]
+    np.savez(tmp_path / "data.npz", embedding=draw.normal(size=(60, 768)), mikels8=labels, valence=draw.uniform(1, 9, 60))
+    flags = ("--model", str(clip_model.folder), "--tower-weights", clip_model.weights, "--data", str(tmp_path / "data.npz"))
+    results = run("zero_shot.py", *flags, "--schemes", "mikels8,valence")
+    assert results.keys() == {"mikels8", "valence"}
+    assert results["mikels8"]["n"] == results["valence"]["n"] == 60
+    assert 0 <= results["mikels8"]["accuracy"] < 0.5
+    assert -0.5 < results["valence"]["pearson_r"] < 0.5
+
+
 def test_the_plot_of_learning_is_drawn_from_the_committed_results(tmp_path):
     command = [sys.executable, ROOT / "benchmarks" / "plot_learning.py", tmp_path / "learning.svg"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -87,7 +87,6 @@ def scheme(path: str) -> None:
     from ugrie.schemes.scheme import Scheme, load_scheme
     from ugrie.schemes.template import Template
 
-    load_scheme.cache_clear()
     own = load_scheme(path)
     template = Template((own,))
     for label in own.label_names:

@@ -117,6 +117,7 @@ class Operators:
             "decoder": identity(plan.config),
             "config": plan.config.public(),
             "schemes": {scheme.name: scheme.kind for scheme in plan.tables.schemes},
+            "zero_shot": plan.tables.zero_shot_digests,
         }
         return commit(plan.output, RunRecord.model_validate(record))
 

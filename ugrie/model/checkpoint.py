@@ -8,11 +8,12 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 
 from ugrie.errors import GivenError
-from ugrie.schemes.scheme import Scheme, SchemeError
+from ugrie.schemes.scheme import Scheme, SchemeError, bundled_schemes, load_scheme
 from ugrie.schemes.template import Template
 from ugrie.text import did_you_mean
 from ugrie.vision.config import Scale, TowerConfig, check_weights
@@ -97,14 +98,36 @@ class Config(BaseModel):
         return bart
 
     def template(self, names: tuple[str, ...] | None = None) -> Template:
-        """Return the template of the named schemes, in that order; default: all. Raises SchemeError for one it was not trained for."""
-        if names is None:
-            return Template(self.schemes)
+        """Return the template of the named schemes, in that order; default: all that it was trained for. Raises SchemeError."""
+        return Template(self.schemes if names is None else tuple(map(self.scheme, names)))
+
+    def scheme(self, name: str) -> Scheme:
+        """Return a scheme by its name, or by the path of its file. Raises SchemeError.
+
+        One that the checkpoint was not trained for can only be answered zero-shot, by the CLIP of its image tower. That must be one
+        that open_clip knows by name: any other tower has no text tower.
+        """
         known = {scheme.name: scheme for scheme in self.schemes}
-        for name in names:
-            if name not in known:
-                raise SchemeError(f"{self.name} was not trained for '{name}'{did_you_mean(name, known)}; it knows {', '.join(known)}")
-        return Template(tuple(known[name] for name in names))
+        if name in known:
+            return known[name]
+        problem, knows = f"{self.name} was not trained for '{name}'", f"it knows {', '.join(known)}"
+        if self.tower.name is None:
+            raise SchemeError(
+                f"{problem}{did_you_mean(name, known)}; {knows}; zero-shot answers to other schemes need a model whose image tower is "
+                "a CLIP that open_clip knows by name, such as ugrie-l14"
+            )
+        if not name.endswith(".toml") and name not in bundled_schemes():
+            suggestion = did_you_mean(name, {*known, *bundled_schemes()})
+            raise SchemeError(
+                f"{problem}{suggestion}; {knows}; zero-shot it answers the bundled schemes, and your own by the path of the .toml file"
+            )
+        scheme = load_scheme(name)
+        if scheme.name in known:
+            raise SchemeError(f"{name}: {self.name} was trained for {scheme.name}: give that name, or rename the scheme and its file")
+        return scheme
+
+    def was_trained_for(self, scheme: Scheme) -> bool:
+        return any(scheme.name == known.name for known in self.schemes)
 
 
 def bundled_checkpoints() -> tuple[str, ...]:
@@ -164,22 +187,37 @@ def tower_digest(folder: Path, config: Config, weights: str | None = None) -> st
     It covers the tower's description and its weights. `weights` is the file of those of a tower known by name; it may be left out where
     the description states its SHA-256. Raises CheckpointError where the weights can't be read, or are not those that it states.
     """
-    state = hashlib.sha256(config.tower.model_dump_json(exclude={"sha256"}).encode())
     if config.tower.name is not None:
-        try:
-            digest = config.tower.sha256 if weights is None else check_weights(config.tower, weights)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(str(error)) from None
-        if digest is None:
-            raise CheckpointError(f"{config.name} does not state the weights of its image tower: give them as tower_weights")
-        state.update(bytes.fromhex(digest))
-    else:
-        try:
-            tensors = sorted(deserialize((folder / "model.safetensors").read_bytes()))
-        except SafetensorError as error:
-            raise CheckpointError(f"{folder / 'model.safetensors'} can't be read: {error}") from None
-        for name, tensor in tensors:
-            if name.startswith("encoder."):
-                state.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
-                state.update(tensor["data"])
+        return named_tower_digest(config, weights)
+    state = hashlib.sha256(config.tower.model_dump_json(exclude={"sha256"}).encode())
+    try:
+        tensors = sorted(deserialize((folder / "model.safetensors").read_bytes()))
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / 'model.safetensors'} can't be read: {error}") from None
+    for name, tensor in tensors:
+        if name.startswith("encoder."):
+            state.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
+            state.update(tensor["data"])
     return state.hexdigest()[:12]
+
+
+def named_tower_digest(config: Config, weights: str | None = None) -> str:
+    """Return `tower_digest` of a tower known by name, which follows from its description and its weights alone."""
+    state = hashlib.sha256(config.tower.model_dump_json(exclude={"sha256"}).encode())
+    try:
+        digest = config.tower.sha256 if weights is None else check_weights(config.tower, weights)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from None
+    if digest is None:
+        raise CheckpointError(f"{config.name} does not state the weights of its image tower: give them as tower_weights")
+    state.update(bytes.fromhex(digest))
+    return state.hexdigest()[:12]
+
+
+def mean_embedding(folder: Path) -> np.ndarray:
+    """Return the mean of the unit-length embeddings that the checkpoint was trained on: float32 [embedding_dim]. Raises CheckpointError."""
+    try:
+        with safe_open(folder / "model.safetensors", framework="np") as weights:
+            return weights.get_tensor("mapper.mean").astype(np.float32)
+    except (SafetensorError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'model.safetensors'} can't be read: {error}") from None

@@ -8,7 +8,7 @@ Shi et al., "One for All: A Unified Generative Framework for Image Emotion Class
 paper publishes no code. Each module states the decisions that its abstract leaves open.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,15 +22,18 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ugrie.memory import Portions
-from ugrie.model import checkpoint
+from ugrie.model import checkpoint, zero_shot
 from ugrie.model.bart import Bart
 from ugrie.model.mapper import Mapper
 from ugrie.model.prediction import Annotation, Prediction, read
 from ugrie.model.slots import SlotFiller
 from ugrie.model.trie import Slot, compile_template
+from ugrie.model.zero_shot import ZeroShot
+from ugrie.schemes.scheme import Scheme, SchemeError
 from ugrie.schemes.template import Template
 from ugrie.text import one_line
 from ugrie.vision import preprocess
+from ugrie.vision.download import fetch_weights
 from ugrie.vision.encoder import Encoder, Precision
 from ugrie.vision.gpu import Uploaded
 
@@ -60,6 +63,7 @@ class UGRIE(nn.Module):
         self._slots: dict[Template, tuple[Slot, ...]] = {}
         self._fillers: dict[Template, SlotFiller] = {}
         self.portions = Portions(0, "templates")
+        self._zero_shot: dict[Scheme, ZeroShot] = {}
 
     @classmethod
     def from_pretrained(
@@ -129,14 +133,16 @@ class UGRIE(nn.Module):
     ) -> list[Annotation]:
         """Annotate images: paths, PIL images or uint8 arrays ([height, width] grey or [height, width, 3] RGB).
 
-        `schemes` are stated in their order; default: all the checkpoint was trained for. Raises SchemeError for any other scheme,
-        and Pillow's errors for a file that is not an image. With `decode="generate"`, BART writes freely, see `generate`.
+        `schemes` are stated in their order; default: all the checkpoint was trained for. Others, by their names or the paths of their
+        files, are answered zero-shot, see `predict`. With `decode="generate"`, BART writes freely, see `generate`. Raises SchemeError,
+        and Pillow's errors for a file that is not an image.
         """
         annotations: list[Annotation] = []
+        decoded = self._decoder(schemes, decode)
         crops = (preprocess.crop(_open(image), self.config.tower.crop_size) for image in images)
         batches = iter(lambda: list(islice(crops, batch_size)), [])
         for embeddings in self.encode(np.stack(batch) for batch in batches):
-            annotations += self._decoded(embeddings, schemes, decode)
+            annotations += decoded(embeddings)
         return annotations
 
     def annotate_embeddings(
@@ -155,22 +161,31 @@ class UGRIE(nn.Module):
                 f"embeddings are [images, {self.config.tower.embedding_dim}] for {self.config.name}, not {list(embeddings.shape)}"
             )
         annotations: list[Annotation] = []
+        decoded = self._decoder(schemes, decode)
         for start in range(0, len(embeddings), batch_size):
             batch = torch.from_numpy(embeddings[start : start + batch_size].astype(np.float32))
-            annotations += self._decoded(batch, schemes, decode)
+            annotations += decoded(batch)
         return annotations
 
-    def _decoded(self, embeddings: Tensor, schemes: Sequence[str] | None, decode: Literal["slots", "generate"]) -> Iterable[Annotation]:
-        return self.generate(embeddings, schemes) if decode == "generate" else self.predict(embeddings, schemes).annotations()
+    def _decoder(self, schemes: Sequence[str] | None, decode: Literal["slots", "generate"]) -> Callable[[Tensor], Iterable[Annotation]]:
+        """Return the function that annotates a batch of embeddings. Files of schemes are read once, for all batches."""
+        if decode == "generate":
+            return lambda embeddings: self.generate(embeddings, schemes)
+        asked = None if schemes is None else self._answered(schemes)
+        return lambda embeddings: self.predict(embeddings, asked).annotations()
 
     @torch.inference_mode()
     def generate(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> list[Annotation]:
         """Let BART write sentences freely for embeddings [n, embedding_dim], token by token (greedy), and read the labels from them.
 
         Slow and without probabilities: for inspecting what a model has learnt, and for models trained elsewhere. An annotation has
-        readings for the schemes that its sentence states, and none if the sentence doesn't follow the template.
+        readings for the schemes that its sentence states, and none if the sentence doesn't follow the template. Raises SchemeError for
+        a scheme that BART was not trained for.
         """
         template = self.config.template(None if schemes is None else tuple(schemes))
+        for scheme in template.schemes:
+            if not self.config.was_trained_for(scheme):
+                raise SchemeError(f"BART can't write {scheme.name}, for which {self.config.name} was not trained: leave decode at slots")
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
         longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(self.config.template())) + 3
         start = torch.tensor([self.decoder_start], device=prefix.device).expand(len(prefix), -1)
@@ -206,23 +221,39 @@ class UGRIE(nn.Module):
         return self.encoder
 
     @torch.inference_mode()
-    def predict(self, embeddings: Tensor, schemes: Sequence[str] | None = None) -> Prediction:
+    def predict(self, embeddings: Tensor, schemes: Sequence[str | ZeroShot] | None = None) -> Prediction:
         """Fill the template for embeddings [n, embedding_dim], with calibrated probabilities of all labels.
 
-        Raises SchemeError, and ValueError for embeddings that are not finite.
+        Schemes that the checkpoint was not trained for are answered zero-shot, by the text tower of the CLIP that its image tower
+        belongs to; `Encoder.pretrained` lists the errors of loading it. The other schemes' answers don't depend on them. Raises
+        SchemeError, and ValueError for embeddings that are not finite.
         """
         if not (is_finite := embeddings.isfinite().all(1)).all():
             raise ValueError(f"{int((~is_finite).sum())} of {len(embeddings)} embeddings hold infinity or NaN")
-        template = self.config.template(None if schemes is None else tuple(schemes))
+        asked = [scheme.name for scheme in self.config.schemes] if schemes is None else self._answered(schemes)
+        template = Template(tuple(each.scheme if isinstance(each, ZeroShot) else self.config.scheme(each) for each in asked))
+        trained = tuple(scheme for scheme, each in zip(template.schemes, asked, strict=True) if isinstance(each, str))
+        probs: dict[str, np.ndarray] = {}
+        choices: dict[str, np.ndarray] = {}
+        if trained:
+            probs, choices = self._fill(embeddings, template if trained == template.schemes else Template(trained))
+        for each in asked:
+            if isinstance(each, ZeroShot):
+                probs[each.scheme.name] = each.probs(embeddings.float().cpu().numpy())
+                choices[each.scheme.name] = probs[each.scheme.name].argmax(1)
+        return Prediction(template, probs, choices)
+
+    def _fill(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the probabilities of the labels, and the chosen labels, of each scheme that the checkpoint was trained for."""
         if template not in self._fillers:
             self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
-        found = self.portions(lambda some, _: self._predict(some, template), embeddings)
+        found = self.portions(lambda some, _: self._fill_portion(some, template), embeddings)
         if len(found) == 1:
             return found[0]
-        probs = {name: np.concatenate([part.probs[name] for part in found]) for name in found[0].probs}
-        return Prediction(template, probs, {name: np.concatenate([part.choices[name] for part in found]) for name in probs})
+        probs, choices = ({name: np.concatenate([part[i][name] for part in found]) for name in found[0][i]} for i in range(2))
+        return probs, choices
 
-    def _predict(self, embeddings: Tensor, template: Template) -> Prediction:
+    def _fill_portion(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
         encoder = self.bart.model.encoder
         encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state
@@ -231,7 +262,18 @@ class UGRIE(nn.Module):
             temperature = self.config.temperatures.get(scheme.name, 1.0)
             probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
             choices[scheme.name] = scores.argmax(-1).cpu().numpy()
-        return Prediction(template, probs, choices)
+        return probs, choices
+
+    def _answered(self, schemes: Sequence[str | ZeroShot]) -> list[str | ZeroShot]:
+        """Return what answers the schemes that the checkpoint was not trained for, and the others' names. Embeds labels at first use."""
+        asked = [each if isinstance(each, ZeroShot) else self.config.scheme(each) for each in schemes]
+        untrained = [each for each in asked if isinstance(each, Scheme) and not self.config.was_trained_for(each)]
+        if new := [scheme for scheme in untrained if scheme not in self._zero_shot]:
+            weights = self.tower_weights or fetch_weights(self.config.tower)
+            tower = checkpoint.named_tower_digest(self.config, weights)
+            answers = zero_shot.answer(self.config.tower, tower, self.mapper.mean.cpu().numpy(), new, lambda: weights)
+            self._zero_shot |= {scheme: answers[scheme.name] for scheme in new}
+        return [each if isinstance(each, ZeroShot) else self._zero_shot.get(each, each.name) for each in asked]
 
 
 def _untied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

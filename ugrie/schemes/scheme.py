@@ -196,18 +196,22 @@ def bundled_schemes() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
-@cache
 def load_scheme(name_or_path: str) -> Scheme:
-    """Load a bundled scheme by its name, or a user's own by the path of its TOML file. Raises SchemeError."""
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = FOLDER / f"{name_or_path}.toml"
-        if name_or_path not in bundled_schemes():
-            known = bundled_schemes()
-            raise SchemeError(
-                f"no scheme is named '{name_or_path}'{did_you_mean(name_or_path, known)}; the bundled schemes are {', '.join(known)}; "
-                "give a scheme of your own as the path of its .toml file"
-            )
+    """Load a bundled scheme by its name, or a user's own by the path of its TOML file, which may have changed. Raises SchemeError."""
+    return _load(Path(name_or_path)) if name_or_path.endswith(".toml") else _load_bundled(name_or_path)
+
+
+@cache
+def _load_bundled(name: str) -> Scheme:
+    if name not in (known := bundled_schemes()):
+        raise SchemeError(
+            f"no scheme is named '{name}'{did_you_mean(name, known)}; the bundled schemes are {', '.join(known)}; "
+            "give a scheme of your own as the path of its .toml file"
+        )
+    return _load(FOLDER / f"{name}.toml")
+
+
+def _load(path: Path) -> Scheme:
     scheme = _read(path)
     for name in scheme.crosswalks:
         target = FOLDER / f"{name}.toml" if name in bundled_schemes() else path.with_name(f"{name}.toml")

@@ -88,14 +88,14 @@ def test_only_what_needs_the_device_has_its_lock(annotator, loaded, monkeypatch)
 
 def test_a_memory_that_fills_up_costs_no_row(annotator, loaded, annotated, fake_cuda, monkeypatch, caplog):
     fake_cuda.memory = 2
-    predict = annotator.model._predict
+    fill = annotator.model._fill_portion
 
     def full(encoded, template):
         if len(encoded) > 10:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
-        return predict(encoded, template)
+        return fill(encoded, template)
 
-    monkeypatch.setattr(annotator.model, "_predict", full)
+    monkeypatch.setattr(annotator.model, "_fill_portion", full)
     assert same(annotator(loaded), annotated)
     assert (annotator.model.encoder.gpu.portions.size, annotator.model.portions.size) == (2, 8)
     assert [record.message for record in caplog.records if "templates" in record.message] == [

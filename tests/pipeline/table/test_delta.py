@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -29,6 +30,7 @@ from pipeline.table.run_record import past_runs
 from pipeline.table.schema import Tables
 from pipeline.table.vacuum import leftovers, remove
 from tests.plugins.outputs import in_order
+from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import load_scheme
 
 
@@ -217,6 +219,14 @@ def test_a_scheme_that_means_something_else_is_found_before_the_run(made):
     for scheme, what in ((other, "its scheme polarity3 has other labels"), (renamed, "its column polarity3 is of another type")):
         with pytest.raises(UserError, match=f"can't be added to the Delta table {made.output}/annotations: {what} than the table's"):
             delta.check(config, Tables((scheme,), crop_size=8, embedding_dim=None, tower="t", model="m@123"))
+
+
+def test_a_scheme_may_be_zero_shot_on_some_nights_and_trained_on_others(made):
+    made.commit("a", range(5), schemes=["polarity3"])
+    delta.add(made.folder)
+    answers = {"polarity3": ZeroShot(load_scheme("polarity3"), "d", np.eye(3), np.zeros(3))}
+    tables = Tables((load_scheme("polarity3"),), crop_size=8, embedding_dim=None, tower="t", model="m@123", zero_shot=answers)
+    delta.check(AnnotateConfig(input="in", output=made.output, table_format="delta"), tables)
 
 
 def test_embeddings_are_refused_this_runs_and_those_of_earlier_ones(made):

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.table.schema import SCHEMA_VERSION, Tables, expect, scheme_type
+from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import load_scheme
 
 SCHEMES = (load_scheme("ekman6"), load_scheme("valence"))
@@ -45,6 +47,19 @@ def test_the_metadata_states_each_schemes_labels_in_order():
     assert ekman6["polarities"] == ["negative", "negative", "negative", "positive", "negative", None]
     assert (valence["kind"], valence["range"], valence["values"]) == ("ordinal", [1, 9], list(range(1, 10)))
     assert len(valence["labels"]) == 9
+
+
+def test_what_was_zero_shot_is_a_column_and_in_the_metadata_and_else_neither_is():
+    answers = {"valence": ZeroShot(SCHEMES[1], "d123", np.eye(2), np.zeros(2))}
+    some = Tables(SCHEMES, crop_size=8, embedding_dim=4, model="m@123", tower="t123", zero_shot=answers)
+    assert some.output.names[9:13] == ["ekman6", "valence", "zero_shot", "embedding"]
+    assert some.output.field("zero_shot").type == pa.list_(pa.string())
+    assert some.of_content[-2:] == ["zero_shot", "embedding"]
+    schemes = json.loads(some.output.metadata[b"ugrie"])["schemes"]
+    assert ["zero_shot" in schemes[name] for name in ("ekman6", "valence")] == [False, True]
+    assert (some.answered, some.zero_shot_digests) == (("ekman6", answers["valence"]), {"valence": "d123"})
+    assert "zero_shot" not in json.dumps(json.loads(tables().output.metadata[b"ugrie"]))
+    assert (tables().answered, tables().zero_shot_digests) == (("ekman6", "valence"), {})
 
 
 def test_the_annotated_table_is_the_output_with_what_is_internal_and_its_times():

@@ -89,6 +89,11 @@ def test_a_users_own_scheme_is_loaded_by_its_path(scheme_file):
     assert scheme.values == ()
 
 
+def test_a_users_own_scheme_is_read_again_after_it_was_edited(scheme_file):
+    assert load_scheme(scheme_file(GOOD)).title == "Weather"
+    assert load_scheme(scheme_file(GOOD.replace('"Weather"', '"The sky"'))).title == "The sky"
+
+
 def test_a_users_own_ordinal_scheme_has_its_range(scheme_file):
     scheme = load_scheme(scheme_file(ORDINAL))
     assert (scheme.range, scheme.values) == ((0.0, 2.0), (0.0, 2.0))
