@@ -29,9 +29,16 @@ class LocalGraph:
 
     def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
         """Yield the writer's result of each block that is left."""
-        operators = Operators(dedup=self.dedup)
-        for block in self.plan.todo:
-            yield operators.do(self.plan, [block])
+        from pipeline.stages.reannotate import Reannotator
+        from pipeline.table.output_folder import OutputFolder
+
+        operators, plan, config = Operators(dedup=self.dedup), self.plan, self.plan.config
+        if not config.from_embeddings:
+            yield from (operators.do(plan, [block]) for block in plan.todo)
+            return
+        source = OutputFolder(config.input, config.storage_options)
+        again = Reannotator(operators.settings(plan), source, plan.output, plan.manifest)
+        yield from (operators.writer(plan)(again(pa.table({"block": [block]}))) for block in plan.todo)
 
 
 @contextmanager

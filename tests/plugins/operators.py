@@ -82,6 +82,9 @@ class Operators:
         self.models[plan.tables.model].settings = settings
         return self.models[plan.tables.model]
 
+    def settings(self, plan: Any) -> Any:
+        return self._of(plan)[1]
+
     def writer(self, plan: Any) -> Any:
         return self._of(plan)[2]
 

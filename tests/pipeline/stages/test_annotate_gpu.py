@@ -35,7 +35,7 @@ def annotated(model_operators, plan, loaded):
 
 @pytest.fixture
 def annotator(model_operators, plan, fake_cuda):
-    annotator = Annotator(model_operators._of(plan)[1])
+    annotator = Annotator(model_operators.settings(plan))
     encoder = fake_cuda.attach(annotator.model.encoder)
     encoder.warm_up()
     return annotator
@@ -128,7 +128,7 @@ class Agreement(dict):
 
 
 def test_actors_on_one_kind_of_card_have_one_batch_size_and_another_card_has_its_own(model_operators, plan, monkeypatch):
-    asked = replace(model_operators._of(plan)[1], device="cuda", batch_size=None, block_rows=100, tracker=Agreement())
+    asked = replace(model_operators.settings(plan), device="cuda", batch_size=None, block_rows=100, tracker=Agreement())
     found = []
     for card, best in (("A", 64), ("A", 128), ("B", 256), ("B", 32), ("A", 512)):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda card=card: card)
