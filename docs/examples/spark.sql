@@ -1,5 +1,5 @@
 -- The table in Spark SQL. Replace the location, and add a struct for each scheme of the model:
--- columns are read by name, and a scheme that a night lacks is null in its rows.
+-- columns are read by name, and a scheme that a night lacks is null in its rows. With zero-shot schemes also: zero_shot ARRAY<STRING>.
 CREATE TABLE emotions (
   image_id BIGINT,
   uri STRING,

@@ -1,5 +1,5 @@
 -- The table in Trino and Athena (Hive connector). Replace the location, and add a row for each scheme of the model:
--- columns are read by name, and a scheme that a night lacks is null in its rows.
+-- columns are read by name, and a scheme that a night lacks is null in its rows. With zero-shot schemes also: zero_shot ARRAY(VARCHAR).
 CREATE TABLE hive.default.emotions (
   image_id BIGINT,
   uri VARCHAR,

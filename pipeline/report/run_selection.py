@@ -10,7 +10,7 @@ from ugrie.text import did_you_mean
 
 
 def select_runs(known: Sequence[RunRecord], run_id: str | None, since: dt.date | None, until: dt.date | None) -> list[RunRecord]:
-    """Return the run with an ID, or the runs between two dates (of the newest one's model), or the newest run. Earliest first.
+    """Return the run with an ID, or the runs between two dates (that say what the newest one says), or the newest run. Earliest first.
 
     Raises UserError if there is no such run, or if both an ID and a date are given.
     """
@@ -31,15 +31,20 @@ def select_runs(known: Sequence[RunRecord], run_id: str | None, since: dt.date |
         raise UserError(f"--since {first} is after --until {last}: swap them")
     if not (found := [run for run in runs if first <= run.date <= last]):
         raise UserError(f"the output holds no run between --since and --until: its runs are of {runs[0].date} to {runs[-1].date}")
-    return [run for run in found if run.model == found[-1].model]
+    return [run for run in found if are_alike(run, found[-1])]
 
 
 def earlier_runs(known: Sequence[RunRecord], records: Sequence[RunRecord], max_dates: int) -> list[RunRecord]:
-    """Return the earlier non-empty runs of the same model, over their last `max_dates` dates."""
-    began, model = min(record.order for record in records), records[0].model
-    before = [run for run in known if run.model == model and run.order < began and run.counts.rows]
+    """Return the earlier non-empty runs that say what these say, over their last `max_dates` dates."""
+    began = min(record.order for record in records)
+    before = [run for run in known if are_alike(run, records[-1]) and run.order < began and run.counts.rows]
     dates = sorted({run.date for run in before})[-max_dates:]
     return [run for run in before if run.date in dates]
+
+
+def are_alike(run: RunRecord, other: RunRecord) -> bool:
+    """Return whether two runs have the same model, and answered the zero-shot schemes that both have in the same way."""
+    return run.model == other.model and all(other.zero_shot.get(name, digest) == digest for name, digest in run.zero_shot.items())
 
 
 def page_path(records: Sequence[RunRecord]) -> str:

@@ -37,8 +37,10 @@ from ugrie.model import checkpoint, zero_shot
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, SchemeError
 from ugrie.schemes.template import TemplateError
+from ugrie.vision.config import check_weights
 
 logger = logging.getLogger(__name__)
+RESERVED = ("dt", "embedding", "row", "zero_shot")  # columns that only some tables have, the partition, and the report's own
 NEW_OUTPUT = "give a new --output; the old one stays readable by jobs/report.py, jobs/clean.py and tools of your own"
 THREADS = 16  # which wait for storage, most of the time
 SAME = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_days", "keep_embeddings", "from_embeddings")
@@ -206,7 +208,8 @@ def _unfinished(output: OutputFolder, asked: dict[str, Any], date: dt.date) -> s
         saved = output.read_json(plan_path(run_id))
         if (
             saved is None
-            or (_version(saved), saved["asked"]) != (SCHEMA_VERSION, asked)
+            or _version(saved) != SCHEMA_VERSION
+            or _differences(saved["asked"], asked)
             or output.read_json(record_path(run_id)) is not None
         ):
             continue
@@ -245,18 +248,20 @@ def tables_of(config: AnnotateConfig) -> Tables:
         tower = checkpoint.tower_digest(folder, model, weights)
     except checkpoint.CheckpointError as error:
         raise UserError(str(error)) from None
+    for scheme in template.schemes:
+        if scheme.name in RESERVED:
+            raise UserError(f"scheme {scheme.name}: the table has a column of that name: rename the scheme and its file")
     tables = Tables(
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
         embedding_dim=model.tower.embedding_dim if config.keep_embeddings else None,
         model=f"{model.name}@{checkpoint.digest(folder)}",
         tower=tower,
-        zero_shot=_zero_shot(config, folder, model, tower, weights, template.schemes),
     )
     for scheme in tables.schemes:
         if tables.annotated.names.count(scheme.name) > 1:
             raise UserError(f"scheme {scheme.name}: the table has a column of that name: rename the scheme and its file")
-    return tables
+    return replace(tables, zero_shot=_zero_shot(config, folder, model, tower, weights, template.schemes))
 
 
 def _zero_shot(
@@ -269,13 +274,21 @@ def _zero_shot(
     untrained = [scheme for scheme in schemes if not model.was_trained_for(scheme)]
     if not untrained:
         return {}
+
+    def checked_weights() -> str:
+        if weights is not None:
+            return weights
+        file = str(tower_file(model, config.tower_weights, config.storage_options))
+        check_weights(model.tower, file)  # `tower` is only what the model states
+        return file
+
     try:
         return zero_shot.answer(
             model.tower,
             tower,
             checkpoint.mean_embedding(folder),
             untrained,
-            lambda: weights or str(tower_file(model, config.tower_weights, config.storage_options)),
+            checked_weights,
         )
     except (ValueError, OSError) as error:
         names = ", ".join(scheme.name for scheme in untrained)
@@ -287,7 +300,11 @@ def _version(saved: dict[str, Any]) -> int:
     return saved.get("schema_version", 1)
 
 
+def _differences(before: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Return the settings that differ from those that a run was begun with. A plan of an earlier version lacks newer settings."""
+    return [key for key, value in asked.items() if before.get(key, value) != value]
+
+
 def _check_same(run_id: str, before: dict[str, Any], asked: dict[str, Any]) -> None:
-    for key, value in asked.items():
-        if (then := before.get(key, value)) != value:  # a plan of an earlier version lacks newer settings
-            raise UserError(f"run {run_id} was begun with {key} = {then}, not {value}: give that again, or another --run-id")
+    for key in _differences(before, asked):
+        raise UserError(f"run {run_id} was begun with {key} = {before[key]}, not {asked[key]}: give that again, or another --run-id")

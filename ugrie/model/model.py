@@ -237,9 +237,10 @@ class UGRIE(nn.Module):
         choices: dict[str, np.ndarray] = {}
         if trained:
             probs, choices = self._fill(embeddings, template if trained == template.schemes else Template(trained))
+        images = embeddings.float().cpu().numpy() if len(trained) < len(asked) else np.empty(0)
         for each in asked:
             if isinstance(each, ZeroShot):
-                probs[each.scheme.name] = each.probs(embeddings.float().cpu().numpy())
+                probs[each.scheme.name] = each.probs(images)
                 choices[each.scheme.name] = probs[each.scheme.name].argmax(1)
         return Prediction(template, probs, choices)
 

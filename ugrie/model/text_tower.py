@@ -12,6 +12,10 @@ from ugrie.schemes.prompts import Prompts
 from ugrie.vision.config import TowerConfig
 
 
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def embed_labels(config: TowerConfig, weights: str, schemes: Sequence[Sequence[Prompts]]) -> list[np.ndarray]:
     """Return the label embeddings of each scheme, float32 [labels, dim] of unit length, from its labels' prompts.
 
@@ -24,10 +28,16 @@ def embed_labels(config: TowerConfig, weights: str, schemes: Sequence[Sequence[P
     level = root.level
     root.setLevel(logging.WARNING)  # open_clip logs each of its steps
     try:
-        clip = open_clip.create_model(config.name, pretrained=weights, require_pretrained=True).eval()
-        tokenizer = open_clip.get_tokenizer(config.name)
-    except Exception as error:  # open_clip and the tokenizers' clients raise errors of many kinds
-        raise ValueError(f"the text tower of {config.name} can't be loaded from {weights}: {error}") from error
+        try:
+            clip = open_clip.create_model(config.name, pretrained=weights, require_pretrained=True).eval()
+        except Exception as error:  # open_clip raises errors of many kinds
+            remedy = "give the file of the whole CLIP as tower_weights"
+            raise ValueError(f"the text tower of {config.name} can't be loaded from {weights}: {first_line(error)}; {remedy}") from error
+        try:
+            tokenizer = open_clip.get_tokenizer(config.name)
+        except Exception as error:  # so do the clients of tokenizers
+            remedy = "it is downloaded from Hugging Face's hub, unless it is in its cache"
+            raise ValueError(f"the tokenizer of {config.name} can't be had: {first_line(error)}; {remedy}") from error
     finally:
         root.setLevel(level)
     labels = [label for scheme in schemes for label in scheme]

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from ugrie.vision.config import TowerConfig
 
 SCALE = 100.0  # of the cosines
 TEMPERATURES = {"categorical": 2.0, "ordinal": 4.0}  # docs/schemes.md says how they were chosen
-SPREAD = 1 / 6  # standard deviation of an ordinal scheme's levels, as a share of its range
+SPREAD = 1 / 6  # standard deviation of an ordinal scheme's levels, as a share of its range; more where the levels are few
+PROCEDURE = 1  # to be raised by whoever changes how prompts are embedded or answers computed
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ZeroShot:
             low, high = self.scheme.range
             levels = (np.asarray(self.scheme.values, np.float32) - low) / (high - low)
             place = _softmax(scores)[:, 1:]
-            scores = -(((levels - place) / SPREAD) ** 2) / 2
+            scores = -(((levels - place) / max(SPREAD, 1 / len(levels))) ** 2) / 2
         return _softmax(scores)
 
 
@@ -79,15 +81,27 @@ def answer(config: TowerConfig, tower: str, mean: np.ndarray, schemes: Sequence[
             with tempfile.TemporaryDirectory(dir=cached[name].parent) as draft:
                 np.save(f"{draft}/vectors.npy", vectors)
                 os.replace(f"{draft}/vectors.npy", cached[name])  # atomic: other processes on this machine use the cache, too
-    return {s.name: ZeroShot(s, _digest(tower, s, prompts[s.name]), np.load(cached[s.name]), mean) for s in schemes}
+    found = {s.name: _read(cached[s.name], (len(prompts[s.name]), len(mean))) for s in schemes}
+    return {s.name: ZeroShot(s, _digest(tower, s, prompts[s.name]), found[s.name], mean) for s in schemes}
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Return cached vectors. Raises ValueError if they are not what the text tower writes."""
+    try:
+        vectors = np.load(path)
+    except (EOFError, ValueError):
+        vectors = None
+    if vectors is None or vectors.shape != shape or not np.isfinite(vectors).all():
+        raise ValueError(f"{path} holds no embedded prompts: remove it, and check the file of the CLIP's weights")
+    return vectors
 
 
 def _key(tower: str, prompts: tuple[Prompts, ...]) -> str:
-    return hashlib.sha256(json.dumps([tower, prompts]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([PROCEDURE, tower, prompts]).encode()).hexdigest()[:32]
 
 
 def _digest(tower: str, scheme: Scheme, prompts: tuple[Prompts, ...]) -> str:
-    parts = [tower, prompts, scheme.kind, scheme.label_names, scheme.values, scheme.clause, SCALE, TEMPERATURES, SPREAD]
+    parts = [PROCEDURE, tower, prompts, scheme.kind, scheme.label_names, scheme.values, scheme.clause, SCALE, TEMPERATURES, SPREAD]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 

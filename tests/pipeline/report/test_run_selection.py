@@ -9,10 +9,10 @@ from pipeline.report.run_selection import earlier_runs, page_path, select_runs
 from pipeline.table.run_record import RunRecord
 
 
-def run(date, hour=1, model="m", rows=5):
+def run(date, hour=1, model="m", rows=5, **changes):
     finished_at = f"{date}T{hour:02}:00:00+00:00"
     about = {"run_id": f"{date}-{hour}", "date": date, "finished_at": finished_at, "model": model, "counts": {"rows": rows}}
-    return RunRecord.model_validate(about | {"schemes": {}, "files": [], "config": {}})
+    return RunRecord.model_validate(about | {"schemes": {}, "files": [], "config": {}} | changes)
 
 
 RUNS = [run("2026-01-03"), run("2026-01-01"), run("2026-01-02", 2), run("2026-01-02", 1, "other"), run("2026-01-02", 5)]
@@ -62,3 +62,14 @@ def test_earlier_runs_are_of_the_same_model_and_have_rows():
 def test_a_page_is_named_after_its_run_or_its_nights():
     assert page_path(RUNS[:1]) == "runs/2026-01-03-1.html"
     assert page_path(select_runs(RUNS, None, dt.date(2026, 1, 1), None)) == "runs/nights_2026-01-01_2026-01-03.html"
+
+
+def test_nights_before_a_scheme_file_was_edited_are_not_compared():
+    nights = [
+        run("2026-01-01", zero_shot={"mine": "a"}),
+        run("2026-01-02"),
+        run("2026-01-03", zero_shot={"mine": "b", "yours": "c"}),
+        run("2026-01-04", zero_shot={"mine": "b"}),
+    ]
+    assert ids(select_runs(nights, None, dt.date(2026, 1, 1), None)) == ["2026-01-02-1", "2026-01-03-1", "2026-01-04-1"]
+    assert ids(earlier_runs(nights, nights[3:], 9)) == ["2026-01-02-1", "2026-01-03-1"]

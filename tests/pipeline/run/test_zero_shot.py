@@ -108,10 +108,11 @@ def test_weights_without_the_clip_are_refused_before_the_run_and_by_the_dry_run(
     assert [str(each) for each in problems.value.exceptions] == [str(error.value)]
 
 
-def test_a_scheme_of_another_column_name_is_refused(config, quadrants):
-    renamed = quadrants.with_name("status.toml")
-    renamed.write_text(QUADRANTS.replace('"quadrant4"', '"status"'))
-    with pytest.raises(UserError, match="scheme status: the table has a column of that name: rename the scheme and its file"):
+@pytest.mark.parametrize("name", ["status", "dt", "embedding", "row", "zero_shot"])
+def test_a_scheme_of_another_column_name_is_refused(config, quadrants, name):
+    renamed = quadrants.with_name(f"{name}.toml")
+    renamed.write_text(QUADRANTS.replace('"quadrant4"', f'"{name}"'))
+    with pytest.raises(UserError, match=f"scheme {name}: the table has a column of that name: rename the scheme and its file"):
         prepare(config(schemes=f"ekman6,{renamed}"))
 
 

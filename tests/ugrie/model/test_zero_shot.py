@@ -7,11 +7,12 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ugrie.libraries import open_clip
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.zero_shot import TEMPERATURES, ZeroShot
-from ugrie.schemes.prompts import TEMPLATES
+from ugrie.schemes.prompts import TEMPLATES, prompts_of
 from ugrie.schemes.scheme import Label, SchemeError, load_scheme
 from ugrie.vision.config import TowerConfig
 from ugrie.vision.encoder import Encoder
@@ -107,6 +108,18 @@ def test_every_level_is_the_most_likely_one_somewhere_on_the_axis(mood):
     assert values[-1] > 4.4
 
 
+def test_two_levels_are_no_surer_than_two_labels(make_scheme, embeddings):
+    """An image's place between the ends is about the probability of the upper level."""
+    labels = (Label(name="grim", value=0.0), Label(name="bright", value=1.0))
+    two = make_scheme("two", "the mood is", kind="ordinal", range=(0.0, 1.0), labels=labels)
+    ends = ZeroShot(two, "d", np.eye(2, 8, dtype=np.float32), np.zeros(8, np.float32))
+    scores = ends.scores(embeddings) / TEMPERATURES["ordinal"]
+    place = 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
+    np.testing.assert_allclose(ends.probs(embeddings)[:, 1], place, atol=0.3)
+    assert np.all((ends.probs(embeddings)[:, 1] > 0.5) == (place > 0.5))
+    assert ends.probs(embeddings).max() < 0.9
+
+
 def test_an_average_image_is_in_the_middle_of_an_ordinal_scheme(embeddings):
     valence = load_scheme("valence")
     answers = ZeroShot(valence, "d", np.eye(2, 8, dtype=np.float32), unit(embeddings[0]))
@@ -137,6 +150,32 @@ def test_prompts_are_embedded_once_and_the_clip_is_loaded_once_and_freed(make_cl
         assert np.array_equal(each.vectors, first[name].vectors)
     answer(made, sky, tower="another")
     assert len(loaded) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no numbers", "nan", "shape"])
+def test_cached_prompts_that_are_broken_are_named_with_the_remedy(make_clip, sky, cache, content):
+    answer(make_clip("vit"), sky)
+    (file,) = (cache / "text").glob("*.npy")
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, np.full((3, 8) if content == "nan" else (2, 8), np.nan, np.float32))
+    with pytest.raises(ValueError, match=rf"{file} holds no embedded prompts: remove it, and check the file of the CLIP's weights"):
+        answer(make_clip("vit"), sky)
+
+
+def test_a_file_of_the_image_tower_alone_is_refused_with_the_remedy(make_clip, sky, tmp_path):
+    made = make_clip("vit")
+    weights = {name: tensor for name, tensor in load_file(made.weights).items() if name.startswith("visual.")}
+    save_file(weights, tmp_path / "visual.safetensors")
+    with pytest.raises(ValueError, match=r"give the file of the whole CLIP as tower_weights$") as error:
+        zero_shot.answer(TowerConfig(**made.tower), "t", NO_MEAN, [sky], lambda: str(tmp_path / "visual.safetensors"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_synonym_that_is_the_name_in_other_letters_is_no_other_word(make_scheme):
+    scheme = make_scheme("sky", "the sky is", labels=(Label(name="clear", synonyms=("Clear", "bright")), Label(name="grey")))
+    assert [prompt[0] for prompt in prompts_of(scheme)[0]] == ["clear.", "bright."]
 
 
 def test_the_digest_changes_with_whatever_changes_the_answers(make_clip, sky, mood):
