@@ -125,7 +125,9 @@ class AnnotateConfig(BaseModel):
         1.0, ge=0.0001, le=1, description="Share of a GPU for each copy of the model, to four decimals"
     )
     batch_size: Annotated[int | None, RESOURCES] = Field(
-        None, ge=1, description="Images per batch of the image tower; by default the best in a short trial on the device"
+        None,
+        ge=1,
+        description="Images per batch of the image tower, at most 256 and a block's rows; by default the best in a short trial",
     )
     block_rows: Annotated[int | None, RESOURCES] = Field(
         None,

@@ -86,6 +86,8 @@ class Annotator:
             seconds = (time.perf_counter() - clock) / len(loaded)
         if encoder.gpu is not None and (encoder.gpu.portions.was_full or self.model.portions.was_full):
             self.settings.tracker.agree_on("memory_was_full", True)
+        if encoder.gpu is not None and encoder.gpu.overflowed:
+            self.settings.tracker.agree_on("embedded_in_float32", True)
         predictions = PredictionColumns(tables, len(loaded))
         for rows, (prediction, embeddings) in zip(parts, found, strict=True):
             predictions.fill(rows, prediction, embeddings)

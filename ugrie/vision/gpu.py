@@ -59,6 +59,7 @@ class Gpu:
         self.portions = Portions(0, "crops")  # unknown before `warm_up`
         self.compiled_sizes: set[int] = set()
         self.problem: str | None = None  # why the tower is not compiled
+        self.overflowed = False  # whether an image was too large for the tower's precision
         self.copies = cuda.Stream(device)
 
     def warm_up(self, size: int) -> int:
@@ -127,6 +128,7 @@ class Gpu:
         found = self._compiled(padded, size)[: len(crops)].float()
         is_finite = found.isfinite().all(1)
         if not is_finite.all():
+            self.overflowed = True
             logger.warning("%d images are too large for the tower's precision: they are embedded in float32", int((~is_finite).sum()))
             found[~is_finite] = self.exact(crops[~is_finite]).float()
         return found

@@ -16,6 +16,19 @@ from pipeline.stages.annotate import Annotator, agreed_batch_size
 OWN = ["annotated_at", "annotate_seconds"]
 
 
+class Agreement(dict):
+    """A tracker in this process."""
+
+    def agree_on(self, setting, value):
+        return self.setdefault(setting, value)
+
+    def enter(self, block, stage):
+        """Blocks are not tracked."""
+
+    def settings(self):
+        return dict(self)
+
+
 @pytest.fixture(scope="module")
 def plan(corpus, tmp_path_factory):
     config = AnnotateConfig(input=str(corpus.folder), output=str(tmp_path_factory.mktemp("gpu")), run_id="r", block_rows=40, batch_size=5)
@@ -103,6 +116,15 @@ def test_a_memory_that_fills_up_costs_no_row(annotator, loaded, annotated, fake_
     ]
 
 
+def test_what_went_otherwise_than_planned_is_told_to_the_driver(annotator, loaded, monkeypatch):
+    monkeypatch.setattr(annotator, "settings", replace(annotator.settings, tracker=Agreement()))
+    annotator(loaded)
+    assert annotator.settings.tracker == {}
+    annotator.model.portions.was_full = annotator.model.encoder.gpu.overflowed = True
+    annotator(loaded)
+    assert annotator.settings.tracker == {"memory_was_full": True, "embedded_in_float32": True}
+
+
 def test_an_error_in_the_middle_leaves_the_device_to_the_next_block(annotator, loaded, annotated, monkeypatch):
     embed, errors = annotator.model.encoder.gpu.embed, [ValueError("a fault of this block")]
 
@@ -115,16 +137,6 @@ def test_an_error_in_the_middle_leaves_the_device_to_the_next_block(annotator, l
     with pytest.raises(ValueError, match="a fault of this block"):
         annotator(loaded)
     assert same(annotator(loaded), annotated)
-
-
-class Agreement(dict):
-    """A tracker in this process."""
-
-    def agree_on(self, setting, value):
-        return self.setdefault(setting, value)
-
-    def settings(self):
-        return dict(self)
 
 
 def test_actors_on_one_kind_of_card_have_one_batch_size_and_another_card_has_its_own(model_operators, plan, monkeypatch):

@@ -172,6 +172,7 @@ def test_an_image_too_large_for_the_precision_is_embedded_in_float32(tower, fake
     exact = Encoder.bundled(tower)
     exact.tower.load_state_dict(encoder.tower.float().state_dict())
     assert found.isfinite().all()
+    assert encoder.gpu.overflowed
     torch.testing.assert_close(found[[1, 4]], expected(exact, block)[[1, 4]])
     assert warnings() == ["1 images are too large for the tower's precision: they are embedded in float32"] * 2
     assert all(name.startswith("tower.") for name in encoder.state_dict())
