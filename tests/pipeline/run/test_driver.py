@@ -90,6 +90,13 @@ def test_duckdb_opens_the_table(finished):
     assert duckdb.sql(f"SELECT count(*) FROM {table} WHERE status <> 'ok' AND polarity2 IS NULL AND error IS NOT NULL").fetchall() == [(6,)]
 
 
+def test_the_record_has_the_sum_of_each_ordinal_scheme_s_values(finished, rows):
+    found = [row for row in rows.of(finished.output, finished.record) if row["status"] == "ok"]
+    sums = {name: sum(row[name]["value"] for row in found) for name, kind in finished.record.schemes.items() if kind == "ordinal"}
+    assert sums.keys() == {"valence", "arousal"}
+    assert finished.record.counts.sums == pytest.approx(sums, abs=0.01)
+
+
 def test_pandas_opens_the_table(finished, rows):
     table = pd.read_parquet(finished.output / finished.record.files[0])
     assert table["status"].value_counts()["ok"] == 34
