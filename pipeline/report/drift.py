@@ -68,6 +68,14 @@ def changes(now: Tally, before: Tally) -> dict[str, Change]:
     return {name: Change(distance, p) for (name, (distance, _)), p in zip(found.items(), corrected, strict=True)}
 
 
+def drifted(now: Tally, before: Tally) -> dict[str, Change]:
+    """Return the changes that are drift. Where no distance reaches MIN_DISTANCE, which is quick to know, nothing is tested."""
+    pairs = [_aligned(labels, before.get(name, {})) for name, labels in now.items()]
+    if not any(ours.sum() and theirs.sum() and total_variation(ours, theirs) >= MIN_DISTANCE for ours, theirs in pairs):
+        return {}
+    return {name: change for name, change in changes(now, before).items() if change.drifted}
+
+
 def distances(by_date: Mapping[str, Tally], name: str) -> dict[str, float]:
     """Return the total variation of each date from the MAX_DATES dates before it together, for one scheme; not for the first date."""
     nights = [(date, found[name]) for date, found in by_date.items() if sum(found.get(name, {}).values())]
