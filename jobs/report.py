@@ -7,7 +7,8 @@ Without --run-id or dates it is about the newest run.
     python jobs/report.py --output s3://bucket/emotions --since 2026-11-01 --until 2026-11-30
 
 The page is one file that needs no network. It is written beside the run's
-record, or to --to. jobs/annotate.py writes each run's report, too.
+record, and OUTPUT/index.html, the page of all nights, again; or to --to.
+jobs/annotate.py writes both for each run, too.
 
 Exit codes: 0, 1 if the storage failed, 2 if the output or a setting is wrong.
 """

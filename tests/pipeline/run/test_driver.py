@@ -69,9 +69,9 @@ def test_the_record_says_what_was_done(finished, corpus, rows):
     assert {row["model"] for row in rows.of(finished.output, record)} == {record.model}
 
 
-def test_nothing_but_the_table_the_record_and_its_page_is_left(finished):
+def test_nothing_but_the_table_the_record_and_the_pages_is_left(finished):
     files = [str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()]
-    assert sorted(files) == [*finished.record.files, "runs/undisturbed.html", "runs/undisturbed.json"]
+    assert sorted(files) == [*finished.record.files, "index.html", "runs/undisturbed.html", "runs/undisturbed.json"]
 
 
 def test_a_run_that_is_done_is_not_done_again(finished):
@@ -88,6 +88,13 @@ def test_duckdb_opens_the_table(finished):
     assert (count, dates) == (40, 1)
     assert 0.5 <= scores <= 1
     assert duckdb.sql(f"SELECT count(*) FROM {table} WHERE status <> 'ok' AND polarity2 IS NULL AND error IS NOT NULL").fetchall() == [(6,)]
+
+
+def test_the_record_has_the_sum_of_each_ordinal_scheme_s_values(finished, rows):
+    found = [row for row in rows.of(finished.output, finished.record) if row["status"] == "ok"]
+    sums = {name: sum(row[name]["value"] for row in found) for name, kind in finished.record.schemes.items() if kind == "ordinal"}
+    assert sums.keys() == {"valence", "arousal"}
+    assert finished.record.counts.sums == pytest.approx(sums, abs=0.01)
 
 
 def test_pandas_opens_the_table(finished, rows):
@@ -222,7 +229,7 @@ def test_two_drivers_of_one_run_at_once_end_with_one_table(finished, rows, tmp_p
     assert first == second == rows.record(tmp_path)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, first), by_id) == []
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 4
 
 
 def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, local_ray, annotate_here):
