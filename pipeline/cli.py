@@ -94,7 +94,7 @@ def problems(error: Exception) -> Iterator[str]:
             message = "must be given" if missing else detail["msg"].removeprefix("Input ")
             description = AnnotateConfig.model_fields[name].description
             yield one_line(f"--{name.replace('_', '-')}{value}: {message} ({description})")
-    elif isinstance(error, CycloptsError) and isinstance(error.__cause__, json.JSONDecodeError):
+    elif isinstance(error.__cause__, json.JSONDecodeError):
         yield f"--storage-options: not a JSON object: {error.__cause__.msg} at character {error.__cause__.pos + 1}"
     else:
         if isinstance(error, CycloptsError):

@@ -74,13 +74,13 @@ def explained(error: Exception, asked: Repository) -> UserError:
     from huggingface_hub import constants, errors
 
     name, hub = asked.name, _host()
-    elsewhere = f", and no folder {asked.name} here{_similar_folder(name)}" if asked.is_bare else ""
+    no_folder = f"there is no folder {name} here{_similar_folder(name)}, and " if asked.is_bare else ""
     if find_cause(error, errors.GatedRepoError) is not None:
         access = f"ask for access at {constants.ENDPOINT}/{name}, and give your token as HF_TOKEN, on every worker too"
         return UserError(f"{name} on {hub} is gated: {access}")
     if find_cause(error, errors.RepositoryNotFoundError) is not None:
         remedy = "check the name; a private one needs your token as HF_TOKEN, on every worker too"
-        return UserError(f"there is no repository {name} on {hub}{elsewhere}: {remedy}")
+        return UserError(f"{no_folder or 'there is '}no repository {name} on {hub}: {remedy}")
     if find_cause(error, errors.RevisionNotFoundError) is not None:
         return UserError(f"{name} on {hub} has no revision '{asked.revision}'{_similar_revision(asked)}: give a branch, a tag or a commit")
     if (status := http_status(error)) in (401, 403):
@@ -88,7 +88,7 @@ def explained(error: Exception, asked: Repository) -> UserError:
     if isinstance(error, (ConnectionError, TimeoutError, *transient_errors())):
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else public_message(error, {})
         remedy = f"download it where there is a network (hf download {name} --local-dir DIR), and give that folder as --model"
-        return UserError(f"{name} can't be fetched, since {hub} can't be reached ({reason}){elsewhere}: {remedy}")
+        return UserError(f"{no_folder}the repository {name} can't be fetched, since {hub} can't be reached ({reason}): {remedy}")
     return UserError(f"{name} on {hub} can't be read: {public_message(error, {})}")
 
 

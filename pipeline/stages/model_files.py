@@ -74,8 +74,8 @@ def _from_hub(repository: hub.Repository, commit: str) -> Path:
     try:
         return _local(_files_below(commit), {})
     except UserError as error:
-        if isinstance(error.__cause__, Exception):  # the hub's
-            raise hub.explained(error.__cause__, repository) from None
+        if isinstance(error.__context__, Exception):  # the hub's own error
+            raise hub.explained(error.__context__, repository) from None
         raise
 
 

@@ -144,4 +144,4 @@ def _user_errors(url: str, options: Options) -> Iterator[None]:
         raise
     except Exception as error:
         reason = public_message(error, options)
-        raise UserError(f"{without_secrets(url)} can't be fetched: {reason}; check the address and the credentials") from error
+        raise UserError(f"{without_secrets(url)} can't be fetched: {reason}; check the address and the credentials") from None

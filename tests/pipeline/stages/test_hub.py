@@ -5,7 +5,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.stages.hub import Repository, repository
 from pipeline.stages.model_files import local_folder, pinned
-from pipeline.storage.retry import Policy
+from pipeline.storage.retry import Policy, is_transient
 from tests.plugins.hub import COMMIT, OTHER
 from ugrie.model import checkpoint
 
@@ -90,6 +90,8 @@ def test_a_gated_model_is_fetched_with_the_token(mine, monkeypatch):
 
 # --- what fails
 
+WAY_AROUND = f"download it where there is a network (hf download {NAME} --local-dir DIR), and give that folder as --model"
+
 
 def refusal(model):
     with pytest.raises(UserError) as refused:
@@ -108,7 +110,7 @@ def test_a_name_that_may_be_a_path_is_read_both_ways(mine, host, tmp_path, monke
     (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert refusal("checkpoints/mien") == (
-        f"there is no repository checkpoints/mien on {host}, and no folder checkpoints/mien here (did you mean 'checkpoints/mine'?): "
+        f"there is no folder checkpoints/mien here (did you mean 'checkpoints/mine'?), and no repository checkpoints/mien on {host}: "
         "check the name; a private one needs your token as HF_TOKEN, on every worker too"
     )
     assert refusal("hf://ada/yours").startswith(f"there is no repository ada/yours on {host}: check the name")
@@ -136,6 +138,7 @@ def test_a_token_without_the_right_is_named(mine, host, monkeypatch, status):
     if status == 401:  # otherwise the client takes it for a repository that is not there
         mine.message = "Invalid credentials in Authorization header"
     assert refusal(NAME).startswith(f"{host} refuses access to {NAME} ({status}): check the token in HF_TOKEN")
+    assert len(mine.requests) == 1
 
 
 def test_without_a_network_the_way_around_is_named(mine, host, monkeypatch):
@@ -144,13 +147,12 @@ def test_without_a_network_the_way_around_is_named(mine, host, monkeypatch):
     monkeypatch.setattr("pipeline.stages.hub.ASK", Policy(seconds=1, attempts=1))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     message = refusal(NAME)
-    assert message.startswith(f"{NAME} can't be fetched, since 127.0.0.1:9 can't be reached (")
-    assert message.endswith(f", and no folder {NAME} here: " + WAY_AROUND)
+    problem = f"the repository {NAME} can't be fetched, since 127.0.0.1:9 can't be reached ("
+    assert message.startswith(f"there is no folder {NAME} here, and {problem}")
+    assert message.endswith(f"): {WAY_AROUND}")
+    assert refusal(f"hf://{NAME}").startswith(problem)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "can't be reached (HF_HUB_OFFLINE is set)" in refusal(f"hf://{NAME}")
-
-
-WAY_AROUND = f"download it where there is a network (hf download {NAME} --local-dir DIR), and give that folder as --model"
 
 
 def test_a_repository_of_another_kind_says_what_it_lacks(mine, host, tmp_path):
@@ -164,3 +166,11 @@ def test_a_busy_hub_is_asked_again(mine, monkeypatch):
     answer = mine.answer
     monkeypatch.setattr(mine, "answer", lambda *asked: next(answers, None) or answer(*asked))
     assert pinned(NAME) == f"hf://{NAME}@{COMMIT}"
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_again():
+    from huggingface_hub import HfApi
+
+    with pytest.raises(Exception, match="refused") as unreachable:
+        HfApi(endpoint="http://127.0.0.1:9").model_info(NAME)
+    assert is_transient(unreachable.value)
