@@ -71,7 +71,7 @@ def _with_pinned_model(config: AnnotateConfig) -> AnnotateConfig:
     model = pinned(config.model)
     if model == config.model:
         return config
-    logger.info("the model is %s", model)
+    logger.info("the model %s is %s", config.model, model)
     return config.model_copy(update={"model": model})
 
 

@@ -62,15 +62,17 @@ def pin(asked: Repository) -> str:
     try:
         found = ASK.run(lambda seconds: HfApi().model_info(asked.name, revision=asked.revision, timeout=seconds))
     except Exception as error:  # the client raises errors of several libraries
-        raise explained(error, asked) from None
+        raise (explained(error, asked) or UserError(f"{asked.name} on {_host()} can't be read: {public_message(error, {})}")) from None
     missing = set(FILES) - {file.rfilename for file in found.siblings or ()}
     if missing:
         raise UserError(f"{asked.name} on {_host()} is not a UGRIE checkpoint: it lacks {', '.join(sorted(missing))}")
     return f"hf://{asked.name}@{found.sha}"
 
 
-def explained(error: Exception, asked: Repository) -> UserError:
-    """Return the error of a request to the hub as one line with the remedy."""
+def explained(error: BaseException | None, asked: Repository) -> UserError | None:
+    """Return an error of the hub's client as one line with the remedy, or None if it is of another kind."""
+    if not isinstance(error, Exception):
+        return None
     from huggingface_hub import constants, errors
 
     name, hub = asked.name, _host()
@@ -89,7 +91,7 @@ def explained(error: Exception, asked: Repository) -> UserError:
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else public_message(error, {})
         remedy = f"download it where there is a network (hf download {name} --local-dir DIR), and give that folder as --model"
         return UserError(f"{no_folder}the repository {name} can't be fetched, since {hub} can't be reached ({reason}): {remedy}")
-    return UserError(f"{name} on {hub} can't be read: {public_message(error, {})}")
+    return None
 
 
 def _host() -> str:

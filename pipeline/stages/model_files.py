@@ -74,9 +74,7 @@ def _from_hub(repository: hub.Repository, commit: str) -> Path:
     try:
         return _local(_files_below(commit), {})
     except UserError as error:
-        if isinstance(error.__context__, Exception):  # the hub's own error
-            raise hub.explained(error.__context__, repository) from None
-        raise
+        raise (hub.explained(error.__context__, repository) or error) from None  # the context is the client's own error
 
 
 def _local(files: dict[str, str], options: Options) -> Path:

@@ -68,6 +68,16 @@ def test_installing_it_makes_the_command():
     assert "jobs*" not in project["tool"]["setuptools"]["packages"]["find"]["include"]
 
 
+def test_an_installation_holds_every_file_that_is_no_module():
+    """Schemes, layouts, checkpoints, the report's template."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package in ("pipeline", "ugrie"):
+        installed = {path for pattern in patterns[package] for path in (ROOT / package).glob(pattern)}
+        files = {path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+        assert len(files) >= 2
+        assert files - installed == set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [["--help"], *([command.name[0], "--help"] for command in COMMANDS)], ids=" ".join)
 def test_help_imports_nothing_that_takes_long(tokens):

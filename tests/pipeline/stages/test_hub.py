@@ -138,7 +138,7 @@ def test_a_token_without_the_right_is_named(mine, host, monkeypatch, status):
     if status == 401:  # otherwise the client takes it for a repository that is not there
         mine.message = "Invalid credentials in Authorization header"
     assert refusal(NAME).startswith(f"{host} refuses access to {NAME} ({status}): check the token in HF_TOKEN")
-    assert len(mine.requests) == 1
+    assert len([path for path in mine.requests if path.startswith("/api/models/")]) == 1
 
 
 def test_without_a_network_the_way_around_is_named(mine, host, monkeypatch):
@@ -174,3 +174,15 @@ def test_a_hub_that_cannot_be_reached_is_asked_again():
     with pytest.raises(Exception, match="refused") as unreachable:
         HfApi(endpoint="http://127.0.0.1:9").model_info(NAME)
     assert is_transient(unreachable.value)
+
+
+def test_a_cache_that_can_not_be_used_is_no_error_of_the_hub(mine, monkeypatch, tmp_path):
+    (tmp_path / "models").mkdir(mode=0o777)
+    (tmp_path / "models").chmod(0o777)
+    monkeypatch.setenv("UGRIE_CACHE", str(tmp_path))
+    assert refusal(NAME).startswith(f"models can't be cached in {tmp_path}/models: other users may enter it; remove it, or set UGRIE_CACHE")
+
+
+def test_an_answer_that_is_none_is_named(mine, host, monkeypatch):
+    monkeypatch.setattr(mine, "answer", lambda path, token: (200, None, b"<html>"))
+    assert refusal(NAME).startswith(f"{NAME} on {host} can't be read: ")
