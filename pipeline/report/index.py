@@ -59,7 +59,7 @@ def rebuild(output: OutputFolder, known: Sequence[RunRecord] = ()) -> None:
         write(output, known)
     except Exception as error:
         problem = f"{type(error).__name__}: {public_message(error, output.options)}"
-        logger.warning("%s could not be written (%s): the next run writes it, or jobs/report.py", INDEX, problem)
+        logger.warning("%s could not be written (%s): the next run writes it, or `ugrie report`", INDEX, problem)
 
 
 def write(output: OutputFolder, known: Sequence[RunRecord] = ()) -> None:

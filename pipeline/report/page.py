@@ -56,7 +56,7 @@ def write_beside(config: AnnotateConfig, output: OutputFolder, record: RunRecord
             output.write(path, text.encode(), CONTENT_TYPE)
     except Exception as error:
         problem = f"{type(error).__name__}: {public_message(error, output.options)}"
-        logger.warning("run %s is committed, but its page could not be written (%s): run jobs/report.py", record.run_id, problem)
+        logger.warning("run %s is committed, but its page could not be written (%s): run `ugrie report`", record.run_id, problem)
     index.rebuild(output, known)
 
 

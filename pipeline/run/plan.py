@@ -41,7 +41,7 @@ from ugrie.vision.config import check_weights
 
 logger = logging.getLogger(__name__)
 RESERVED = ("dt", "embedding", "row", "zero_shot")  # columns that only some tables have, the partition, and the report's own
-NEW_OUTPUT = "give a new --output; the old one stays readable by jobs/report.py, jobs/clean.py and tools of your own"
+NEW_OUTPUT = "give a new --output; the old one stays readable by `ugrie report`, `ugrie clean` and tools of your own"
 THREADS = 16  # which wait for storage, most of the time
 SAME = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_days", "keep_embeddings", "from_embeddings")
 

@@ -10,6 +10,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
+from PIL import Image
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
@@ -22,7 +23,9 @@ from pipeline.run.resources import allocate
 from pipeline.run.summary import summary
 from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.tracker import BlockTracker
+from tests.plugins.hub import COMMIT
 from tests.plugins.operators import block_path
+from ugrie.model.checkpoint import digest, find
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -271,3 +274,18 @@ def test_an_unforeseen_error_of_a_worker_is_named_by_its_cause_on_one_line():
     assert "run r stopped: OSError: the cause. What is" in str(driver._stopped("r", wrapped))
     foreseen = StorageError("o/x can't be written: free some space\nFailed to apply UDF transform after 1/1 attempts")
     assert "run r stopped: o/x can't be written: free some space. What is" in str(driver._stopped("r", foreseen))
+
+
+# --- a model on the Hugging Face Hub
+
+
+def test_the_record_states_the_commit_of_a_repositorys_revision(hub, annotate_here, rows, tmp_path):
+    hub.add("ada/mine", find("ugrie-tiny"))
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (60, 40)).save(tmp_path / "in" / "a.png")
+    config = AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), model="ada/mine", run_id="r")
+    record = annotate_here(config)
+    assert record.config["model"] == f"hf://ada/mine@{COMMIT}"
+    assert record.model == f"ugrie-tiny@{digest(find('ugrie-tiny'))}"
+    assert [row["status"] for row in rows.of(tmp_path / "out", record)] == ["ok"]
+    assert annotate_here(config) == record
