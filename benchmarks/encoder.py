@@ -3,7 +3,7 @@
     python benchmarks/encoder.py --json
     python benchmarks/encoder.py --photos DIR     # also count the labels that int8 changes on real photos
 
-Weights are random, except EfficientNet-Lite0's, which its package brings: speed does not depend on them. Changed labels do. They are
+Weights are random, except EfficientNet-Lite2's, which its package brings: speed does not depend on them. Changed labels do. They are
 counted with a model that is trained on half of the photos (benchmarks/student.py) and labels the other half by fp32 and by int8
 embeddings. A batch is run as UGRIE runs it: in parts, one for each core, whose size is tuned for each setting.
 """
@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ugrie.vision import preprocess
 from ugrie.vision.batch_size import best_batch_size
 from ugrie.vision.encoder import Encoder
-from ugrie.vision.lite0 import lite0
+from ugrie.vision.lite2 import lite2
 
 WHOLE = "fp32, a whole batch at once, all cores on each layer"  # PyTorch's default
 
@@ -47,7 +47,7 @@ def flops(encoder: Encoder, crops: torch.Tensor) -> int:
 
 @torch.inference_mode()
 def measure(name: str, batch: int, repeats: int) -> dict:
-    base = lite0().eval() if name == "lite0" else vit(name)
+    base = lite2().eval() if name == "lite2" else vit(name)
     crops = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
     work, peak = flops(base, crops), peak_flops()
     settings: dict[str, Callable[[Encoder], Encoder]] = {
@@ -56,7 +56,7 @@ def measure(name: str, batch: int, repeats: int) -> dict:
         "fp32, channels last, compiled": lambda e: compiled(e.prepare("cpu", "fp32")),
         "bf16": lambda e: e.prepare("cpu", "bf16"),
     }
-    if name != "lite0":
+    if name != "lite2":
         settings["int8"] = lambda e: e.prepare("cpu", "int8")
     encoders = {label: make(copy.deepcopy(base)) for label, make in settings.items()}
     for encoder in encoders.values():
@@ -139,13 +139,13 @@ def table(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tower", choices=["lite0", *VISION], action="append", help="repeat it for several; lite0 and ViT-B-32 by default")
+    parser.add_argument("--tower", choices=["lite2", *VISION], action="append", help="repeat it for several; lite2 and ViT-B-32 by default")
     parser.add_argument("--batch", type=int, default=32, help="images in a batch")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--photos", type=Path, help="a folder of photos, to count the labels that int8 changes")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
-    results = {name: measure(name, args.batch, args.repeats) for name in args.tower or ("lite0", "ViT-B-32")}
+    results = {name: measure(name, args.batch, args.repeats) for name in args.tower or ("lite2", "ViT-B-32")}
     if args.photos:
         results["int8 on photos"] = moved_labels(args.photos)
     if args.json:

@@ -160,7 +160,7 @@ def random_model(bench: Bench) -> UGRIE:
     """Return a model of random weights with the largest tower, loaded as an actor loads it."""
     bench.forget()
     encoder = encoder_of(bench.towers[bench.largest], "cpu", "fp32")
-    recipe = Recipe(name="random", schemes=(), tower="lite0", data=())
+    recipe = Recipe(name="random", schemes=(), tower="lite2", data=())
     made = new_model(recipe, [load_scheme(name) for name in SCHEMES], encoder.config)
     made.encoder = encoder
     with tempfile.TemporaryDirectory(prefix="ugrie-gpu-") as folder:

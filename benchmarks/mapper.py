@@ -73,7 +73,13 @@ def synthetic(images: int, bend: float = 2.0) -> Labelled:
         ratings = np.clip(np.rint(4 + scores[:, -1] + 0.7 * draw.normal(size=10_000)), 0, 8).astype(int)
         parts.append((embeddings, np.eye(len(CLASSES.labels), dtype=np.float32)[classes], np.eye(9, dtype=np.float32)[ratings]))
     embeddings, classes, ratings = (np.concatenate(values)[:images] for values in zip(*parts, strict=True))
-    return Labelled(embeddings, {CLASSES.name: classes, RATING.name: ratings}, np.arange(images).astype(str), np.ones(images, np.int64))
+    return Labelled(
+        embeddings,
+        {CLASSES.name: classes, RATING.name: ratings},
+        np.arange(images).astype(str),
+        np.ones(images, np.int64),
+        np.full(images, "synthetic"),
+    )
 
 
 def accuracy(scores: np.ndarray, data: Labelled) -> dict[str, float]:
@@ -143,7 +149,7 @@ def recipe_for(images: int) -> Recipe:
     return Recipe(
         name="synthetic",
         schemes=(),
-        tower="lite0",
+        tower="lite2",
         data=(),
         components=400,
         dropout=0.1,
@@ -186,7 +192,7 @@ def components_of(mapper: Mapper, data: Labelled) -> np.ndarray:
 
 def beside_sklearn(learn: Labelled) -> dict[str, float]:
     """Return the seconds of the regression and of the same by scikit-learn, and the largest difference of their training predictions."""
-    mapper = Mapper(DIM, 400, 1, 1, 1, 1, 1)
+    mapper = Mapper(DIM, 400, 1, 1, 1, 1, 1, 1)
     mapper.fit_projection(torch.from_numpy(learn.embeddings))
     components = components_of(mapper, learn)
     clock = time.process_time()

@@ -33,7 +33,6 @@ LOGISTIC = {
 def measure(recipe_file: Path, root: Path, folds: int) -> dict[str, dict[str, float]]:
     recipe, schemes, _, data = labelled.read(recipe_file, root)
     fold = assign_folds(data.groups, folds, recipe.seed)
-    sets = np.array([group.partition(":")[0] for group in data.groups])
     results = {}
     for scheme in schemes:
         targets = data.targets[scheme.name]
@@ -45,8 +44,8 @@ def measure(recipe_file: Path, root: Path, folds: int) -> dict[str, dict[str, fl
             features = labelled.unit(data.embeddings, learn)
             probe = RidgeCV(np.logspace(1, 5, 12)) if scheme.values else LogisticRegressionCV(**LOGISTIC)
             predicted[check] = probe.fit(features[learn], truth[learn]).predict(features[check])
-        for name in np.unique(sets[has]):
-            rows = has & (sets == name)
+        for name in np.unique(data.sets[has]):
+            rows = has & (data.sets == name)
             if scheme.values:
                 found = {"pearson_r": float(np.corrcoef(predicted[rows], truth[rows])[0, 1])}
             else:

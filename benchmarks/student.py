@@ -41,7 +41,7 @@ def labelled(embeddings: np.ndarray) -> Labelled:
     components = torch.pca_lowrank(unit, len(SCHEMES))[0].numpy()
     targets = {name: evenly(scores, len(load_scheme(name).labels)) for name, scores in zip(SCHEMES, components.T, strict=True)}
     rows = np.arange(len(embeddings))
-    return Labelled(embeddings, targets, rows.astype(str), np.ones_like(rows))
+    return Labelled(embeddings, targets, rows.astype(str), np.ones_like(rows), np.full(len(rows), "photos"))
 
 
 def evenly(scores: np.ndarray, labels: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def evenly(scores: np.ndarray, labels: int) -> np.ndarray:
 def student(data: Labelled, tower: TowerConfig, seed: int = 0) -> UGRIE:
     """Return a model trained on these labels, without its tower."""
     torch.manual_seed(seed)
-    recipe = Recipe(name="student", schemes=(), tower="lite0", data=(), epochs=30, batch_size=16, learning_rate=2e-3)
+    recipe = Recipe(name="student", schemes=(), tower="lite2", data=(), epochs=30, batch_size=16, learning_rate=2e-3)
     model = new_model(recipe, [load_scheme(name) for name in SCHEMES], tower)
     train(model, data, recipe)
     return model

@@ -10,6 +10,7 @@ intervals (Student's t); and the share of images whose written labels contradict
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +60,16 @@ def measure(recipe_file: Path, root: Path, folds: int, seeds: int) -> dict[str, 
 
 def alone(recipe: Recipe, scheme: Scheme, tower: TowerConfig, data: Labelled, folds: int) -> np.ndarray:
     """Return the predictions of a model of one scheme. It sees all images, but no labels of other schemes."""
-    only = Labelled(data.embeddings, {scheme.name: data.targets[scheme.name]}, data.groups, data.repeats)
+    only = replace(data, targets={scheme.name: data.targets[scheme.name]})
     return predict_out_of_fold(recipe.model_copy(update={"schemes": (scheme.name,)}), [scheme], tower, only, folds)[scheme.name]
 
 
 def measures(schemes: Sequence[Scheme], data: Labelled, probs: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    sets = np.array([group.partition(":")[0] for group in data.groups])
     found = {}
     for scheme in schemes:
         has = data.targets[scheme.name].any(1)
-        for name in np.unique(sets[has]):
-            rows = has & (sets == name)
+        for name in np.unique(data.sets[has]):
+            rows = has & (data.sets == name)
             all_ = scheme_metrics(scheme, data.targets[scheme.name][rows], probs[scheme.name][rows])
             found[f"{scheme.name} on {name}"] = {measure: all_[measure] for measure in MEASURES if measure in all_}
     return found

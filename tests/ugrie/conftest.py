@@ -271,7 +271,7 @@ def linear_signal(count: int, seed: int = 0) -> Labelled:
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     level = np.clip(np.round(5 + 8 * unit[:, 1]), 1, 9).astype(int) - 1
     targets = {"polarity2": np.eye(2, dtype=np.float32)[(unit[:, 0] > 0).astype(int)], "valence": np.eye(9, dtype=np.float32)[level]}
-    return Labelled(embeddings, targets, np.arange(count).astype(str), np.ones(count, np.int64))
+    return Labelled(embeddings, targets, np.arange(count).astype(str), np.ones(count, np.int64), np.full(count, "photos"))
 
 
 @pytest.fixture(scope="session")
@@ -286,7 +286,7 @@ def toy() -> Recipe:
     return Recipe(
         name="toy",
         schemes=("polarity2", "valence"),
-        tower="lite0",
+        tower="lite2",
         data=(),
         bart=Bart(d_model=32, layers=1, heads=2, dropout=0.0),
         components=12,

@@ -64,7 +64,7 @@ import sys
 import torch
 from ugrie.libraries import timm, open_clip
 disable = torch.compiler.disable
-network = timm.create_model("tf_efficientnet_lite0").eval()
+network = timm.create_model("tf_efficientnet_lite2").eval()
 assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
 assert not {"torch._dynamo", "sympy", "torchvision", "torchvision.ops"} & set(sys.modules)
 assert torch.compiler.disable is disable

@@ -6,7 +6,7 @@ but the images, so that errors come early; `Unembedded.embed` then embeds the im
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,27 +30,32 @@ class Labelled:
     """n labelled images.
 
     `embeddings` is float32 [n, dim]. `targets` is float32 [n, labels] for each scheme; a row of zeros has no label. Images with
-    the same entry in `groups` [n] stay on one side of a split. `repeats` int64 [n] counts how often an epoch uses an image.
+    the same entry in `groups` [n] stay on one side of a split. `repeats` int64 [n] counts how often an epoch uses an image. `sets` [n]
+    are the paths of their data sets.
     """
 
     embeddings: np.ndarray
     targets: Mapping[str, np.ndarray]
     groups: np.ndarray
     repeats: np.ndarray
+    sets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     def take(self, rows: np.ndarray) -> "Labelled":
-        return Labelled(self.embeddings[rows], {k: v[rows] for k, v in self.targets.items()}, self.groups[rows], self.repeats[rows])
+        targets = {name: target[rows] for name, target in self.targets.items()}
+        return Labelled(self.embeddings[rows], targets, self.groups[rows], self.repeats[rows], self.sets[rows])
 
     @classmethod
     def concat(cls, parts: Sequence["Labelled"], schemes: Sequence[Scheme]) -> "Labelled":
         targets = {
             s.name: np.concatenate([p.targets.get(s.name, np.zeros((len(p), len(s.labels)), np.float32)) for p in parts]) for s in schemes
         }
-        embeddings, groups, repeats = (np.concatenate([getattr(p, name) for p in parts]) for name in ("embeddings", "groups", "repeats"))
-        return cls(embeddings, targets, groups, repeats)
+        embeddings, groups, repeats, sets = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("embeddings", "groups", "repeats", "sets")
+        )
+        return cls(embeddings, targets, groups, repeats, sets)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Unembedded:
     targets: Mapping[str, np.ndarray]
     groups: np.ndarray
     repeats: np.ndarray
+    sets: np.ndarray
 
     def embed(self, embed: Embed) -> Labelled:
         """Embed the images with `embed`, unless the data set brings embeddings.
@@ -75,19 +81,26 @@ class Unembedded:
             raise DataError(f"{self.table.source}: none of the {len(broken)} images can be decoded: {names}")
         if broken.any():
             logger.warning("%s: %d of %d images can't be decoded and are left out: %s", self.table.source, broken.sum(), len(broken), names)
-        return Labelled(embeddings, self.targets, self.groups, self.repeats).take(np.flatnonzero(~broken))
+        return Labelled(embeddings, self.targets, self.groups, self.repeats, self.sets).take(np.flatnonzero(~broken))
 
 
 def load_all(data_sets: Sequence[DataSet], root: Path, schemes: Sequence[Scheme], embed: Embed, dim: int) -> Labelled:
     """Load all data sets of a recipe whose tower makes embeddings of `dim` dimensions.
 
-    Raises DataError for anything wrong in any of them before the first image is embedded.
+    Groups that have the same image, in one data set or in two, are joined. Raises DataError for anything wrong in any of them before
+    the first image is embedded.
     """
     parts = [read(data_set, root, schemes) for data_set in data_sets]
     for part in parts:
         if isinstance(part.table.images, np.ndarray) and part.table.images.shape[1] != dim:
             raise DataError(f"{part.table.source}: embeddings of {part.table.images.shape[1]} dimensions; the recipe's tower has {dim}")
-    return Labelled.concat([part.embed(embed) for part in parts], schemes)
+    from ugrie.data.near_duplicates import joined_groups  # imports scikit-learn, which only training needs
+
+    data = Labelled.concat([part.embed(embed) for part in parts], schemes)
+    joined = joined_groups(data.embeddings, data.groups)
+    if count := len(np.unique(data.groups)) - len(np.unique(joined)):
+        logger.info("%d groups of images are joined to others that show the same images", count)
+    return replace(data, groups=joined)
 
 
 def read(data_set: DataSet, root: Path, schemes: Sequence[Scheme]) -> Unembedded:
@@ -114,7 +127,7 @@ def read(data_set: DataSet, root: Path, schemes: Sequence[Scheme]) -> Unembedded
         message = "%s: %d of %d images have no label: they only help to fit the mapper's projection"
         logger.info(message, table.source, (~has_label).sum(), len(table))
     repeats = data_set.repeat * _balancing_repeats(path, data_set.balance, columns, known, targets)
-    return Unembedded(table, targets, groups, np.broadcast_to(repeats, len(table)))
+    return Unembedded(table, targets, groups, np.broadcast_to(repeats, len(table)), np.full(len(table), data_set.path))
 
 
 def _balancing_repeats(

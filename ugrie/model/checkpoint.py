@@ -6,10 +6,20 @@ executed. Needs no torch, so that a job can check its model before it starts any
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from safetensors import SafetensorError, deserialize, safe_open
 
 from ugrie.errors import GivenError
@@ -19,7 +29,7 @@ from ugrie.text import did_you_mean
 from ugrie.vision.config import Scale, TowerConfig, check_weights
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
-FORMAT = 2
+FORMAT = 3
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -81,6 +91,7 @@ class Config(BaseModel):
     name: str
     schemes: tuple[Scheme, ...]
     temperatures: dict[str, Scale]
+    regression_shares: dict[str, Annotated[FiniteFloat, Field(ge=0, le=1)]] = {}  # in each scheme's probabilities; the rest is BART's
     tower: TowerConfig
     mapper: MapperConfig
     bart: dict[str, Any]

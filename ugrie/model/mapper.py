@@ -2,7 +2,8 @@
 
 The prefix is computed from the outputs of a kernel regression (`ugrie.training.kernel_ridge`). With a thousand labelled images, a kernel
 predicts new ones better than layers trained on the embeddings themselves, which memorise those images. BART then learns how the
-outputs for all schemes together predict each label.
+outputs for all schemes together predict each label. What the outputs say of a label by themselves (`label_scores`) is pooled with what
+BART says (`ugrie.model.slots`).
 """
 
 import torch
@@ -27,6 +28,8 @@ class Mapper(nn.Module):
     landmarks: Tensor
     weights: Tensor
     bias: Tensor
+    label_weights: Tensor
+    label_bias: Tensor
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Mapper(nn.Module):
         components: int,
         landmarks: int,
         answers: int,
+        labels: int,
         prefix_length: int,
         d_model: int,
         hidden: int,
@@ -46,6 +50,8 @@ class Mapper(nn.Module):
         self.register_buffer("landmarks", torch.zeros(landmarks, components))
         self.register_buffer("weights", torch.zeros(landmarks, answers))
         self.register_buffer("bias", torch.zeros(answers))
+        self.register_buffer("label_weights", torch.zeros(answers, labels))
+        self.register_buffer("label_bias", torch.zeros(labels))
         self.layers = nn.Sequential(nn.Linear(answers, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, prefix_length * d_model))
 
     def fit_projection(self, embeddings: Tensor) -> None:
@@ -80,6 +86,10 @@ class Mapper(nn.Module):
         """[batch, embedding_dim] -> [batch, answers]: the regression's outputs for images that it was not fitted on."""
         kernel = torch.exp(-torch.cdist(self.components(embeddings), self.landmarks) / LENGTH)
         return kernel @ self.weights + self.bias
+
+    def label_scores(self, answers: Tensor) -> Tensor:
+        """[batch, answers] -> [batch, labels]: unnormalised log-probabilities of the labels of every scheme, by the regression alone."""
+        return answers @ self.label_weights + self.label_bias
 
     def prefix(self, answers: Tensor) -> Tensor:
         """[batch, answers] -> [batch, prefix_length, d_model]."""

@@ -26,7 +26,7 @@ from ugrie.model import checkpoint, zero_shot
 from ugrie.model.bart import Bart
 from ugrie.model.mapper import Mapper
 from ugrie.model.prediction import Annotation, Prediction, read
-from ugrie.model.slots import SlotFiller
+from ugrie.model.slots import Opinion, SlotFiller
 from ugrie.model.trie import Slot, compile_template
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, SchemeError
@@ -52,6 +52,7 @@ class UGRIE(nn.Module):
             components=shape.components,
             landmarks=shape.landmarks,
             answers=sum(scheme.answers for scheme in config.schemes),
+            labels=sum(len(scheme.labels) for scheme in config.schemes),
             prefix_length=shape.prefix_length,
             d_model=bart.config.d_model,
             hidden=shape.hidden,
@@ -255,15 +256,25 @@ class UGRIE(nn.Module):
         return probs, choices
 
     def _fill_portion(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
+        answers = self.mapper.answers(embeddings.to(self.bart.device, torch.float32))
+        prefix = self.mapper.prefix(answers)
         encoder = self.bart.model.encoder
         encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state
         probs, choices = {}, {}
-        for scheme, scores in zip(template.schemes, self._fillers[template].fill(encoded), strict=True):
+        slots = self._fillers[template].fill(encoded, self._opinions(answers, template))
+        for scheme, scores in zip(template.schemes, slots, strict=True):
             temperature = self.config.temperatures.get(scheme.name, 1.0)
             probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
             choices[scheme.name] = scores.argmax(-1).cpu().numpy()
         return probs, choices
+
+    def _opinions(self, answers: Tensor, template: Template) -> list[Opinion]:
+        """Return what the mapper's regression says of each slot's labels by its outputs alone."""
+        schemes = self.config.schemes
+        scores = self.mapper.label_scores(answers).split([len(scheme.labels) for scheme in schemes], 1)
+        by_name = {scheme.name: each.log_softmax(-1) for scheme, each in zip(schemes, scores, strict=True)}
+        shares = self.config.regression_shares
+        return [Opinion(by_name[scheme.name], shares.get(scheme.name, 0.0)) for scheme in template.schemes]
 
     def _answered(self, schemes: Sequence[str | ZeroShot]) -> list[str | ZeroShot]:
         """Return what answers the schemes that the checkpoint was not trained for, and the others' names. Embeds labels at first use."""

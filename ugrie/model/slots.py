@@ -4,7 +4,7 @@ Generation spends a decoder step on every token, with an output row for every wo
 known beforehand. Here, one call feeds all tokens up to the decision: the rest of the label chosen before, the literal text, and the
 prefixes at which the slot's labels branch. A tree attention mask separates them (SpecInfer, Miao et al., ASPLOS 2024), and the output
 head is applied only to the rows that a label can use. A slot's choice becomes a mask over the cached keys and values, so images of one
-batch may choose labels of different lengths.
+batch may choose labels of different lengths. What else is known of the labels is pooled with BART's probabilities before one is chosen.
 
 The decoder's layers are called one by one, because a tree needs position ids, which transformers' decoder doesn't take: two nodes of the
 same depth have the same position.
@@ -12,6 +12,7 @@ same depth have the same position.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ugrie.model.bart import Bart
 from ugrie.model.trie import Slot
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """Log-probabilities of a slot's labels by something else than BART, [batch, labels], and their share in the pool, 0 to 1."""
+
+    log_probs: Tensor
+    share: float
 
 
 @dataclass(frozen=True)
@@ -84,11 +93,12 @@ class SlotFiller:
         self.length = sum(len(p.mask) for p in self.plans)
 
     @torch.inference_mode()
-    def fill(self, encoded: Tensor) -> list[Tensor]:
+    def fill(self, encoded: Tensor, opinions: Sequence[Opinion] = ()) -> list[Tensor]:
         """Return the log-probabilities of each slot's labels, given the most likely labels of the slots before it.
 
         `encoded` is the BART encoder's output, [batch, prefix length, d_model]. The result is float32 [batch, labels] for each
-        slot. Its argmax is the chosen label.
+        slot. Its argmax is the chosen label. With `opinions`, one for each slot, it is the logarithmic opinion pool: the weighted mean
+        of log-probabilities, normalised (Genest and Zidek, Statistical Science 1, 1986).
         """
         decoder: Any = self.bart.model.decoder
         batch, device = len(encoded), encoded.device
@@ -102,7 +112,7 @@ class SlotFiller:
         length = torch.zeros(batch, 1, dtype=torch.long, device=device)  # the number of these tokens
         tail = tail_valid = torch.zeros(batch, 0, dtype=torch.long, device=device)
         results = []
-        for plan in self.plans:
+        for plan, opinion in zip_longest(self.plans, opinions):
             width, past = tail.shape[1], visible.shape[1]
             steps = torch.arange(width, device=device)
             valid = steps < tail_valid if width else torch.zeros(batch, 0, dtype=torch.bool, device=device)
@@ -119,6 +129,8 @@ class SlotFiller:
                 for at, rows in zip(plan.branch_at, plan.rows, strict=True)
             ]
             scores = torch.cat(choices, 1) @ plan.edges.T
+            if opinion is not None and opinion.share:
+                scores = torch.lerp(scores, opinion.log_probs, opinion.share).log_softmax(-1)
             chosen = scores.argmax(1)
             results.append(scores)
 

@@ -28,11 +28,10 @@ def cross_validate(
     """Return the metrics of `predict_out_of_fold`'s predictions for each "SCHEME on DATA SET", with 95 % intervals over its images."""
     probs = predict_out_of_fold(recipe, schemes, tower, data, folds, state)
     results = {}
-    data_sets = np.array([group.partition(":")[0] for group in data.groups])
     for scheme in schemes:
         has_label = data.targets[scheme.name].any(1)
-        for name in np.unique(data_sets[has_label]):
-            rows = has_label & (data_sets == name)
+        for name in np.unique(data.sets[has_label]):
+            rows = has_label & (data.sets == name)
             labelled = scheme, data.targets[scheme.name][rows], probs[scheme.name][rows]
             results[f"{scheme.name} on {name}"] = {
                 **scheme_metrics(*labelled),

@@ -83,9 +83,9 @@ class Recipe(Strict):
     @field_validator("tower")
     @classmethod
     def _check_tower(cls, tower: str | Tower) -> str | Tower:
-        if isinstance(tower, str) and tower != "lite0":
+        if isinstance(tower, str) and tower != "lite2":
             raise ValueError(
-                f"there is no tower '{tower}'{did_you_mean(tower, ['lite0'])}: give lite0, or a table with open_clip's name and pretrained"
+                f"there is no tower '{tower}'{did_you_mean(tower, ['lite2'])}: give lite2, or a table with open_clip's name and pretrained"
             )
         return tower
 

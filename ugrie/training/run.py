@@ -59,7 +59,7 @@ def train_recipe(
     recipe = _resolve_bart(stated, path.parent)
     config = tower_config(recipe.tower)
     if tower_weights is not None and config.name is None:
-        raise RecipeError(f"--tower-weights {tower_weights}: lite0 needs none: leave the flag out")
+        raise RecipeError(f"--tower-weights {tower_weights}: lite2 needs none: leave the flag out")
     if tower_weights is not None and not tower_weights.endswith(".safetensors"):  # as the jobs that annotate with the checkpoint
         raise RecipeError(f"--tower-weights {tower_weights}: weights are read as .safetensors only, since other files can hold code")
     if tower_weights is not None and not Path(tower_weights).is_file():

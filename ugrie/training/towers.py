@@ -3,7 +3,7 @@
 from ugrie.libraries import open_clip
 from ugrie.text import did_you_mean
 from ugrie.training.recipe import RecipeError, Tower
-from ugrie.vision import lite0
+from ugrie.vision import lite2
 from ugrie.vision.config import TowerConfig
 from ugrie.vision.encoder import Encoder
 
@@ -14,7 +14,7 @@ def tower_config(tower: str | Tower) -> TowerConfig:
     Raises RecipeError for a model or weights that open_clip does not know, and for weights of another model.
     """
     if isinstance(tower, str):
-        return lite0.CONFIG
+        return lite2.CONFIG
     known = open_clip.list_models()
     if tower.name not in known:
         raise RecipeError(f"tower.name: open_clip has no model '{tower.name}'{did_you_mean(tower.name, known)}")
@@ -42,12 +42,12 @@ def tower_config(tower: str | Tower) -> TowerConfig:
 
 
 def load_tower(config: TowerConfig, weights: str | None) -> Encoder:
-    """Return the tower with its weights: bundled (lite0), from the file `weights`, or fetched by open_clip.
+    """Return the tower with its weights: bundled (lite2), from the file `weights`, or fetched by open_clip.
 
     Raises RecipeError if the weights can't be read or fetched.
     """
     if config.name is None:
-        return lite0.lite0()
+        return lite2.lite2()
     try:
         return Encoder.pretrained(config, weights)
     except (FileNotFoundError, ValueError) as error:

@@ -24,7 +24,7 @@ from ugrie.model.mapper import BLOCK
 from ugrie.model.model import UGRIE
 from ugrie.schemes.scheme import Scheme
 from ugrie.training.batches import batches, draw_template, mixup, split
-from ugrie.training.calibration import fit_temperatures, validation_loss
+from ugrie.training.calibration import Calibration, calibrate, equal_shares, validation_loss
 from ugrie.training.init_bart import new_bart, pretrained_bart
 from ugrie.training.loss import sentence_loss
 from ugrie.training.recipe import Recipe
@@ -75,12 +75,12 @@ def new_model(recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig) -> 
 def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = None) -> list[EpochMetrics]:
     """Train a model in place and return its learning curve.
 
-    Training stops early when the validation loss has not fallen for `patience` epochs. The weights of the best epoch are kept, and a
-    temperature for each scheme is fitted on the validation images.
+    Training stops early when the validation loss has not fallen for `patience` epochs. The weights of the best epoch are kept. For each
+    scheme the regression's share in the probabilities and a temperature are fitted on the validation images.
 
     With the recipe's `refit` no epoch is chosen: the model is trained for all epochs, calibrated on the validation images, and then
     trained again on all images from the same initial weights. With a `validation` of 0 nothing is held out: the model is trained for
-    all epochs, and its probabilities are not calibrated.
+    all epochs, BART and the regression have equal shares, and the probabilities are not calibrated.
 
     With `state`, a file, an interrupted training resumes after its last whole epoch and ends in the same weights as an uninterrupted
     one. A `refit`'s second training starts over. Raises TrainingError when the loss is no longer a finite number.
@@ -110,8 +110,8 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
             _log_epoch(bar, curve[-1])
     model.load_state_dict(progress.best)
     model.eval()
-    if len(validation_set):
-        model.config = model.config.model_copy(update={"temperatures": fit_temperatures(model, validation_set)})
+    found = calibrate(model, validation_set) if len(validation_set) else Calibration(equal_shares(model, data), {})
+    model.config = model.config.model_copy(update={"temperatures": found.temperatures, "regression_shares": found.regression_shares})
     if recipe.refit:
         _refit(model, initial_weights, data, recipe)
     return curve
@@ -135,12 +135,16 @@ def _resize(model: UGRIE, data: Labelled, recipe: Recipe) -> None:
 def _initialise(model: UGRIE, data: Labelled, recipe: Recipe, rng: np.random.Generator) -> tuple["Regression", TrainingState]:
     """Fit the mapper's projection and regression, and return the regression and the state before the first epoch."""
     from ugrie.training.kernel_ridge import fit_regression  # scikit-learn, too
+    from ugrie.training.stacking import fit_label_scores
 
     embeddings, mapper = torch.from_numpy(data.embeddings), model.mapper
     mapper.fit_projection(embeddings)
     components = torch.cat([mapper.components(block) for block in embeddings.split(BLOCK)]).numpy()
     regression = fit_regression(components, data.targets, model.config.schemes, data.groups, len(mapper.landmarks))
     mapper.set_regression(*(torch.from_numpy(values) for values in (regression.landmarks, regression.weights, regression.bias)))
+    label_scores = fit_label_scores(regression, data.targets, model.config.schemes, data.groups)
+    for buffer, values in zip((mapper.label_weights, mapper.label_bias), label_scores, strict=True):
+        buffer.copy_(torch.from_numpy(values))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(batches(data, model.config.schemes, recipe.batch_size, rng))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)

@@ -146,9 +146,9 @@ def test_images_whose_tower_has_no_weights_are_said_to_need_them(refused, monkey
     assert "--tower-weights" in line
 
 
-def test_lite0_needs_no_weights_from_a_file(refused):
-    recipe = re.sub(r"\[tower\][^[]*", "", RECIPE).replace("epochs", 'tower = "lite0"\nepochs')
-    assert refused(recipe, "--tower-weights", "file") == "train: --tower-weights file: lite0 needs none: leave the flag out"
+def test_lite2_needs_no_weights_from_a_file(refused):
+    recipe = re.sub(r"\[tower\][^[]*", "", RECIPE).replace("epochs", 'tower = "lite2"\nepochs')
+    assert refused(recipe, "--tower-weights", "file") == "train: --tower-weights file: lite2 needs none: leave the flag out"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

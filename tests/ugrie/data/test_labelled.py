@@ -238,20 +238,36 @@ def test_embeddings_of_another_tower_are_refused_before_an_image_is_embedded(pho
 
 
 def test_data_sets_with_different_labels_are_put_together():
-    a = Labelled(np.zeros((2, 3), np.float32), {"polarity2": np.eye(2, dtype=np.float32)}, np.array(["a:0", "a:1"]), np.array([1, 1]))
-    b = Labelled(np.ones((1, 3), np.float32), {"valence": np.eye(9, dtype=np.float32)[:1]}, np.array(["b:0"]), np.array([3]))
+    a = Labelled(
+        np.zeros((2, 3), np.float32),
+        {"polarity2": np.eye(2, dtype=np.float32)},
+        np.array(["a:0", "a:1"]),
+        np.array([1, 1]),
+        np.array(["a", "a"]),
+    )
+    b = Labelled(
+        np.ones((1, 3), np.float32), {"valence": np.eye(9, dtype=np.float32)[:1]}, np.array(["b:0"]), np.array([3]), np.array(["b"])
+    )
     both = Labelled.concat([a, b], [POLARITY, VALENCE])
     assert len(both) == 3
     assert both.targets["polarity2"].tolist() == [[1, 0], [0, 1], [0, 0]]
     assert both.targets["valence"].any(1).tolist() == [False, False, True]
     assert (both.groups.tolist(), both.repeats.tolist()) == (["a:0", "a:1", "b:0"], [1, 1, 3])
+    assert both.sets.tolist() == ["a", "a", "b"]
 
 
 def test_taking_rows_takes_all_of_them():
-    data = Labelled(np.arange(6).reshape(3, 2), {"polarity2": np.arange(6).reshape(3, 2)}, np.array(["a", "b", "c"]), np.array([1, 2, 3]))
+    data = Labelled(
+        np.arange(6).reshape(3, 2),
+        {"polarity2": np.arange(6).reshape(3, 2)},
+        np.array(["a", "b", "c"]),
+        np.array([1, 2, 3]),
+        np.array(["x", "y", "z"]),
+    )
     some = data.take(np.array([2, 0]))
     assert some.embeddings.tolist() == some.targets["polarity2"].tolist() == [[4, 5], [0, 1]]
     assert (some.groups.tolist(), some.repeats.tolist()) == (["c", "a"], [3, 1])
+    assert some.sets.tolist() == ["z", "x"]
 
 
 def test_the_shared_ratings_are_read_as_they_stand(shared):

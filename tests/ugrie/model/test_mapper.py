@@ -18,7 +18,7 @@ def cone() -> torch.Tensor:
 @pytest.fixture
 def mapper(cone) -> Mapper:
     torch.manual_seed(0)
-    mapper = Mapper(embedding_dim=6, components=3, landmarks=20, answers=4, prefix_length=2, d_model=8, hidden=16, dropout=0.5)
+    mapper = Mapper(embedding_dim=6, components=3, landmarks=20, answers=4, labels=6, prefix_length=2, d_model=8, hidden=16, dropout=0.5)
     mapper.fit_projection(cone)
     mapper.set_regression(mapper.components(cone[:15]), torch.randn(15, 4), torch.randn(4))
     return mapper.eval()
@@ -50,13 +50,13 @@ def test_components_are_of_length_one(mapper, cone):
 
 
 def test_what_is_learned_of_the_embeddings_is_saved_with_the_weights(mapper, cone):
-    other = Mapper(embedding_dim=6, components=3, landmarks=20, answers=4, prefix_length=2, d_model=8, hidden=16).eval()
+    other = Mapper(embedding_dim=6, components=3, landmarks=20, answers=4, labels=6, prefix_length=2, d_model=8, hidden=16).eval()
     other.load_state_dict(mapper.state_dict())
     assert torch.equal(other(cone), mapper(cone))
 
 
 def test_fewer_images_than_components_still_give_a_projection():
-    mapper = Mapper(embedding_dim=6, components=5, landmarks=3, answers=2, prefix_length=1, d_model=4, hidden=8).eval()
+    mapper = Mapper(embedding_dim=6, components=5, landmarks=3, answers=2, labels=2, prefix_length=1, d_model=4, hidden=8).eval()
     images = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
     mapper.fit_projection(images)
     assert torch.isfinite(mapper(images)).all()

@@ -14,7 +14,7 @@ POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 def test_groups_never_straddle_the_split(seed, signal):
     draw = np.random.default_rng(seed)
     data = signal(200)
-    data = Labelled(data.embeddings, data.targets, draw.integers(0, 20, 200).astype(str), data.repeats)
+    data = Labelled(data.embeddings, data.targets, draw.integers(0, 20, 200).astype(str), data.repeats, data.sets)
     inside, outside = split(data, 0.25, draw)
     assert sorted([*inside, *outside]) == list(range(200))
     assert set(data.groups[inside]).isdisjoint(data.groups[outside])
@@ -30,7 +30,7 @@ def test_something_is_always_held_out_and_something_left(signal, share, held_out
 def test_images_of_one_group_cannot_be_split(signal):
     data = signal(3)
     with pytest.raises(DataError, match="all 3 images with labels are of one group, a:beach: none would be left to train on; add labelled"):
-        split(Labelled(data.embeddings, data.targets, np.full(3, "a:beach"), data.repeats), 0.2, np.random.default_rng(0))
+        split(Labelled(data.embeddings, data.targets, np.full(3, "a:beach"), data.repeats, data.sets), 0.2, np.random.default_rng(0))
 
 
 def test_images_without_a_label_are_not_held_out(signal):
@@ -50,7 +50,7 @@ def partly_labelled(signal) -> Labelled:
     data.targets["valence"][20:30] = 0
     for target in data.targets.values():
         target[30:] = 0
-    return Labelled(data.embeddings, data.targets, data.groups, np.where(np.arange(40) < 5, 3, 1))
+    return Labelled(data.embeddings, data.targets, data.groups, np.where(np.arange(40) < 5, 3, 1), data.sets)
 
 
 def test_every_labelled_image_is_seen_as_often_as_it_is_said(partly_labelled):

@@ -10,7 +10,7 @@ from ugrie.training.calibration import fit_temperatures, validation_loss
 
 def labelled(embeddings: np.ndarray, targets: dict[str, np.ndarray]) -> Labelled:
     count = len(embeddings)
-    return Labelled(embeddings, targets, np.arange(count).astype(str), np.ones(count, np.int64))
+    return Labelled(embeddings, targets, np.arange(count).astype(str), np.ones(count, np.int64), np.full(count, "photos"))
 
 
 def soft(count: int, labels: int, seed: int) -> np.ndarray:

@@ -37,7 +37,7 @@ def regressed(components: np.ndarray, labels: np.ndarray, copies: int = 1, landm
 
 def applied(regression: Regression, components: np.ndarray) -> np.ndarray:
     """The regression as a mapper computes it from these components."""
-    mapper = Mapper(components.shape[1], components.shape[1], 500, len(regression.bias), 1, 4, 4)
+    mapper = Mapper(components.shape[1], components.shape[1], 500, len(regression.bias), 2, 1, 4, 4)
     mapper.set_regression(*(torch.from_numpy(v).float() for v in (regression.landmarks, regression.weights, regression.bias)))
     mapper.components = lambda given: given
     return mapper.answers(torch.from_numpy(components).float()).numpy()

@@ -11,7 +11,7 @@ from ugrie.training.recipe import Bart, Recipe, RecipeError, Tower, read_recipe
 GOOD = """
 name = "mine"
 schemes = ["polarity2", "valence"]
-tower = "lite0"
+tower = "lite2"
 
 [[data]]
 path = "photos"
@@ -64,39 +64,39 @@ def test_there_is_a_bundled_recipe():
     [
         ('name = "mine"', "name = mine", "Invalid value"),
         ('name = "mine"\n', "", "name: Field required"),
-        ('tower = "lite0"\n', "", "tower: Field required"),
-        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: unknown key"),
-        ('tower = "lite0"', 'tower = "lite0"\nepochs = "many"', "epochs: Input should be a valid integer"),
-        ('tower = "lite0"', 'tower = "lite0"\nvalidation = 1.0', "validation: Input should be less than 1"),
-        ('tower = "lite0"', 'tower = "lite0"\nepoch = 3', "epoch: unknown key (did you mean 'epochs'?)"),
-        ('tower = "lite0"', 'tower = "lite0"\ncontext_noise = 1', "context_noise: Input should be less than 1"),
-        ('tower = "lite0"', 'tower = "lite0"\nbart = { width = 3 }', "bart.width: unknown key"),
-        ('tower = "lite0"', 'tower = "lite0"\nbart = { layer = 3 }', "bart.layer: unknown key (did you mean 'layers'?)"),
+        ('tower = "lite2"\n', "", "tower: Field required"),
+        ('tower = "lite2"', 'tower = "lite2"\nepoch = 3', "epoch: unknown key"),
+        ('tower = "lite2"', 'tower = "lite2"\nepochs = "many"', "epochs: Input should be a valid integer"),
+        ('tower = "lite2"', 'tower = "lite2"\nvalidation = 1.0', "validation: Input should be less than 1"),
+        ('tower = "lite2"', 'tower = "lite2"\nepoch = 3', "epoch: unknown key (did you mean 'epochs'?)"),
+        ('tower = "lite2"', 'tower = "lite2"\ncontext_noise = 1', "context_noise: Input should be less than 1"),
+        ('tower = "lite2"', 'tower = "lite2"\nbart = { width = 3 }', "bart.width: unknown key"),
+        ('tower = "lite2"', 'tower = "lite2"\nbart = { layer = 3 }', "bart.layer: unknown key (did you mean 'layers'?)"),
         (
-            'tower = "lite0"',
-            'tower = "lite0"\nbart = { heads = 3 }',
+            'tower = "lite2"',
+            'tower = "lite2"\nbart = { heads = 3 }',
             "bart: a d_model of 128 can't be divided among 3 heads: make it a multiple of heads",
         ),
         (
-            'tower = "lite0"',
-            'tower = "lite0"\nbart = { epochs = 3 }',
+            'tower = "lite2"',
+            'tower = "lite2"\nbart = { epochs = 3 }',
             "bart.epochs: unknown key: move 'epochs' above the first [header]",
         ),
-        ('tower = "lite0"', 'tower = "lite1"', "tower: there is no tower 'lite1' (did you mean 'lite0'?): give lite0, or a table"),
-        ('tower = "lite0"', 'tower = { name = "ViT-L-14" }', "tower.pretrained: Field required"),
+        ('tower = "lite2"', 'tower = "lite1"', "tower: there is no tower 'lite1' (did you mean 'lite2'?): give lite2, or a table"),
+        ('tower = "lite2"', 'tower = { name = "ViT-L-14" }', "tower.pretrained: Field required"),
         (
-            'tower = "lite0"',
+            'tower = "lite2"',
             'tower = { name = "a", pretraind = "b" }',
             "pretraind: unknown key (did you mean 'pretrained'?)",
         ),
-        ('tower = "lite0"', 'tower = "lite0"\nlearning_rate = inf', "learning_rate: Input should be a finite number"),
+        ('tower = "lite2"', 'tower = "lite2"\nlearning_rate = inf', "learning_rate: Input should be a finite number"),
         ("range = [1, 7]", "range = [1, nan]", "data.0.schemes.valence.range.1: Input should be a finite number"),
         ('schemes = ["polarity2", "valence"]', "schemes = []", "schemes: there must be at least one"),
         ('path = "photos"\n', "", "data.0.path: Field required"),
         ('path = "photos"', 'path = "photos"\nrepeat = 0', "data.0.repeat: Input should be greater than or equal to 1"),
         (
-            'tower = "lite0"',
-            'tower = "lite0"\nrefit = true\nvalidation = 0',
+            'tower = "lite2"',
+            'tower = "lite2"\nrefit = true\nvalidation = 0',
             "refit calibrates on held-out images, and with a validation of 0 there are none",
         ),
         ("range = [1, 7]", "range = [1]", "data.0.schemes.valence.range.1: Field required"),
@@ -192,9 +192,9 @@ def test_a_recipe_that_is_nested_without_end_is_named(tmp_path):
 
 def test_a_tower_and_a_bart_are_a_name_or_a_table(recipe_file):
     recipe = read_recipe(recipe_file(GOOD))
-    assert (recipe.tower, recipe.bart) == ("lite0", Bart())
+    assert (recipe.tower, recipe.bart) == ("lite2", Bart())
     tables = 'tower = { name = "RN50", pretrained = "openai" }\nbart = "facebook/bart-base"'
-    recipe = read_recipe(recipe_file(GOOD.replace('tower = "lite0"', tables)))
+    recipe = read_recipe(recipe_file(GOOD.replace('tower = "lite2"', tables)))
     assert (recipe.tower, recipe.bart) == (Tower(name="RN50", pretrained="openai"), "facebook/bart-base")
 
 

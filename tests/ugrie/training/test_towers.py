@@ -11,11 +11,11 @@ from ugrie.libraries import open_clip
 from ugrie.training.recipe import RecipeError, Tower
 from ugrie.training.towers import load_tower, tower_config
 from ugrie.vision.config import TowerConfig
-from ugrie.vision.lite0 import CONFIG
+from ugrie.vision.lite2 import CONFIG
 
 
-def test_the_bundled_tower_is_lite0():
-    assert tower_config("lite0") == CONFIG
+def test_the_bundled_tower_is_lite2():
+    assert tower_config("lite2") == CONFIG
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,9 @@ def test_training_stops_when_nothing_is_gained(toy, toy_tower):
     """Early stopping, on labels that are independent of the images."""
     draw = np.random.default_rng(2)
     noise = {"polarity2": np.eye(2, dtype=np.float32)[draw.integers(0, 2, 60)], "valence": np.zeros((60, 9), np.float32)}
-    data = Labelled(draw.normal(size=(60, 12)).astype(np.float32), noise, np.arange(60).astype(str), np.ones(60, np.int64))
+    data = Labelled(
+        draw.normal(size=(60, 12)).astype(np.float32), noise, np.arange(60).astype(str), np.ones(60, np.int64), np.full(60, "photos")
+    )
     torch.manual_seed(0)
     recipe = toy.model_copy(update={"epochs": 60, "patience": 3, "learning_rate": 1e-2})
     model = new_model(recipe, [POLARITY, VALENCE], toy_tower)

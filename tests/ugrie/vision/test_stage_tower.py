@@ -12,7 +12,7 @@ from ugrie.vision.stage_tower import StageTower
 def network() -> nn.Module:
     """An EfficientNet whose batch normalisation has an effect."""
     torch.manual_seed(0)
-    network = timm.create_model("tf_efficientnet_lite0")
+    network = timm.create_model("tf_efficientnet_lite2")
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for values, low, high in (

