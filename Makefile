@@ -43,6 +43,7 @@ docs: .venv/dev  ## write docs/reference.md from the settings, and docs/architec
 bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/results/, some three hours (PHOTOS=DIR: JPEG photos)
 	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder of JPEG photos"; exit 2; }
 	@$(BIN)/python benchmarks/slots.py
+	@$(BIN)/python benchmarks/mapper.py
 	@$(BIN)/python benchmarks/encoder.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/precision.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/host.py

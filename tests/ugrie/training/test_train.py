@@ -225,6 +225,27 @@ def test_landmarks_that_the_recipe_does_not_state_follow_from_the_images(signal,
     np.testing.assert_allclose(loaded.predict(embeddings).probs["valence"], model.predict(embeddings).probs["valence"], atol=1e-5)
 
 
+def test_held_out_images_are_predicted_some_at_a_time(signal, toy, toy_tower, monkeypatch):
+    """Their memory does not grow with their number."""
+    sizes = []
+
+    def noting(model, embeddings, template):
+        sizes.append(len(embeddings))
+        return fill(model, embeddings, template)
+
+    fill = UGRIE._fill_portion
+    monkeypatch.setattr(UGRIE, "_fill_portion", noting)
+    curves = []
+    for limit in (4096, 7):
+        monkeypatch.setattr(training, "VALIDATED", limit)
+        torch.manual_seed(0)
+        recipe = toy.model_copy(update={"epochs": 1})
+        curves.append(train(new_model(recipe, [POLARITY, VALENCE], toy_tower), signal(100), recipe))
+    whole = max(sizes)
+    assert set(sizes) == {whole, 7, whole % 7}
+    assert curves[0][0]["validation"] == pytest.approx(curves[1][0]["validation"], abs=1e-5)
+
+
 def test_where_no_epoch_is_chosen_the_last_is_kept(toy):
     curve: list[EpochMetrics] = [{"epoch": i, "training": 1.0, "validation": loss} for i, loss in enumerate((2.0, 1.0, 3.0))]
     assert kept_epoch(curve, toy) == 1
