@@ -12,7 +12,21 @@ from benchmarks.servers.processes import ray_token
 
 pytest_plugins = [
     f"tests.plugins.{name}"
-    for name in ("clips", "cluster", "corpus", "fake_gpu", "nights", "operators", "in_process", "outputs", "pages", "poison", "rows", "s3")
+    for name in (
+        "clips",
+        "cluster",
+        "corpus",
+        "fake_gpu",
+        "nights",
+        "operators",
+        "in_process",
+        "outputs",
+        "pages",
+        "poison",
+        "posts",
+        "rows",
+        "s3",
+    )
 ]
 RAY = pytest.StashKey[ExitStack]()
 # The marks of tests by the fixtures that they use, themselves, through others or by a parameter. Tests that are slow otherwise say so.

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, column_values
+from pipeline.inputs.parquet_pages import CheckedColumns, CheckedPages, PageTooLargeError, column_batches
 
 MEGABYTE = 2**20
 DELTA = {"column_encoding": {"uri": "DELTA_BYTE_ARRAY"}}
@@ -20,11 +20,16 @@ def written(values, kind=None, **settings):
 
 
 def read(buffer, rows=100, most=MEGABYTE):
-    pages = CheckedPages(buffer, most)
+    for (value,) in read_rows(buffer, ["uri"], rows, most):
+        yield value
+
+
+def read_rows(buffer, names, rows=100, most=MEGABYTE):
+    pages = CheckedColumns(buffer, most)
     parquet = pq.ParquetFile(pages, pre_buffer=False, buffer_size=2**16)
     for group in range(parquet.metadata.num_row_groups):
-        for values in column_values(parquet, pages, group, "uri", rows):
-            yield from values.to_pylist()
+        for batch in column_batches(parquet, pages, group, names, rows):
+            yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
 
 
 def until_error(values):
