@@ -73,7 +73,7 @@ def _list_shard(fs: fsspec.AbstractFileSystem, shard: File, keep: Keep) -> tuple
 
     try:
         for member, file in _members(fs, shard):
-            if keep and member.isreg() and _extension(member.name) == ".json":
+            if keep and member.isreg() and member.name.lower() == f"{_sample(member.name).lower()}.json":
                 found[_sample(member.name)] = _kept(file, member, f"{uri}!/{escaped(member.name)}", keep)
             if member.issym() or member.islnk():
                 links.append(member)
@@ -107,12 +107,8 @@ def _members(fs: fsspec.AbstractFileSystem, shard: File) -> Iterator[tuple[tarfi
 
 def _sample(name: str) -> str:
     """Return the key that the members of a sample share: the name up to the first dot after its folder."""
-    folder, base = posixpath.split(name.removeprefix("./"))
-    return posixpath.join(folder, base.partition(".")[0])
-
-
-def _extension(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
 
 
 def _kept(file: IO[bytes], member: tarfile.TarInfo, name: str, keep: Keep) -> list[str | None]:
@@ -135,7 +131,7 @@ def _reason(member: tarfile.TarInfo) -> str | None:
         return SPECIAL
     if marker(f"/{member.name}") is not None:
         return MARKER
-    return None if _extension(member.name) in SUFFIXES else NOT_BY_NAME
+    return None if posixpath.splitext(member.name)[1].lower() in SUFFIXES else NOT_BY_NAME
 
 
 def _follow(archive: Iterable[tarfile.TarInfo], links: list[tarfile.TarInfo]) -> dict[int, _Place]:
