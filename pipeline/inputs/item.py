@@ -46,7 +46,7 @@ def kept_rows(items: Sequence[Item]) -> pa.Table:
     for _, group in groupby((item.kept for item in items if item.kept is not None), key=lambda kept: id(kept.rows)):
         shared = list(group)
         found.append(shared[0].rows.take(pa.array([kept.position for kept in shared], pa.int64())))
-    return pa.Table.from_batches(found)
+    return pa.Table.from_batches(found).combine_chunks()
 
 
 def escaped(name: str) -> str:

@@ -21,7 +21,11 @@ FEWER = 64  # by which fewer rows are read at once, where they may take too much
 
 
 class PageTooLargeError(ValueError):
-    """A page would take too much memory. The message says how much."""
+    """A page would take too much memory. The message says how much; of values that repeat, as many `rows` could be read at once."""
+
+    def __init__(self, message: str, rows: int | None = None):
+        super().__init__(message)
+        self.rows = rows
 
 
 class CheckedPages(RawIOBase):
@@ -105,14 +109,15 @@ class CheckedPages(RawIOBase):
         values = details.get(1)
         if self._has_lists and kind != DICTIONARY and isinstance(values, int) and VALUE_BYTES * values > self._most:
             raise PageTooLargeError(f"page of {packed:,} bytes holds {values:,} values, more than may be held")
-        repeats = kind == DICTIONARY or details.get(4 if 8 in page else 2) == DELTA_BYTE_ARRAY
+        repeats, rows = kind == DICTIONARY or details.get(4 if 8 in page else 2) == DELTA_BYTE_ARRAY, None
         if self._rows > 1 and repeats:
+            rows = self._most // max(unpacked, 1)
             unpacked *= self._rows
         elif unpacked <= 2 * packed:
             return
         self.unpacked = unpacked if self._rows == 1 else self.unpacked + unpacked
         if self.unpacked > self._most:
-            raise PageTooLargeError(f"page of {packed:,} bytes unpacks to {page[2]:,}, more than may be held ({self._most:,})")
+            raise PageTooLargeError(f"page of {packed:,} bytes unpacks to {page[2]:,}, more than may be held ({self._most:,})", rows)
 
 
 class CheckedColumns(RawIOBase):
@@ -206,10 +211,11 @@ def column_batches(parquet: pq.ParquetFile, pages: CheckedColumns, group: int, p
                     done = position
             if done < total:
                 raise pa.ArrowInvalid(f"row group {group} has fewer rows than it should have")
-        except PageTooLargeError:
+        except PageTooLargeError as error:
             if rows == 1:
                 raise
-            rows = max(rows // FEWER, 1)
+            fewer = rows // FEWER if rows > FEWER else rows // 2
+            rows = max(fewer if error.rows is None else min(fewer, error.rows), 1)
 
 
 def values_at(batch: pa.RecordBatch, path: str) -> pa.Array:

@@ -40,6 +40,7 @@ class Keep:
         """Read entries of `--keep-columns`, such as `post=id`. Raises UserError."""
         self.columns: dict[str, str] = {}
         self.types: pa.Schema = pa.schema([])  # the columns' types in the table, once some rows were read
+        self._read: list[pa.DataType] = []  # their types in the rows that were read last
         self._found: set[str] = set()
         self._others: dict[str, None] | None = None  # keys of JSON objects that were seen; None if there are no such objects
         self._lock = threading.Lock()
@@ -60,15 +61,21 @@ class Keep:
 
     def batch(self, columns: Sequence[pa.Array], name: str) -> pa.RecordBatch:
         """Return some rows of the file `name`, given its columns in the order of `columns`. Raises UserError if their types differ."""
-        types = pa.schema([pa.field(new, kept_type(values.type)) for new, values in zip(self.columns, columns, strict=True)])
+        read = [values.type for values in columns]
+        if read != self._read:
+            self._check(read, name)
+            self._read = read
+        values = [column if column.type == kind else column.cast(kind) for kind, column in zip(self.types.types, columns, strict=True)]
+        return pa.RecordBatch.from_arrays(values, schema=self.types)
+
+    def _check(self, read: Sequence[pa.DataType], name: str) -> None:
+        types = pa.schema([pa.field(new, kept_type(kind)) for new, kind in zip(self.columns, read, strict=True)])
         if not self.types:
             self.types = types
-        for field, kind, values in zip(self.types, types.types, columns, strict=True):
-            if field.type != kind and not pa.types.is_null(values.type):
+        for field, kind, own in zip(self.types, types.types, read, strict=True):
+            if field.type != kind and not pa.types.is_null(own):
                 differs = f"column '{self.columns[field.name]}' of {name} holds {kind}, and {field.type} in the file before"
                 raise UserError(f"keep_columns: {differs}: write both with one type")
-        values = [column.cast(field.type) for field, column in zip(self.types, columns, strict=True)]
-        return pa.RecordBatch.from_arrays(values, schema=self.types)
 
     def note(self, keys: Collection[str]) -> None:
         """Note the keys of some JSON objects. Any may be absent from an object, but not from all of them."""

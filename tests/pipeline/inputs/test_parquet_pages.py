@@ -130,13 +130,18 @@ def test_a_header_whose_fields_are_not_what_they_should_be_is_broken(fields):
 
 
 def nested(count, **settings):
-    rows = [{"id": i, "name": f"post {i % 40}" * (i % 5), "place": None if i % 3 == 0 else {"at": [i] * (i % 4), "of": f"{i}"}} for i in range(count)]
+    rows = [
+        {"id": i, "name": f"post {i % 40}" * (i % 5), "place": None if i % 3 == 0 else {"at": [i] * (i % 4), "of": f"{i}"}}
+        for i in range(count)
+    ]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), buffer, **settings)
     return buffer, [tuple(row.values()) for row in rows]
 
 
-@pytest.mark.parametrize("settings", [{}, {"data_page_size": 1, "write_batch_size": 3}, {"row_group_size": 130, "data_page_version": "2.0"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"data_page_size": 1, "write_batch_size": 3}, {"row_group_size": 130, "data_page_version": "2.0"}]
+)
 def test_columns_are_read_together_also_nested_ones(settings):
     buffer, rows = nested(500, **settings)
     assert list(read_rows(buffer, ["id", "name", "place"])) == rows
@@ -167,6 +172,19 @@ def test_numbers_that_repeat_are_read_as_many_at_once_as_others(monkeypatch):
     buffer = io.BytesIO()
     pq.write_table(pa.table({"a": list(range(40_000)) * 2}), buffer, dictionary_pagesize_limit=2**20)
     begun = []
-    monkeypatch.setattr(CheckedColumns, "begin", lambda *arguments, begin=CheckedColumns.begin: begun.append(arguments[-1]) or begin(*arguments))
+    monkeypatch.setattr(
+        CheckedColumns, "begin", lambda *arguments, begin=CheckedColumns.begin: begun.append(arguments[-1]) or begin(*arguments)
+    )
     assert [value for (value,) in read_rows(buffer, ["a"], rows=4096)] == list(range(40_000)) * 2
     assert begun == [4096]
+
+
+def test_of_text_with_a_full_dictionary_not_many_fewer_rows_are_read_at_once(monkeypatch):
+    buffer = written([f"s3://bucket/{i:09}.jpg" for i in range(60_000)], use_dictionary=True, data_page_size=2**20, write_batch_size=1000)
+    begun = []
+    monkeypatch.setattr(
+        CheckedColumns, "begin", lambda *arguments, begin=CheckedColumns.begin: begun.append(arguments[-1]) or begin(*arguments)
+    )
+    assert len(list(read(buffer, rows=4096, most=64 * MEGABYTE))) == 60_000
+    assert begun[0] == 4096
+    assert 30 < begun[-1] <= 64

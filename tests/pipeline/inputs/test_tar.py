@@ -242,7 +242,12 @@ def test_shards_without_a_json_have_nothing_to_keep(tmp_path, tar):
 
 @pytest.mark.parametrize(
     ("data", "problem"),
-    [(b"[1]", "an array; columns are kept of one JSON object"), (b"{", "Expecting"), (b'"\xe9"', "is not in UTF-8"), (b" " * 2**21, "2,097,152")],
+    [
+        (b"[1]", "an array; columns are kept of one JSON object"),
+        (b"{", "Expecting"),
+        (b'"\xe9"', "is not in UTF-8"),
+        (b" " * 2**21, "2,097,152"),
+    ],
 )
 def test_a_json_that_cannot_be_read_is_named(tmp_path, tar, data, problem):
     tar(tmp_path / "x.tar", {"0.jpg": b"1", "0.json": data})

@@ -190,7 +190,7 @@ def test_rows_before_the_first_that_has_the_uris_keep_their_values_and_are_not_t
         ["a.jpg", "5"],
     ]
     monkeypatch.setattr(text_table, "MAX_HELD", 3)
-    with pytest.raises(UserError, match="list.JSON Lines has no column 'uri'"):
+    with pytest.raises(UserError, match=r"list.JSON Lines has no column 'uri'"):
         read_rows(lines + '{"id": 5, "uri": "a.jpg"}\n', "id", kind="JSON Lines")
 
 
@@ -204,5 +204,5 @@ def test_text_to_keep_that_is_not_in_utf8_is_named_with_its_line(kind, line):
 def test_json_that_is_too_deep_to_keep_is_named_with_its_line():
     deep = "[" * 800 + "]" * 800
     assert read_rows(f'{{"uri": "a.jpg", "v": {deep[750:-750]}}}', "v", kind="JSON Lines")[0][1] == deep[750:-750]
-    with pytest.raises(UserError, match="list.JSON Lines, line 1: "):
+    with pytest.raises(UserError, match=r"list.JSON Lines, line 1: "):
         read_rows(f'{{"uri": "a.jpg", "v": {deep}}}', "v", kind="JSON Lines")

@@ -36,7 +36,9 @@ def test_entries_that_can_name_no_column_are_refused(entries, problem):
         Keep(entries)
 
 
-@pytest.mark.parametrize("name", ["uri", "image_id", "Status", "bytes", "run_id", "valence", "ekman6", "dt", "embedding", "row_id", "zero_shot"])
+@pytest.mark.parametrize(
+    "name", ["uri", "image_id", "Status", "bytes", "run_id", "valence", "ekman6", "dt", "embedding", "row_id", "zero_shot"]
+)
 def test_names_of_our_own_columns_and_of_schemes_are_refused_with_the_remedy(name):
     with pytest.raises(UserError, match=f"the table has a column '{name.lower()}' of its own: .* such as input_{name}={name}$"):
         check_names(Keep([name]), TABLES)
@@ -56,7 +58,10 @@ def test_names_of_our_own_columns_and_of_schemes_are_refused_with_the_remedy(nam
         (pa.list_(pa.string_view(), 3), pa.list_(pa.string(), 3)),
         (pa.uuid(), pa.binary(16)),
         (pa.null(), pa.string()),
-        *((kind, kind) for kind in (pa.int8(), pa.uint64(), pa.decimal256(60, 3), pa.timestamp("ns", "Asia/Tokyo"), pa.float16(), pa.bool_())),
+        *(
+            (kind, kind)
+            for kind in (pa.int8(), pa.uint64(), pa.decimal256(60, 3), pa.timestamp("ns", "Asia/Tokyo"), pa.float16(), pa.bool_())
+        ),
     ],
 )
 def test_types_stay_but_for_what_only_arrow_tells_apart(kind, kept):
@@ -80,7 +85,7 @@ def test_all_files_have_the_types_of_the_first_or_only_nulls():
     keep = Keep(["post=id"])
     assert keep.batch([pa.array([1, None])], "a.parquet").schema == pa.schema([("post", pa.int64())])
     assert keep.batch([pa.nulls(1)], "b.parquet").to_pydict() == {"post": [None]}
-    with pytest.raises(UserError, match="column 'id' of c.parquet holds double, and int64 in the file before: write both with one type"):
+    with pytest.raises(UserError, match=r"column 'id' of c.parquet holds double, and int64 in the file before: write both with one type"):
         keep.batch([pa.array([1.0])], "c.parquet")
 
 
@@ -101,7 +106,9 @@ VALUES = pa.table(
         "price": pa.array([decimal.Decimal("1.50"), None], pa.decimal128(9, 2)),
         "name": pa.array(["é\n", None]),
         "tags": pa.array([["a", None], None], pa.list_(pa.string())),
-        "place": pa.array([{"lat": 0.1, "on": [dt.date(2026, 1, 1)]}, None], pa.struct([("lat", pa.float32()), ("on", pa.list_(pa.date32()))])),
+        "place": pa.array(
+            [{"lat": 0.1, "on": [dt.date(2026, 1, 1)]}, None], pa.struct([("lat", pa.float32()), ("on", pa.list_(pa.date32()))])
+        ),
         "marks": pa.array([[("k", b"\x01")], None], pa.map_(pa.string(), pa.binary())),
         "flag": pa.array([True, None]),
     }
