@@ -59,7 +59,8 @@ def table_items(fs: fsspec.AbstractFileSystem, table: File, column: str, keep: K
             raise UserError(f"{name} can't be read as a table: {error}; write it with less in a page, or name another column") from None
         except (pa.ArrowException, UnicodeDecodeError) as error:
             file.seek(0)
-            if (found := what_it_is(file.read(HEAD))) is not None:
+            head = file.read(HEAD)
+            if not head.startswith(b"PAR1") and (found := what_it_is(head)) is not None:
                 raise UserError(f"{name} is {found}") from None
             raise UserError(f"{name} can't be read as a table: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
 

@@ -60,7 +60,12 @@ class Keep:
         return bool(self.columns)
 
     def batch(self, columns: Sequence[pa.Array], name: str) -> pa.RecordBatch:
-        """Return some rows of the file `name`, given its columns in the order of `columns`. Raises UserError if their types differ."""
+        """Return some rows of the file `name`, given its columns in the order of `columns`.
+
+        Raises UserError if their types differ from those before, and ArrowInvalid if they are broken, such as text that is not in UTF-8.
+        """
+        for column in columns:
+            column.validate(full=True)
         read = [values.type for values in columns]
         if read != self._read:
             self._check(read, name)

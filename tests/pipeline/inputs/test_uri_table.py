@@ -299,3 +299,11 @@ def test_what_a_few_bytes_repeat_often_in_a_column_to_keep_takes_little_memory(t
         most, count = max(most, pa.total_allocated_bytes() - before), count + 1
         assert len(item.kept.rows) <= 64
     assert (count, most < 20 * 2**20) == (20_000, True)
+
+
+def test_text_to_keep_that_is_not_in_utf8_is_refused(tmp_path):
+    text = pa.Array.from_buffers(pa.string(), 2, [None, pa.array([0, 1, 2], pa.int32()).buffers()[1], pa.py_buffer(b"a\xe9")])
+    pq.write_table(pa.table({"uri": ["a.jpg", "b.jpg"], "text": text}), tmp_path / "list.parquet")
+    assert names(tmp_path / "list.parquet") == ["a.jpg", "b.jpg"]
+    with pytest.raises(UserError, match=r"list.parquet can't be read as a table: Invalid UTF8 sequence at string index 1$"):
+        kept(tmp_path / "list.parquet", "text")
