@@ -151,7 +151,12 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     orphans.warn(output, config)
     with output.writable():
         manifest = write_manifest(output, folder, source, block_rows, past.annotated, config.limit, past.failed)
-        keep.check_found(config.public()["input"])
+        try:
+            keep.check_found(config.public()["input"])
+        except UserError:
+            if manifest.rows and output.read_json(plan_path(config.run_id)) is None:
+                output.remove(work_folder(config.run_id), recursive=True)
+            raise
         saved = {
             "schema_version": SCHEMA_VERSION,
             "asked": asked,

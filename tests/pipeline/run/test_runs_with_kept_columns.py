@@ -266,3 +266,11 @@ def test_a_run_on_ray_that_died_and_is_resumed_has_every_post_once(posts, local_
         assert {name: row[name] for name in NAMES} == written(post, "parquet")
         assert row["status"] == posts.status(post)
     check_output(tmp_path / "out", "--rows", len(posts.rows))
+
+
+def test_a_key_that_no_object_has_ends_the_run_before_it_begins_and_leaves_nothing(some_posts, tmp_path):
+    source, _ = some_posts(5).write("jsonl", tmp_path / "in" / "posts")
+    for settings in ({}, {"limit": 2}):
+        with pytest.raises(UserError, match=r"keep_columns: no row of .*posts.jsonl has 'posted' \(did you mean 'posted_at'\?\)"):
+            prepare(config_of(source, tmp_path / "out", keep=("post_id", "posted"), **settings))
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file() or path.name == "r"] == []
