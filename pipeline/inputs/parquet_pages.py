@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 MAX_HEADER = 16 * 2**20  # bytes, as in Arrow; it may hold the smallest and the largest value
 DICTIONARY = 2  # of PageType
 DELTA_BYTE_ARRAY = 7  # of Encoding: a value repeats the beginning of the one before
+PADDING = 100  # bytes by which old writers state a column too short, as in Arrow
 VALUE_BYTES = 8  # that a value of a list takes at least
 FIXED = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE")  # physical types whose values are all of one size
 FEWER = 64  # by which fewer rows are read at once, where they may take too much memory
@@ -96,6 +97,8 @@ class CheckedPages(RawIOBase):
             except RecursionError:
                 raise pa.ArrowInvalid("a page's header is broken") from None
             self._check_page(page)
+            if self._header + length + page[3] > self._end + PADDING:  # Arrow would reserve the memory before it reads
+                raise pa.ArrowInvalid("a page is larger than its column")
             self.error = None  # it may have been too large only beside others
             self._header, self._start, self._is_first = self._header + length + page[3], b"", False
 

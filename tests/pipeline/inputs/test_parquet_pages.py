@@ -188,3 +188,13 @@ def test_of_text_with_a_full_dictionary_not_many_fewer_rows_are_read_at_once(mon
     assert len(list(read(buffer, rows=4096, most=64 * MEGABYTE))) == 60_000
     assert begun[0] == 4096
     assert 30 < begun[-1] <= 64
+
+
+def test_a_page_that_ends_after_its_column_is_refused_before_memory_is_reserved_for_it():
+    header = bytes([0x15, 0, 0x15, 20, 0x15, 0x80, 0x80, 0x80, 0x80, 0x08, 0])  # 2**30 bytes
+    pages = CheckedPages(io.BytesIO(header + bytes(100)), MEGABYTE)
+    pages.begin(0, 50, rows=1)
+    pages.seek(0)
+    assert pages.read(50) == b""
+    with pytest.raises(pa.ArrowInvalid, match="a page is larger than its column"):
+        pages.next_batch(iter(()))
