@@ -86,7 +86,7 @@ class Keep:
         """Note the keys of some JSON objects. Any may be absent from an object, but not from all of them."""
         with self._lock:
             if self._others is None or not self._found.issuperset(self.columns.values()):
-                self._found.update(keys)
+                self._found.update(old for old in self.columns.values() if old in keys)
                 self._others = dict.fromkeys(islice(chain(self._others or (), keys), SHOWN))
 
     def check_found(self, uri: str) -> None:
