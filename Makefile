@@ -19,7 +19,7 @@ help:  ## show this list
 demo: .venv/demo  ## annotate a sample corpus and print what came out (sets up first, about a minute)
 	@rm -rf demo
 	@$(BIN)/python jobs/sample.py demo/images
-	@$(BIN)/python jobs/annotate.py --input demo/images --output demo/output
+	@$(BIN)/ugrie annotate --input demo/images --output demo/output
 
 test: .venv/dev  ## run the tests
 	@$(BIN)/python -m pytest
@@ -67,7 +67,7 @@ chaos: .venv/dev  ## kill runs at random moments and compare what comes out (PHO
 
 train-tiny train-l14: train-%: .venv/dev  ## train a bundled checkpoint again, with 5 folds, into checkpoints/ (DATA=DIR, see its card)
 	@test -n "$(DATA)" || { echo "make $@ DATA=DIR: the folder of the data sets that ugrie/checkpoints/ugrie-$*/MODEL_CARD.md names"; exit 2; }
-	@$(BIN)/python jobs/train.py --recipe ugrie/checkpoints/ugrie-$*/recipe.toml --data $(DATA) --output checkpoints/ugrie-$* --folds 5
+	@$(BIN)/ugrie train --recipe ugrie/checkpoints/ugrie-$*/recipe.toml --data $(DATA) --output checkpoints/ugrie-$* --folds 5
 
 clean:  ## remove the virtual environment, the demo and caches
 	rm -rf .venv .venv-bench demo .ugrie-cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -231,7 +231,7 @@ them, and the CPUs do this:
 
 So many CPUs keep a card busy with ViT-L/14 in fp16 or bf16, if its tower reaches half of what the card's data sheet says. That is an
 assumption (`benchmarks/gpu.py` measures it where there is a GPU). Smaller towers need more CPUs for each card. A run on GPUs that wait
-says how many CPUs it lacks, and so does `jobs/plan.py` on a machine with a GPU.
+says how many CPUs it lacks, and so does `ugrie plan` on a machine with a GPU.
 
 {of_cards(costs)}
 

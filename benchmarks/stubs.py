@@ -115,11 +115,8 @@ def stub_all() -> None:
 
 
 if __name__ == "__main__":
-    import logging
-
     import benchmarks.stubs  # workers import the classes by this name
-    from jobs.annotate import run
+    from pipeline.commands.main import run
 
     benchmarks.stubs.stub_model()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    sys.exit(run())
+    sys.exit(run(["annotate", *sys.argv[1:]]))

@@ -26,7 +26,7 @@ INTRODUCTION = """# Reference
 
 ## Settings
 
-Settings of `jobs/annotate.py` and `jobs/plan.py`; the latter has a few more (`--help`). Each is a flag, or a key of the TOML file given as
+Settings of `ugrie annotate` and `ugrie plan`; the latter has a few more (`--help`). Each is a flag, or a key of the TOML file given as
 `--config`: `--fetch-timeout 20` is `fetch_timeout = 20` there. A flag wins over the file. Yes is `--resume` or `resume = true`, no is
 `--no-resume` or `resume = false`. A list is one flag with commas, or an array. Where the default is empty, the last column states it, or
 the setting is off.
@@ -40,7 +40,7 @@ def reference() -> str:
     return f"""{INTRODUCTION}
 {_settings()}## Exit codes
 
-{_table(("code", "meaning for `jobs/annotate.py`"), codes)}
+{_table(("code", "meaning for `ugrie annotate`"), codes)}
 ## Statuses
 
 The status of an image's row; [tables.md](tables.md#statuses) has more about each.

@@ -1,45 +1,11 @@
-"""Compact a Delta table: merge the small files of each partition into files of about 256 MB.
+"""Run `ugrie compact`, as the file that `ray job submit` names.
 
-The output is one of runs with --table-format delta. Runs that the table lacks
-are added first. Readers see the table as it was before or as it is after, and
-runs may go on meanwhile. The small files stay in place for readers that
-started earlier: docs/tables.md tells how to remove them.
-
-    python jobs/compact.py --output s3://bucket/emotions --before 2026-11-01
-
-Exit codes: 0, 1 if the storage failed, 2 if the output or a setting is wrong.
+ray job submit --working-dir . -- python jobs/compact.py …
 """
 
-import datetime as dt
 import sys
-from collections.abc import Sequence
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from pipeline.cli import job_app, run_command, storage_options
-from pipeline.table.delta import compact as compact_table
-from pipeline.table.output_folder import OutputFolder
-
-app = job_app("compact", __doc__)
-
-
-@app.default
-def compact(
-    *,
-    output: Annotated[str, Parameter(help="Folder or prefix with annotations/ and runs/")],
-    before: Annotated[dt.date | None, Parameter(help="Only partitions before this date, YYYY-MM-DD; by default all")] = None,
-    options: Annotated[str, Parameter(name="--storage-options", help="fsspec options for the output, as a JSON object")] = "{}",
-) -> None:
-    done = compact_table(OutputFolder(output, storage_options(options)), before)
-    added, removed = done["numFilesAdded"], done["numFilesRemoved"]
-    print(f"{removed:,} files merged into {added:,}, in {done['partitionsOptimized']:,} partitions" if removed else "nothing to compact")
-
-
-def run(tokens: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments, by default those of the command line, and return its exit code."""
-    return run_command(app, "compact", tokens)
-
+from pipeline.commands.main import run
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run(["compact", *sys.argv[1:]]))

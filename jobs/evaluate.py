@@ -1,101 +1,11 @@
-"""Evaluates a checkpoint on labelled images: metrics of every scheme with 95 % intervals.
+"""Run `ugrie evaluate`, as the file that `ray job submit` names.
 
-    python jobs/evaluate.py --model ugrie-tiny --data DIR --range valence=1,7 --json evaluation.json --plot evaluation.png
-
-DIR holds images/ and labels.csv, whose column `image` names the files and whose other columns are labels, each named as its scheme.
-Instead of DIR, --data takes a Parquet file with a column `image`, or an .npz with an array `embedding`; the other columns or arrays
-are labels. docs/evaluation.md defines the metrics.
-
-Exit codes: 0 the metrics are printed; 2 an argument, a file or a label is wrong.
+ray job submit --working-dir . -- python jobs/evaluate.py …
 """
 
-import json
-import logging
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
-
-from pipeline.errors import UserError
-from ugrie.data.table import DataError
-from ugrie.model.checkpoint import CheckpointError
-
-app = App(name="evaluate", help=__doc__, help_format="plaintext", version_flags=[], result_action="return_value")
-
-
-@app.default
-def main(
-    *,
-    model: Annotated[str, Parameter(help="the name of a bundled checkpoint, or the folder of another")],
-    data: Annotated[Path, Parameter(help="a folder with labels.csv and images/, a .parquet file with images, or an .npz with embeddings")],
-    tower_weights: Annotated[
-        Path | None, Parameter(help="a file with CLIP weights, for a checkpoint that does not bundle its tower")
-    ] = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="the file to write the metrics to")] = None,
-    plot: Annotated[
-        Path | None, Parameter(help="the file to write plots to: confusion, calibration and ratings; .png, .svg or .pdf")
-    ] = None,
-    ranges: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name="--range",
-            negative=(),
-            show_default=False,
-            help="the scale of a column of ratings, such as valence=1,7; the scheme's own by default",
-        ),
-    ] = (),
-) -> None:
-    scales: dict[str, tuple[float, float]] = {}
-    for text in ranges:
-        name, bounds = scale(text)
-        if name in scales:
-            raise UserError(f"--range {name} is given twice: leave one out")
-        scales[name] = bounds
-    if tower_weights is not None and not tower_weights.is_file():
-        raise UserError(f"--tower-weights {tower_weights}: there is no such file")
-    for flag, file in (("--json", json_file), ("--plot", plot)):
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise UserError(f"{flag} {file}: must be a file in an existing folder")
-    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--plot {plot}: must end with .png, .svg or .pdf")
-    try:
-        from ugrie.evaluation.evaluate import evaluate_model
-        from ugrie.evaluation.plot import draw
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error}: evaluation needs UGRIE's train extra: pip install '.[train]'") from None
-    evaluation = evaluate_model(model, data, scales, tower_weights)
-    print(evaluation.table())
-    if json_file is not None:
-        json_file.write_text(json.dumps(evaluation.record, indent=1) + "\n")
-    if plot is not None:
-        draw(evaluation, plot)
-
-
-def scale(text: str) -> tuple[str, tuple[float, float]]:
-    """Parse `valence=1,7` into the scheme's name and its range. Raises UserError."""
-    name, _, bounds = text.partition("=")
-    try:
-        low, high = (float(bound) for bound in bounds.split(","))
-    except ValueError:
-        raise UserError(f"--range {text}: must be a scheme and the two ends of its scale, such as valence=1,7") from None
-    if not low < high:
-        raise UserError(f"--range {text}: the first number must be the lower one: swap them")
-    return name, (low, high)
-
-
-def run(tokens: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments, by default the command line's, and return the exit code."""
-    try:
-        app(tokens, exit_on_error=False, print_error=False)
-    except (CycloptsError, UserError, CheckpointError, DataError) as error:
-        print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
+from pipeline.commands.main import run
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    sys.exit(run())
+    sys.exit(run(["evaluate", *sys.argv[1:]]))

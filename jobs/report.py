@@ -1,51 +1,11 @@
-"""Write the report of a run, or of the runs between two dates, as an HTML page.
+"""Run `ugrie report`, as the file that `ray job submit` names.
 
-It shows what ran, what failed, what the images evoke, and what has changed.
-Without --run-id or dates it is about the newest run.
-
-    python jobs/report.py --output s3://bucket/emotions
-    python jobs/report.py --output s3://bucket/emotions --since 2026-11-01 --until 2026-11-30
-
-The page is one file that needs no network. It is written beside the run's
-record, or to --to. jobs/annotate.py writes each run's report, too.
-
-Exit codes: 0, 1 if the storage failed, 2 if the output or a setting is wrong.
+ray job submit --working-dir . -- python jobs/report.py …
 """
 
-import datetime as dt
 import sys
-from collections.abc import Sequence
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from pipeline.cli import job_app, run_command, storage_options
-
-app = job_app("report", __doc__)
-
-
-@app.default
-def report(
-    *,
-    output: Annotated[str, Parameter(help="Folder or prefix with annotations/ and runs/")],
-    run_id: Annotated[str | None, Parameter(help="The run; by default the newest")] = None,
-    since: Annotated[
-        dt.date | None, Parameter(help="First date, included; runs of another model than the newest run's are left out")
-    ] = None,
-    until: Annotated[dt.date | None, Parameter(help="Last date, included")] = None,
-    to: Annotated[str | None, Parameter(help="Path or URI of the page; by default beside the run's record")] = None,
-    options: Annotated[str, Parameter(name="--storage-options", help="fsspec options for output and input, as a JSON object")] = "{}",
-) -> None:
-    from pipeline.report.page import write
-    from pipeline.table.output_folder import OutputFolder
-
-    print(write(OutputFolder(output, storage_options(options)), run_id, since, until, to))
-
-
-def run(tokens: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments, by default those of the command line, and return its exit code."""
-    return run_command(app, "report", tokens)
-
+from pipeline.commands.main import run
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run(["report", *sys.argv[1:]]))

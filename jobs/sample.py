@@ -2,8 +2,6 @@
 
 The photos are those of scikit-image and scikit-learn; nothing is downloaded.
 Needs UGRIE's demo extra.
-
-    python jobs/sample.py demo/images
 """
 
 import struct
@@ -16,7 +14,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from PIL import Image
 
-from pipeline.cli import job_app
+from pipeline.cli import command_app
 
 PHOTOS = {
     "skimage.data": (
@@ -27,7 +25,10 @@ PHOTOS = {
 }  # fmt: skip
 CROPS = {"left": (0, 0.1, 0.6, 0.9), "right": (0.4, 0.1, 1, 0.9), "middle": (0.2, 0.2, 0.8, 0.8), "top": (0.1, 0, 0.9, 0.5)}
 
-app = job_app("sample", __doc__)
+EXAMPLE = """\
+python jobs/sample.py demo/images
+ugrie annotate --input demo/images --output demo/output"""
+app = command_app("sample", __doc__, EXAMPLE)
 
 
 @app.default

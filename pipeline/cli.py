@@ -1,4 +1,4 @@
-"""Command line of the jobs: settings from flags and from a TOML file, errors as one line each, exit codes."""
+"""Command line of `ugrie`: settings from flags and from a TOML file, errors as one line each, exit codes."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Group, Parameter
 from cyclopts.config import Toml
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from pipeline.config import OPERATIONS, AnnotateConfig
 from pipeline.errors import StorageError, UserError
 from pipeline.logs import log_failure
 from pipeline.storage.uris import public_message
+from ugrie.errors import GivenError
 from ugrie.text import one_line
 
 EXIT_CODES = {
@@ -26,30 +27,37 @@ EXIT_CODES = {
     143: "the run was stopped (SIGTERM); the same `--run-id` resumes it",
 }
 
+HELP = Group("Help", sort_key=9)  # after the groups of settings
 ConfigFile = Annotated[Path | None, OPERATIONS, Parameter(help="TOML file with settings; a flag wins over it")]
-Tokens = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 
-def job_app(name: str, doc: str | None) -> App:
-    """Return the app of a job. Its help is the docstring of the job's module."""
-    help_group = Group("Help", sort_key=9)  # after the groups of settings
-    return App(name=name, help=doc, help_format="plaintext", group_commands=help_group, version_flags=[], result_action="return_value")
+def command_app(name: str, doc: str | None, example: str) -> App:
+    """Return the app of a subcommand. Its help is the docstring of its module, the settings, and an example of two lines."""
+    return App(
+        name=name,
+        help=doc,
+        help_epilogue=f"Example:\n{example}",
+        help_format="plaintext",
+        default_parameter=Parameter(negative_iterable=()),  # no --empty-schemes: a list is emptied by --schemes ''
+        group_commands=HELP,
+        config=_read_config,
+        version_flags=[],
+        result_action="return_value",
+    )
 
 
-def run_with_config(app: App, config: Path | None, tokens: Sequence[str]) -> None:
-    """Run an app with the settings of a TOML file; flags win over it. Raises UserError and CycloptsError."""
-    app.config = () if config is None else (Toml(_checked(config)),)
-    try:
-        app(tokens, exit_on_error=False, print_error=False)
-    finally:
-        app.config = ()  # `app.meta` would read the file, too, when the app runs again
+def _read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Take the settings of the TOML file that `--config` names; flags win over it. Raises UserError and CycloptsError."""
+    for argument in arguments:
+        if "--config" in argument.names and argument.tokens:
+            Toml(_checked(Path(argument.tokens[-1].value)))(app, (), arguments)
 
 
-def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int:
-    """Run a job with these arguments, by default those of the command line, and return its exit code.
+def run_command(app: App, name: str, tokens: Sequence[str]) -> int:
+    """Run a command with these arguments and return its exit code.
 
     The code is 2 where a setting is wrong and 1 where the storage failed; each problem is logged as one line. Cyclopts ends an
-    interrupted job with 130.
+    interrupted command with 130.
     """
     open_standard_streams()
     try:
@@ -57,7 +65,7 @@ def run_command(app: App, name: str, tokens: Sequence[str] | None = None) -> int
     except StorageError as error:
         log_failure(name, public_message(error, {}))
         return 1
-    except (CycloptsError, UserError, ExceptionGroup) as error:
+    except (CycloptsError, GivenError, ExceptionGroup) as error:
         for each in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
             for problem in problems(each):
                 log_failure(name, problem)
@@ -89,6 +97,8 @@ def problems(error: Exception) -> Iterator[str]:
     elif isinstance(error.__cause__, json.JSONDecodeError):
         yield f"--storage-options: not a JSON object: {error.__cause__.msg} at character {error.__cause__.pos + 1}"
     else:
+        if isinstance(error, CycloptsError):
+            error.command_chain = ()  # the line begins with the command's name
         yield public_message(error, {})
 
 
@@ -105,7 +115,8 @@ def storage_options(text: str) -> dict[str, Any]:
 
 def _checked(config: Path) -> Path:
     try:
-        for value in tomllib.loads(config.read_text()).values():
+        settings = tomllib.loads(config.read_text())
+        for value in settings.values():
             if isinstance(value, list | dict):
                 json.dumps(value)  # cyclopts does the same, and has no message for a date inside
     except OSError as error:
@@ -114,4 +125,6 @@ def _checked(config: Path) -> Path:
         raise UserError(f"--config {config} can't be used: {error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"--config {config} is not valid TOML: {error}") from None
+    if "config" in settings:
+        raise UserError(f"--config {config} can't name another file: leave out `config`")
     return config

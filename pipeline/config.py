@@ -95,7 +95,10 @@ class AnnotateConfig(BaseModel):
     )
 
     # Model
-    model: Annotated[str, MODEL] = Field("ugrie-tiny", description="Name of a bundled checkpoint, or a checkpoint's folder or URL")
+    model: Annotated[str, MODEL] = Field(
+        "ugrie-tiny",
+        description="Name of a bundled checkpoint, a checkpoint's folder or URL, or org/name or org/name@revision on the Hugging Face Hub",
+    )
     tower_weights: Annotated[str | None, MODEL] = Field(
         None, description="File or URL of CLIP weights, for a model that does not bundle its own"
     )

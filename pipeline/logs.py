@@ -18,8 +18,11 @@ FORMATTER = JsonFormatter(
 )
 
 
-def set_format(log_format: LogFormat) -> None:
-    """Set the format of all further lines, also those of warnings and of uncaught exceptions."""
+def start_log(log_format: LogFormat = "text", line: str = "%(asctime)s %(message)s") -> None:
+    """Log to stderr in this format, also warnings and uncaught exceptions. `line` is the format of a line of text."""
+    logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S")
+    for client in ("httpx", "httpx2"):  # a line for each of Hugging Face's requests
+        logging.getLogger(client).setLevel(logging.WARNING)
     if log_format == "json":
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:

@@ -17,6 +17,7 @@ pytest_plugins = [
         "cluster",
         "corpus",
         "fake_gpu",
+        "hub",
         "nights",
         "operators",
         "in_process",

@@ -1,6 +1,5 @@
 """The documentation names tests, commands, flags and pages that exist."""
 
-import importlib.util
 import re
 import tomllib
 from functools import cache
@@ -8,31 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commands import main
 from pipeline.config import AnnotateConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"python (?!-)(\S+\.py)([^`\n|]*)")
+COMMAND = re.compile(r"(?:python (?!-)|(?:^|`|\$ )(?=ugrie [a-z]))(\S+\.py|ugrie [\w-]+)([^`\n|]*)", re.MULTILINE)
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 RAY_FLAGS = {"--object-store-memory", "--working-dir"}
 
 
 @cache
 def flags(script: Path) -> set[str]:
-    """Return the flags of a job, a benchmark or an example."""
+    """Return the flags of a job, a benchmark or an example. Those of a job are its subcommand's."""
     if script.parent.name != "jobs":
         return set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", script.read_text()))
-    spec = importlib.util.spec_from_file_location(f"docs_{script.stem}", script)
-    job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(job)
-    apps = [job.app, job.app.meta] if hasattr(job, "run_with_config") else [job.app]
+    apps = [command for command in main.COMMANDS if command.name == (script.stem,)]
     return {"--help"}.union(*(argument.names for app in apps for argument in app.assemble_argument_collection()))
 
 
 def commands(text: str) -> list[tuple[Path, list[str]]]:
-    """Return each script that a text runs, with the flags it is given."""
+    """Return each script that a text runs, with the flags it is given. `ugrie plan` is jobs/plan.py."""
     found = COMMAND.findall(re.sub(r"\\\n\s*", "", text))
-    return [(ROOT / name, re.findall(r"(?<=\s)--[\w-]+", QUOTED.sub("", arguments))) for name, arguments in found]
+    scripts = [re.sub(r"^ugrie ([\w-]+)$", r"jobs/\1.py", name) for name, _ in found]
+    given = [re.findall(r"(?<=\s)--[\w-]+", QUOTED.sub("", arguments)) for _, arguments in found]
+    return [(ROOT / script, each) for script, each in zip(scripts, given, strict=True) if script != "jobs/completion.py"]
 
 
 def test_every_test_that_a_promise_names_is_there():
@@ -56,7 +55,7 @@ def test_every_link_within_the_documentation_leads_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *sorted(ROOT.glob("jobs/*.py")), *sorted(ROOT.glob("docs/examples/*.py"))], ids=lambda page: page.name
+    "page", [*PAGES, *sorted(ROOT.glob("pipeline/commands/*.py")), *sorted(ROOT.glob("docs/examples/*.py"))], ids=lambda page: page.name
 )
 def test_every_command_has_the_flags_that_it_is_shown_with(page):
     for script, given in commands(page.read_text()):
@@ -66,8 +65,12 @@ def test_every_command_has_the_flags_that_it_is_shown_with(page):
 
 def test_commands_are_found_in_what_pages_hold():
     """Otherwise the test above would check nothing."""
-    text = "ray job submit -- python jobs/plan.py --sample 4 --model 'x --y' \\\n  --json\n`python jobs/clean.py --dry-run`, `--older-than`"
+    text = "ray job submit -- python jobs/plan.py --sample 4 --model 'x --y' \\\n  --json\n`ugrie clean --dry-run`, `--older-than`"
     assert commands(text) == [(ROOT / "jobs/plan.py", ["--sample", "--model", "--json"]), (ROOT / "jobs/clean.py", ["--dry-run"])]
+    assert commands("$ ugrie plan --json\nugrie anotate --x\n") == [
+        (ROOT / "jobs/plan.py", ["--json"]),
+        (ROOT / "jobs/anotate.py", ["--x"]),
+    ]
     assert {"--sample", "--input", "--config", "--json"} <= flags(ROOT / "jobs/plan.py")
     assert "--sample" not in flags(ROOT / "jobs/annotate.py")
     assert sum(len(commands(page.read_text())) for page in PAGES) > 15

@@ -64,7 +64,9 @@ def slow_imports(code: str, folder) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        pytest.param(f"from pipeline.config import AnnotateConfig; import jobs.annotate; {SETTINGS}", set(), id="the driver, its settings"),
+        pytest.param(
+            f"from pipeline.config import AnnotateConfig; import pipeline.commands.main; {SETTINGS}", set(), id="the driver, its settings"
+        ),
         pytest.param(PLAN, set(), id="the driver, its plan"),
         pytest.param(f"{OPERATORS}\nload()", set(), id="a loader"),
         pytest.param("import pipeline.stages.write, pipeline.stages.merge, pipeline.stages.dedup", set(), id="writers and mergers"),

@@ -37,7 +37,9 @@ def columns_of(value):
 
 
 @pytest.mark.parametrize("name", [name for name, (language, _) in SNIPPETS.items() if language == "sql"])
-def test_queries_of_the_documentation_see_all_nights(output, name):
+def test_queries_of_the_documentation_see_all_nights_and_no_run_that_is_not_committed(output, night, name):
+    night(output, "2026-01-03", [("file:///3/0.jpg", b"3-0")], [("file:///3/gone.jpg", "missing", "no such file")], schemes=("mikels8",))
+    (output / "runs" / "night-2026-01-03.json").unlink()
     base = duckdb.connect()
     *before, query = [part for part in SNIPPETS[name][1].replace("OUTPUT", str(output)).split(";") if part.strip()]
     for statement in before:
@@ -47,6 +49,7 @@ def test_queries_of_the_documentation_see_all_nights(output, name):
     if "SELECT *" in SNIPPETS[name][1]:
         assert len(rows) == 12
         assert set(columns) >= SCHEMES
+        assert "mikels8" not in columns
     elif "valence.value" in SNIPPETS[name][1]:
         assert sum(row[1] for row in rows) == 10
         assert any(row[2] is not None for row in rows)

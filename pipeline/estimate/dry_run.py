@@ -1,4 +1,4 @@
-"""The dry run of jobs/plan.py: checks every setting, scans the input, profiles a sample, and estimates the cost of a run."""
+"""The dry run of `ugrie plan`: checks every setting, scans the input, profiles a sample, and estimates the cost of a run."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -57,7 +57,7 @@ def _estimate(cost: CostEstimate, cluster: Cluster) -> list[str]:
     lines = [f"estimate for {cluster.cpus} CPUs{gpus}, likely (least to most):"]
     if cost.seconds is None:
         machine = "a GPU" if cluster.gpus else "no GPU"
-        lines.append(f"  time      not known: run jobs/plan.py on a machine with {machine}, as the cluster has")
+        lines.append(f"  time      not known: run `ugrie plan` on a machine with {machine}, as the cluster has")
     else:
         lines.append(f"  time      {_range(cost.seconds, duration)}; limited by {cost.limited_by}")
         if cost.cpus_missing:

@@ -1,4 +1,4 @@
-"""The output's own folders within an input: their files are no images of anybody's."""
+"""The output's own folders and pages within an input: they are no images of anybody's."""
 
 import os
 
@@ -8,13 +8,13 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import UserError
 from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.uris import storage_key, without_secrets
-from pipeline.table.output_folder import ANNOTATIONS, RUNS, WORK
+from pipeline.table.output_folder import ANNOTATIONS, INDEX, RUNS, WORK
 
-FOLDERS = (ANNOTATIONS, RUNS, WORK)
+OWN = (ANNOTATIONS, RUNS, WORK, INDEX)
 
 
 def own_folders(fs: fsspec.AbstractFileSystem, path: str, uri: str, output: str, options: Options) -> tuple[str, ...]:
-    """Return the paths of the output's own folders in the input's file system, real ones if it is local.
+    """Return the paths of the output's own folders, and of its page of all nights, in the input's file system, real ones if it is local.
 
     `fs` and `path` are where the input `uri` is. Raises UserError where the input is the output, or one of its own folders, or lies in one.
     """
@@ -22,7 +22,7 @@ def own_folders(fs: fsspec.AbstractFileSystem, path: str, uri: str, output: str,
     if type(fs) is not type(output_fs) or storage_key(uri) != storage_key(output):
         return ()
     root, place = _real(output_fs, output_path), _real(fs, path)
-    folders = tuple(f"{root.rstrip('/')}/{name}" for name in FOLDERS)
+    folders = tuple(f"{root.rstrip('/')}/{name}" for name in OWN)
     if place == root or any(f"{place}/".startswith(f"{folder}/") for folder in folders):
         shown = without_secrets(uri).rstrip("/")
         if place == root:

@@ -13,19 +13,20 @@ import pyarrow as pa
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import STATUSES, StorageError, UserError
-from pipeline.report import cards, drift, run_selection
+from pipeline.report import cards, drift, index, run_selection
 from pipeline.report.highlights import Highlight, select
+from pipeline.report.index import CONTENT_TYPE
 from pipeline.report.render import render
 from pipeline.report.row_sample import RowSample, sample_rows
 from pipeline.report.thumbnails import Thumbnail, settings_of, thumbnails
 from pipeline.storage.files import write_atomic
 from pipeline.storage.filesystem import connect
 from pipeline.storage.uris import public_message, without_secrets
-from pipeline.table.output_folder import OutputFolder
+from pipeline.table.output_folder import INDEX, OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
 
 logger = logging.getLogger(__name__)
-CONTENT_TYPE = "text/html; charset=utf-8"
+INDEX_LINK = f"../{INDEX}"  # from where a page is beside its record
 Settings = Mapping[str, AnnotateConfig | None]  # by run ID; None if this version can't read them
 
 WALL_CLOCK = {
@@ -42,15 +43,21 @@ ALL_WORKERS = {
 
 
 def write_beside(config: AnnotateConfig, output: OutputFolder, record: RunRecord) -> None:
-    """Write a run's page beside its record, unless it exists. A failure is only logged: the run is already committed."""
+    """Write a run's page beside its record, unless it exists, and the page of all nights.
+
+    A failure is only logged: the run is already committed.
+    """
     path = run_selection.page_path([record])
+    known: list[RunRecord] = []
     try:
+        known = past_runs(output)
         if not output.exists(path):
-            text = page(output, [record], past_runs(output, record.model), {record.run_id: config})
+            text = page(output, [record], known, {record.run_id: config}, INDEX_LINK)
             output.write(path, text.encode(), CONTENT_TYPE)
     except Exception as error:
         problem = f"{type(error).__name__}: {public_message(error, output.options)}"
-        logger.warning("run %s is committed, but its page could not be written (%s): run jobs/report.py", record.run_id, problem)
+        logger.warning("run %s is committed, but its page could not be written (%s): run `ugrie report`", record.run_id, problem)
+    index.rebuild(output, known)
 
 
 def write(
@@ -60,24 +67,27 @@ def write(
     until: dt.date | None = None,
     to: str | None = None,
 ) -> str:
-    """Write the page of the runs that `select_runs` selects, beside the records or to a path or URI. Return where it is.
+    """Write the page of the runs that `select_runs` selects to a path or URI, or beside the records, and then the page of all nights.
 
-    Raises UserError.
+    Return where it is. Raises UserError.
     """
     known = past_runs(output)
     records = run_selection.select_runs(known, run_id, since, until)
-    to = to or f"{output.uri.rstrip('/')}/{run_selection.page_path(records)}"
-    fs, path = connect(to, output.options)
-    text = page(output, records, known, {record.run_id: settings_of(record, output) for record in records})
+    place = to or f"{output.uri.rstrip('/')}/{run_selection.page_path(records)}"
+    fs, path = connect(place, output.options)
+    settings = {record.run_id: settings_of(record, output) for record in records}
+    text = page(output, records, known, settings, None if to else INDEX_LINK)
     try:
         write_atomic(fs, path, text.encode(), CONTENT_TYPE)
     except (OSError, StorageError) as error:
         message = public_message(error, output.options)
-        raise UserError(f"{without_secrets(to)} can't be written: {message}; check the path and the credentials") from None
-    return to
+        raise UserError(f"{without_secrets(place)} can't be written: {message}; check the path and the credentials") from None
+    if not to:
+        index.rebuild(output, known)
+    return place
 
 
-def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[RunRecord], settings: Settings) -> str:
+def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[RunRecord], settings: Settings, index_link: str | None) -> str:
     """Return the page of runs of one model, earliest first, compared with the runs among `known` that came before them."""
     earlier = run_selection.earlier_runs(known, records, drift.MAX_DATES)
     now, before = drift.tally(records), drift.tally(earlier)
@@ -88,6 +98,8 @@ def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[Run
     may_show = not any(record.config.get("from_embeddings") or not record.config.get("report_images", True) for record in records)
     highlights = select(sample.highlights, now) if sample and may_show else {}
     return render(
+        "page.html.jinja",
+        index=index_link,
         records=records,
         earlier=earlier,
         earlier_dates=sorted({record.date for record in earlier}),

@@ -1,4 +1,4 @@
-"""Renders the page's template and style into one HTML file."""
+"""Renders a page's template and the style of all pages into one HTML file."""
 
 import datetime as dt
 import hashlib
@@ -9,10 +9,11 @@ from typing import Any
 from pipeline.text import duration
 
 FOLDER = Path(__file__).parent
+GENERATOR = '<meta name="generator" content="UGRIE">'  # by which a page is known to be UGRIE's
 
 
-def render(**values: Any) -> str:
-    """Return the page as HTML. Jinja escapes every value; the Content-Security-Policy allows the page's own style by its digest."""
+def render(template: str, **values: Any) -> str:
+    """Return a page as HTML. Jinja escapes every value; the Content-Security-Policy allows the page's own style by its digest."""
     import jinja2
     from markupsafe import Markup
 
@@ -22,7 +23,8 @@ def render(**values: Any) -> str:
     environment.filters |= {"visible": _visible, "last_part": _last_part, "duration": duration, "utc": _utc}
     style = (FOLDER / "page.css").read_text()
     digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("page.html.jinja").render(**values, style=Markup(style), style_digest=digest)
+    own = {"style": Markup(style), "style_digest": digest, "generator": Markup(GENERATOR)}
+    return environment.get_template(template).render(**values, **own)
 
 
 def _visible(text: Any) -> str:

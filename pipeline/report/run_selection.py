@@ -35,11 +35,17 @@ def select_runs(known: Sequence[RunRecord], run_id: str | None, since: dt.date |
 
 
 def earlier_runs(known: Sequence[RunRecord], records: Sequence[RunRecord], max_dates: int) -> list[RunRecord]:
-    """Return the earlier non-empty runs that say what these say, over their last `max_dates` dates."""
+    """Return the earlier non-empty runs that say what these say, over their last `max_dates` dates. Earliest first."""
     began = min(record.order for record in records)
-    before = [run for run in known if are_alike(run, records[-1]) and run.order < began and run.counts.rows]
-    dates = sorted({run.date for run in before})[-max_dates:]
-    return [run for run in before if run.date in dates]
+    earlier: list[RunRecord] = []
+    dates: set[dt.date] = set()
+    for run in sorted(known, key=lambda run: run.order, reverse=True):
+        if run.order < began and run.counts.rows and are_alike(run, records[-1]):
+            dates.add(run.date)
+            if len(dates) > max_dates:
+                break
+            earlier.append(run)
+    return earlier[::-1]
 
 
 def are_alike(run: RunRecord, other: RunRecord) -> bool:

@@ -16,6 +16,7 @@ from pipeline.run.plan import Plan, find_committed, prepare
 from pipeline.run.resources import check_address
 from pipeline.run.watchdog import StalledError
 from pipeline.stages.merge import VerificationError
+from pipeline.stages.model_files import pinned
 from pipeline.table import delta
 from pipeline.table.commit import commit, tidy
 from pipeline.table.output_folder import OutputFolder
@@ -36,6 +37,7 @@ def annotate(config: AnnotateConfig) -> RunRecord:
     A run that is committed already is not repeated; its record is returned. Raises UserError before any cluster work begins, and
     RunError where the run stops later; the same command resumes it.
     """
+    config = _with_pinned_model(config)
     output = OutputFolder(config.output, config.storage_options)
     record = find_committed(config)
     if record is not None:
@@ -62,6 +64,15 @@ def annotate(config: AnnotateConfig) -> RunRecord:
             remedy = f"the same command with --run-id {record.run_id} adds it, or the next run"
             raise RunError(f"run {record.run_id} is committed, but not in the Delta table yet: {error}; {remedy}") from error
     return record
+
+
+def _with_pinned_model(config: AnnotateConfig) -> AnnotateConfig:
+    """Return the settings with a repository's revision resolved to its commit, for all workers and the record. Raises UserError."""
+    model = pinned(config.model)
+    if model == config.model:
+        return config
+    logger.info("the model %s is %s", config.model, model)
+    return config.model_copy(update={"model": model})
 
 
 def record_of(plan: Plan, result: "RunResult") -> RunRecord:

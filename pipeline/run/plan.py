@@ -43,7 +43,7 @@ from ugrie.schemes.template import TemplateError
 from ugrie.vision.config import check_weights
 
 logger = logging.getLogger(__name__)
-NEW_OUTPUT = "give a new --output; the old one stays readable by jobs/report.py, jobs/clean.py and tools of your own"
+NEW_OUTPUT = "give a new --output; the old one stays readable by `ugrie report`, `ugrie clean` and tools of your own"
 THREADS = 16  # which wait for storage, most of the time
 SAME = ("input", "model", "schemes", "column", "keep_columns", "limit", "reannotate", "retry_days", "keep_embeddings", "from_embeddings")
 

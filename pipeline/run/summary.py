@@ -47,5 +47,5 @@ def summary(record: RunRecord, output: str) -> str:
     field = "label" if record.schemes[first] == "categorical" else "value"
     query = f"SELECT {first}.{field}, count(*) FROM '{table}' GROUP BY ALL ORDER BY 2 DESC"
     lines += ["", f"{speed}{total_time} in all", *waited, f"table   {table}", f"record  {output.rstrip('/')}/runs/{record.run_id}.json"]
-    lines.append(f"report  {output.rstrip('/')}/runs/{record.run_id}.html")
+    lines += [f"report  {output.rstrip('/')}/runs/{record.run_id}.html", f"nights  {output.rstrip('/')}/index.html"]
     return "\n".join([*lines, f"SQL     {query}"])

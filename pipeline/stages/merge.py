@@ -23,7 +23,7 @@ from pipeline.storage.uris import public_message
 from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import ROW_ID, Tables
-from pipeline.table.stats import count_labels, count_values, sum_counts
+from pipeline.table.stats import count_labels, count_values, sum_counts, sum_values
 
 FILE_BYTES = 256 * 2**20  # of the blocks that are merged into one file
 FILE_ROWS = 2**20  # 150 MB for four schemes; it bounds files of duplicates, whose blocks are small until rows are copied
@@ -171,6 +171,7 @@ class Merger:
             "retried": count_values(rows["status"].filter(pa.array(retried))),
             "reposts": count_duplicates(owners),
             "labels": {scheme.name: count_labels(scheme, rows[scheme.name]) for scheme in self.tables.schemes},
+            "sums": {scheme.name: sum_values(rows[scheme.name]) for scheme in self.tables.schemes if scheme.kind == "ordinal"},
         }
 
 

@@ -27,6 +27,7 @@ from ugrie.cache import VARIABLE, CacheError, cache_folder
 KEPT = 4  # entries, those used last
 ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")  # key-digest; besides entries only drafts are removed
 DRAFT = ".downloading-"
+COMMIT = re.compile(r"hf://[^/@]+/[^/@]+@([0-9a-f]{40})/")
 
 
 def download(files: Mapping[str, str], options: Options) -> Path:
@@ -48,7 +49,12 @@ def download(files: Mapping[str, str], options: Options) -> Path:
 
 
 def version(url: str, options: Options) -> str:
-    """Return the version of a file, which changes when the file does. Raises UserError if there is no such file."""
+    """Return the version of a file, which changes when the file does. Raises UserError if there is no such file.
+
+    A commit of a repository is a version itself: no request is made for it.
+    """
+    if (commit := COMMIT.match(url)) is not None:
+        return commit[1]
     with _user_errors(url, options):
         fs, path = connect(url, options)
         found = version_of(list_with_retries(fs, path, lambda: fs.info(path)))

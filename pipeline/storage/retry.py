@@ -38,6 +38,7 @@ BUSY = {
     *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded", "TooManyRequests"),
     *("RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "IncompleteBody", "XAmzContentSHA256Mismatch"),
 }
+STATUS = ("status", "code", "status_code")  # an error's attribute, or its response's
 FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 TRANSIENT_ERRORS = (
     "aiohttp.ClientConnectionError",
@@ -48,6 +49,8 @@ TRANSIENT_ERRORS = (
     "botocore.exceptions.ResponseStreamingError",
     "botocore.exceptions.FlexibleChecksumError",
     "botocore.parsers.ResponseParserError",
+    "httpx.TransportError",
+    "httpx2.TransportError",
 )
 FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EMLINK, errno.ENOTSUP}
 
@@ -129,10 +132,10 @@ def s3_error_code(error: BaseException | None) -> str | None:
 
 
 def http_status(error: BaseException | None) -> int | None:
-    """Return the HTTP status of an error of botocore, aiohttp, gcsfs or adlfs, or None."""
+    """Return the HTTP status of an error of botocore, aiohttp, gcsfs, adlfs or Hugging Face's client, or None."""
     if (response := _response(error)) is not None:
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    values = (getattr(error, name, None) for name in ("status", "code", "status_code"))
+    values = (getattr(holder, name, None) for holder in (error, getattr(error, "response", None)) for name in STATUS)
     return next((value for value in values if isinstance(value, int)), None)
 
 

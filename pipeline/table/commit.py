@@ -49,4 +49,4 @@ def tidy(output: OutputFolder, record: RunRecord) -> None:
             output.remove(work_folder(record.run_id), recursive=True)
     except Exception as error:  # the run is committed; left-overs do no harm
         message = public_message(error, output.options)
-        logger.warning("run %s is committed, but its left-overs could not all be removed (%s): run jobs/clean.py", record.run_id, message)
+        logger.warning("run %s is committed, but its left-overs could not all be removed (%s): run `ugrie clean`", record.run_id, message)

@@ -1,6 +1,6 @@
 """Warns, before a run begins, of files that no committed run owns and of runs that were not finished.
 
-Only the run's own partition and the names of unfinished runs are listed. jobs/clean.py looks through all partitions.
+Only the run's own partition and the names of unfinished runs are listed. `ugrie clean` looks through all partitions.
 """
 
 import logging
@@ -29,11 +29,11 @@ def warn(output: OutputFolder, config: AnnotateConfig) -> None:
     _log(
         unfinished,
         "not committed: run %s. It is running, or died: its rows don't count, and its images are annotated again, "
-        "until the same command with its --run-id has finished it. jobs/clean.py removes what dead runs left",
+        "until the same command with its --run-id has finished it. `ugrie clean` removes what dead runs left",
     )
     _log(
         (f"{folder}/{name}" for name in seen if part_of(name) and f"{folder}/{name}" not in listed),
-        "no run record lists the file %s. Readers that glob the table read its rows too; jobs/clean.py removes it",
+        "no run record lists the file %s. Readers that glob the table read its rows too; `ugrie clean` removes it",
     )
     _log(
         (f"{folder}/{name}" for name in seen if part_of(name) is None),

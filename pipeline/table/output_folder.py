@@ -2,6 +2,7 @@
 
     OUTPUT/annotations/dt=YYYY-MM-DD/part-<run_id>-<attempt>-00000.parquet
     OUTPUT/runs/<run_id>.json  <run_id>.html
+    OUTPUT/index.html                                              the page of all nights
     OUTPUT/_work/<run_id>/plan.json  manifest-<attempt>/  rows/    until the run is committed
 
 Paths are relative to the folder, as records state them. Each request is retried (`pipeline.storage.retry`).
@@ -23,6 +24,7 @@ from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.uris import public_message, without_secrets
 
 ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
+INDEX = "index.html"
 
 
 def partition(date: dt.date) -> str:

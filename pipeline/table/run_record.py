@@ -57,6 +57,12 @@ class Counts(BaseModel):
     retried: dict[str, int] = {}
     reposts: Duplicates = Duplicates()
     labels: dict[str, dict[str, int]] = {}  # by scheme
+    sums: dict[str, float] = {}  # by ordinal scheme, of the values; records of earlier versions have none
+
+    @field_validator("sums")
+    @classmethod
+    def _rounded(cls, sums: dict[str, float]) -> dict[str, float]:
+        return {name: round(total, 2) for name, total in sums.items()}  # whichever files the rows were divided into
 
 
 class RunRecord(BaseModel):

@@ -1,4 +1,4 @@
-"""Counts a run's rows by status, duplicate and label."""
+"""Counts a run's rows by status, duplicate and label, and adds up their values."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +33,11 @@ def count_labels(scheme: Scheme, column: pa.ChunkedArray) -> dict[str, int]:
     return dict(zip(scheme.label_names, np.bincount(nearest, minlength=len(scheme.values)).tolist(), strict=True))
 
 
+def sum_values(column: pa.ChunkedArray) -> float:
+    """Return the sum of an ordinal scheme's values."""
+    return pc.sum(pc.cast(pc.struct_field(column, "value"), pa.float64())).as_py() or 0.0
+
+
 def sum_counts(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> dict[str, Any]:
     """Return the sums of the counts of several files, or of the parts of one."""
     status: Counter[str] = Counter()
@@ -43,8 +48,9 @@ def sum_counts(results: Sequence[dict[str, Any]], schemes: Sequence[Scheme]) -> 
         retried.update(result["retried"])
         reposts.update(result["reposts"])
     labels = {s.name: {label: sum(r["labels"][s.name][label] for r in results) for label in s.label_names} for s in schemes}
+    sums = {s.name: sum(r["sums"][s.name] for r in results) for s in schemes if s.kind == "ordinal"}
     by_status = {"status": dict(status.most_common()), "retried": dict(retried.most_common())}
-    return {"rows": sum(r["rows"] for r in results), **by_status, "reposts": dict(reposts), "labels": labels}
+    return {"rows": sum(r["rows"] for r in results), **by_status, "reposts": dict(reposts), "labels": labels, "sums": sums}
 
 
 def check_failures(counts: dict[str, Any], most: float) -> None:

@@ -51,6 +51,16 @@ def test_host(run):
     assert all(value > 0 for kind in milliseconds.values() for value in kind.values())
 
 
+def test_mapper(run):
+    results = run("mapper.py", "--images", "500")["500"]
+    assert results["landmarks"] == 700
+    assert results["seconds"]["all"] > results["seconds"]["train_epoch"] > 0
+    assert results["by_landmarks"].keys() == {"175", "350", "700"}
+    assert results["by_landmarks"]["700"]["accuracy"] > 0.4
+    assert results["model"]["pearson_r"] > 0.6
+    assert results["scikit-learn"]["largest_difference"] < 1e-6
+
+
 def test_annotate(run, tmp_path):
     for seed in range(3):
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(tmp_path / f"{seed}.jpg")

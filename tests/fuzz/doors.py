@@ -152,7 +152,7 @@ def checkpoint(name: str) -> None:
 
 
 def job(tokens: list[str]) -> None:
-    """The arguments of jobs/annotate.py, whose run is not begun."""
+    """The arguments of `ugrie annotate`, whose run is not begun."""
     from pipeline.config import AnnotateConfig
     from pipeline.errors import UserError
 
@@ -175,19 +175,13 @@ def job(tokens: list[str]) -> None:
 
 
 def _job(begin: Callable[[Any], None]) -> Callable[[list[str]], int]:
-    """`run` of jobs/annotate.py, with `begin` in place of what it runs."""
-    import importlib.util
-
+    """`ugrie annotate`, with `begin` in place of what it runs."""
     for name, content in (("run.driver", {"annotate": begin}), ("run.summary", {"summary": lambda record, output: "begun"})):
         module = sys.modules[f"pipeline.{name}"] = ModuleType(name)
         vars(module).update(content)
-    if "jobs_annotate" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("jobs_annotate", ROOT / "jobs" / "annotate.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["jobs_annotate"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["jobs_annotate"])
-    return sys.modules["jobs_annotate"].run
+    from pipeline.commands.main import run
+
+    return lambda tokens: run(["annotate", *tokens])
 
 
 DOORS: dict[Callable[[Any], None], tuple[str, ...]] = {

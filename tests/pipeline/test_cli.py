@@ -1,4 +1,4 @@
-"""Command line of a job: settings that reach it, and exit codes of its errors. tests/jobs/ tests the jobs' messages."""
+"""Command line of a command: settings that reach it, and exit codes of its errors. commands/ tests the messages of each."""
 
 import datetime as dt
 import subprocess
@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from cyclopts import Parameter
 
-from pipeline.cli import ConfigFile, Tokens, job_app, problems, run_command, run_with_config, storage_options
+from pipeline.cli import ConfigFile, command_app, problems, run_command, storage_options
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
 
@@ -17,30 +17,26 @@ ROOT = Path(__file__).parents[2]
 ASKED = ("--input", "in", "--output", "out")
 
 
-class Job:
-    """A job that keeps its settings, and raises the given error."""
+class Command:
+    """A command that keeps its settings, and raises the given error."""
 
     def __init__(self):
         self.config, self.raises = None, None
-        self.app = job_app("job", "A job.")
+        self.app = command_app("job", "A job.", "job in out\njob --config job.toml")
         self.app.default(self._work)
-        self.app.meta.default(self._main)
 
-    def _work(self, config: Annotated[AnnotateConfig, Parameter(name="*")]) -> None:
-        self.config = config
+    def _work(self, settings: Annotated[AnnotateConfig, Parameter(name="*")], *, config: ConfigFile = None) -> None:
+        self.config = settings
         if self.raises is not None:
             raise self.raises
 
-    def _main(self, *tokens: Tokens, config: ConfigFile = None) -> None:
-        run_with_config(self.app, config, tokens)
-
     def run(self, *tokens: object) -> int:
-        return run_command(self.app.meta, "job", [str(token) for token in tokens])
+        return run_command(self.app, "job", [str(token) for token in tokens])
 
 
 @pytest.fixture
 def job():
-    return Job()
+    return Command()
 
 
 def all_of_it(run_id: str) -> AnnotateConfig:
@@ -78,11 +74,12 @@ def test_a_flag_can_take_back_what_a_file_says(job, tmp_path):
     assert (job.config.resume, job.config.limit) == (False, 4)
 
 
-@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
-def test_without_arguments_the_command_line_is_read(job, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["job.py", *ASKED])
-    assert run_command(job.app.meta, "job") == 0
-    assert job.config.input == "in"
+def test_a_list_is_emptied_by_an_empty_value_and_by_no_flag_of_its_own(job, tmp_path, capsys):
+    (tmp_path / "job.toml").write_text('input = "in"\noutput = "out"\nallow_protocols = ["https"]\n')
+    assert job.run("--config", tmp_path / "job.toml", "--allow-protocols", "") == 0
+    assert job.config.allow_protocols == ()
+    assert job.run(*ASKED, "--empty-allow-protocols") == 2
+    assert capsys.readouterr().err.startswith("job: Unknown option: --empty-allow-protocols")
 
 
 def test_what_a_user_got_wrong_is_a_line_each_and_two(job, capsys):

@@ -17,7 +17,7 @@ def log(monkeypatch, capsys, caplog):
 
     def begin(log_format):
         monkeypatch.setattr(root, "handlers", [logging.StreamHandler(sys.stderr)])  # another stderr than during the set-up of fixtures
-        logs.set_format(log_format)
+        logs.start_log(log_format)
         return lambda: capsys.readouterr().err
 
     root = logging.getLogger()

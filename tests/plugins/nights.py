@@ -57,6 +57,7 @@ def write_night(
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.take(part), output / name, row_group_size=group_rows)
     labels = {scheme.name: stats.count_labels(scheme, table[scheme.name]) for scheme in tables.schemes}
+    sums = {scheme.name: stats.sum_values(table[scheme.name]) for scheme in tables.schemes if scheme.kind == "ordinal"}
     config = AnnotateConfig(
         input=changes.pop("input", str(output)), output=str(output), run_id=run_id, date=date, **changes.pop("config", {})
     )
@@ -78,6 +79,7 @@ def write_night(
             "status": dict(Counter(columns["status"]).most_common()),
             "reposts": {"run": 0, "earlier": 0},
             "labels": labels,
+            "sums": sums,
         },
         "files": names,
         "timings": {

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 LENGTH = 2.0  # the kernel's length scale; the distance between orthogonal components is 1.4
+BLOCK = 8192  # images whose embeddings are in double precision at once
 
 
 class Mapper(nn.Module):
@@ -49,10 +50,21 @@ class Mapper(nn.Module):
 
     def fit_projection(self, embeddings: Tensor) -> None:
         """Set mean and components from the training data's embeddings, [images, embedding_dim]. They need no labels."""
-        unit = normalize(embeddings.double(), dim=-1)
-        self.mean.copy_(unit.mean(0))
-        centred = unit - unit.mean(0)
-        self.projection.copy_(torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, : self.projection.shape[1]])
+        blocks = embeddings.split(BLOCK)
+        mean = sum((normalize(block.double(), dim=-1).sum(0) for block in blocks), torch.zeros_like(self.mean, dtype=torch.double)) / len(
+            embeddings
+        )
+        covariance = torch.zeros(embeddings.shape[1], embeddings.shape[1], dtype=torch.double)
+        for block in blocks:
+            centred = normalize(block.double(), dim=-1) - mean
+            covariance += centred.T @ centred
+        self.mean.copy_(mean)
+        self.projection.copy_(torch.linalg.eigh(covariance)[1].flip(1)[:, : self.projection.shape[1]])
+
+    def resize(self, landmarks: int) -> None:
+        """Make room for at most this many landmarks. A regression that was set is lost."""
+        self.landmarks = self.landmarks.new_zeros(landmarks, self.landmarks.shape[1])
+        self.weights = self.weights.new_zeros(landmarks, self.weights.shape[1])
 
     def set_regression(self, landmarks: Tensor, weights: Tensor, bias: Tensor) -> None:
         """Set the regression on the components: [m, components], [m, answers] and [answers], with m at most the number of landmarks."""

@@ -3,16 +3,20 @@
 What is trained on the regression's predictions for the training images (mapper and BART) has to trust them as much as predictions
 for new images. In-sample predictions leak the labels, so these are out-of-fold: each image's come from regressions fitted without its
 group (stacking, Wolpert 1992). The kernel is approximated on landmarks (Nyström method, Williams and Seeger, NIPS 2000).
+
+Memory grows with the square of the number of landmarks, not with landmarks times images: kernels are computed for a block of images at a
+time. A ridge regression needs no more of its images than the products of their kernels and outputs, summed over the images (their
+moments). They are summed once for each fold. Those of a regression fitted without a fold are the total less that fold's.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.gaussian_process.kernels import Matern
-from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, cross_val_predict
+from scipy.linalg import cho_factor, cho_solve
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -26,14 +30,20 @@ FEW = 50
 NEIGHBOURS = 4  # at most, the image itself included
 ALPHAS = (0.01, 0.03, 0.1, 0.3, 1.0)  # regularisation strengths; the one with the least out-of-fold error is taken, scheme by scheme
 DEFAULT_ALPHA = 0.03  # of a scheme that has too few images for out-of-fold predictions
+LANDMARKS = 700, 4000  # the least and the most that `landmarks_for` returns
+# Labelled images up to which folds are stratified, scheme by scheme. With more, labels are as frequent in random folds, which all schemes
+# that have labels for the same images share.
+STRATIFIED = 20_000
+BLOCK = 2048  # images whose kernels are computed at once
+APART = 1e-4  # landmarks that are nearer to each other count as one: their kernels are too much alike to be told apart
 
 
 @dataclass(frozen=True)
 class Regression:
     """A fitted regression: `landmarks` [m, components], `weights` [m, outputs], `bias` [outputs], as `ugrie.model.mapper.Mapper` uses them.
 
-    `predictions` [images, outputs] are those for the training images. An output is a label's share, or an ordinal scheme's expected
-    value; each scheme's outputs are scaled so that its training labels have mean zero and variance one.
+    `predictions`, float32 [images, outputs], are those for the training images. An output is a label's share, or an ordinal scheme's
+    expected value; each scheme's outputs are scaled so that its training labels have mean zero and variance one.
     `in_sample` is true if some scheme has too few images for out-of-fold predictions: its predictions are of the regression that was
     fitted on these images, and are overconfident.
     """
@@ -45,6 +55,16 @@ class Regression:
     in_sample: bool
 
 
+def landmarks_for(images: int) -> int:
+    """Return how many landmarks suit a number of labelled images: sqrt(n) log(n), within bounds.
+
+    So many keep the accuracy of a kernel ridge regression on all n images, up to a constant factor (Rudi, Camoriano and Rosasco, NIPS
+    2015). The cost grows with the square of landmarks times images, hence the upper bound.
+    """
+    least, most = LANDMARKS
+    return min(max(least, round(math.sqrt(images) * math.log(max(images, 1)))), most)
+
+
 def fit_regression(
     components: np.ndarray, targets: Mapping[str, np.ndarray], schemes: Sequence[Scheme], groups: np.ndarray, landmarks: int
 ) -> Regression:
@@ -54,55 +74,137 @@ def fit_regression(
     The outputs of a scheme without any label are zeros.
     """
     labelled = np.any([target.any(1) for target in targets.values()], axis=0)
-    candidates = _landmark_candidates(components, labelled)
-    nystroem = Nystroem(Matern(LENGTH, nu=0.5), n_components=min(landmarks, len(candidates)), random_state=0)
-    features = nystroem.fit(candidates).transform(components)
-    fits = [_fit_scheme(features, scheme, targets[scheme.name], groups) for scheme in schemes]
-    weights, bias, predictions = (np.concatenate(values, -1) for values in list(zip(*fits, strict=True))[:3])
-    return Regression(nystroem.components_, nystroem.normalization_.T @ weights, bias, predictions, any(fit[3] for fit in fits))
+    kernels = _Kernels(components, _draw_landmarks(components, labelled, landmarks))
+    ends = np.cumsum([scheme.answers for scheme in schemes])
+    columns = {scheme.name: slice(end - scheme.answers, end) for scheme, end in zip(schemes, ends, strict=True)}
+    weights, bias = np.zeros((len(kernels.landmarks), ends[-1])), np.zeros(ends[-1])
+    predictions, in_sample = np.zeros((len(components), ends[-1]), np.float32), False
+    for folds, sharing in _by_folds(schemes, targets, groups):
+        outputs = [scaled_outputs(scheme, targets[scheme.name]) for scheme in sharing]
+        fits = _fit(kernels, folds, outputs)
+        for scheme, (scheme_weights, scheme_bias, scheme_predictions) in zip(sharing, fits, strict=True):
+            at = columns[scheme.name]
+            weights[:, at], bias[at], predictions[:, at] = scheme_weights, scheme_bias, scheme_predictions
+        in_sample |= folds.max() == 0
+    return Regression(kernels.landmarks, weights, bias, predictions, bool(in_sample))
 
 
-def _landmark_candidates(components: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Return the mean of each labelled image and its nearest neighbours, [labelled, components]; with few images, the image itself.
+def _draw_landmarks(components: np.ndarray, labelled: np.ndarray, landmarks: int) -> np.ndarray:
+    """Draw labelled images, and return the mean of each and its nearest neighbours; with few images, the image itself.
 
     A mean is as good a landmark, and is no image's own embedding.
     """
+    drawn = np.random.RandomState(0).permutation(np.flatnonzero(labelled))[:landmarks]
     count = max(1, min(NEIGHBOURS, labelled.sum() // FEW))
-    nearest = NearestNeighbors(n_neighbors=count).fit(components).kneighbors(components[labelled], return_distance=False)
-    return normalize(components[nearest].mean(1))
+    nearest = NearestNeighbors(n_neighbors=count).fit(components).kneighbors(components[drawn], return_distance=False)
+    means = normalize(components[nearest].mean(1)).astype(np.float64)
+    return means[~np.tril(euclidean_distances(means) < APART, -1).any(1)]
 
 
-def _fit_scheme(
-    features: np.ndarray, scheme: Scheme, targets: np.ndarray, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return a scheme's weights [features, outputs], bias [outputs], predictions [images, outputs], and whether these are in-sample."""
+class _Kernels:
+    """The images' kernels with the landmarks, computed a block of images at a time."""
+
+    def __init__(self, components: np.ndarray, landmarks: np.ndarray):
+        self.components, self.landmarks = components, landmarks
+        self.penalty = _kernel(landmarks, landmarks)  # that of a function with weights w is w' penalty w
+
+    def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield parts of the rows, and the kernels of each, [rows, landmarks]."""
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            yield part, _kernel(self.components[part].astype(np.float64), self.landmarks)
+
+    def moments(self, rows: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return the products of each two of the kernels, one, and the outputs, summed over the rows."""
+        size = len(self.landmarks) + 1 + outputs.shape[1]
+        total = np.zeros((size, size))
+        for part, kernel in self.blocks(rows):
+            values = np.concatenate([kernel, np.ones((len(part), 1)), outputs[part]], 1)
+            total += values.T @ values
+        return total
+
+    def ridges(self, moments: np.ndarray, alphas: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the weights [landmarks, outputs] and the bias [outputs] of a ridge regression for each alpha, from the moments.
+
+        The bias is not penalised.
+        """
+        one = len(self.landmarks)
+        mean = moments[one] / moments[one, one]
+        centred = moments - np.outer(moments[one], mean)
+        fits = []
+        for alpha in alphas:  # a factorisation for each takes less time than one eigendecomposition for all
+            factor = cho_factor(centred[:one, :one] + alpha * self.penalty, overwrite_a=True)
+            weights = cho_solve(factor, centred[:one, one + 1 :])
+            fits.append((weights, mean[one + 1 :] - mean[:one] @ weights))
+        return fits
+
+    def predict(self, ridges: Sequence[tuple[np.ndarray, np.ndarray]], rows: np.ndarray, predictions: np.ndarray) -> None:
+        """Write the predictions of each ridge regression for the rows into `predictions`, [ridges, images, outputs]."""
+        for part, kernel in self.blocks(rows):
+            for (weights, bias), each in zip(ridges, predictions, strict=True):
+                each[part] = kernel @ weights + bias
+
+
+def _kernel(points: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    distances = euclidean_distances(points, landmarks)
+    return np.exp(np.divide(distances, -LENGTH, out=distances), out=distances)
+
+
+def _by_folds(schemes: Sequence[Scheme], targets: Mapping[str, np.ndarray], groups: np.ndarray) -> list[tuple[np.ndarray, list[Scheme]]]:
+    """Return each distinct result of `held_out_folds`, and the schemes that have it. Schemes without any label are left out."""
+    sharing: dict[bytes, tuple[np.ndarray, list[Scheme]]] = {}
+    for scheme in schemes:
+        folds = held_out_folds(scheme, targets[scheme.name], groups)
+        if folds.max() >= 0:
+            sharing.setdefault(folds.tobytes(), (folds, []))[1].append(scheme)
+    return list(sharing.values())
+
+
+def held_out_folds(scheme: Scheme, targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the fold that holds each image out, int8 [images]: -1 for images without a label.
+
+    Groups are kept whole. It is 0 for all images if there are too few groups to leave some out.
+    """
+    rows = np.flatnonzero(targets.any(1))
+    folds = np.full(len(targets), -1, np.int8)
+    folds[rows] = 0
+    if len(np.unique(groups[rows])) < FEW * scheme.answers:
+        return folds
+    splitter = StratifiedGroupKFold if scheme.kind == "categorical" and len(rows) <= STRATIFIED else GroupKFold
+    labels = targets[rows].argmax(1)
+    for fold, (_, held_out) in enumerate(splitter(FOLDS, shuffle=True, random_state=0).split(labels, labels, groups[rows])):
+        folds[rows[held_out]] = fold
+    return folds
+
+
+def scaled_outputs(scheme: Scheme, targets: np.ndarray) -> np.ndarray:
+    """Return a scheme's outputs, scaled so that those of images with a label have mean zero and variance one: [images, outputs]."""
     outputs = targets @ np.array(scheme.values)[:, None] if scheme.kind == "ordinal" else targets.astype(float)
     has_label = targets.any(1)
-    if not has_label.any():
-        return np.zeros((features.shape[1], outputs.shape[1])), np.zeros(outputs.shape[1]), np.zeros_like(outputs), False
-    centred = outputs[has_label] - outputs[has_label].mean(0)
-    scaled = centred / max(np.sqrt((centred**2).mean()), 1e-6)
-    folds = _folds(scheme, targets[has_label].argmax(1), groups[has_label])
-    alpha, out_of_fold = _out_of_fold_predictions(features[has_label], scaled, folds) if folds else (DEFAULT_ALPHA, None)
-    ridge = Ridge(alpha).fit(features[has_label], scaled)
-    predictions = ridge.predict(features).reshape(outputs.shape)
-    if out_of_fold is not None:
-        predictions[has_label] = out_of_fold
-    return ridge.coef_.reshape(outputs.shape[1], -1).T, np.atleast_1d(ridge.intercept_), predictions, out_of_fold is None
+    outputs -= outputs[has_label].mean(0)
+    return outputs / max(np.sqrt((outputs[has_label] ** 2).mean()), 1e-6)
 
 
-def _folds(scheme: Scheme, labels: np.ndarray, groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the training and held-out rows of each fold, groups kept whole; nothing if there are too few groups to leave some out."""
-    if len(np.unique(groups)) < FEW * scheme.answers:
-        return []
-    splitter = StratifiedGroupKFold if scheme.kind == "categorical" else GroupKFold
-    return list(splitter(FOLDS, shuffle=True, random_state=0).split(labels, labels, groups))
+def _fit(kernels: _Kernels, folds: np.ndarray, outputs: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the weights, bias and predictions for each scheme's outputs, of schemes that share `folds`.
 
-
-def _out_of_fold_predictions(
-    features: np.ndarray, targets: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[float, np.ndarray]:
-    """Return the regularisation strength with the least squared error on held-out rows, and its predictions for them."""
-    by_alpha = {alpha: cross_val_predict(Ridge(alpha), features, targets, cv=folds).reshape(targets.shape) for alpha in ALPHAS}
-    best = min(by_alpha, key=lambda alpha: float(((by_alpha[alpha] - targets) ** 2).sum()))
-    return best, by_alpha[best]
+    A scheme's alpha is the one with the least squared error on held-out images.
+    """
+    together, labelled = np.concatenate(outputs, 1), folds >= 0
+    moments = [kernels.moments(np.flatnonzero(folds == fold), together) for fold in range(folds.max() + 1)]
+    total = sum(moments[1:], moments[0])
+    alphas, answered_as_new = (ALPHAS, ~labelled) if len(moments) > 1 else ((DEFAULT_ALPHA,), np.ones_like(labelled))
+    predictions = np.zeros((len(alphas), *together.shape), np.float32)
+    ridges = kernels.ridges(total, alphas)
+    kernels.predict(ridges, np.flatnonzero(answered_as_new), predictions)
+    if len(moments) > 1:
+        for fold, held_out in enumerate(moments):
+            kernels.predict(kernels.ridges(total - held_out, alphas), np.flatnonzero(folds == fold), predictions)
+    errors = np.stack([((each[labelled] - together[labelled]) ** 2).sum(0) for each in predictions])
+    fits, start = [], 0
+    for columns in outputs:
+        at = slice(start, start := start + columns.shape[1])
+        best = int(errors[:, at].sum(1).argmin())
+        weights, bias = ridges[best]
+        fits.append((weights[:, at], bias[at], predictions[best][:, at]))
+    return fits

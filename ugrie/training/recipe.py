@@ -58,7 +58,7 @@ class Recipe(Strict):
     # A shape, or the name or folder of a pretrained one.
     bart: Annotated[Annotated[str, Tag(NAMED)] | Annotated[Bart, Tag(TABLE)], Discriminator(_named_or_table)] = Bart()
     components: int = Field(default=64, gt=0)
-    landmarks: int = Field(default=1024, gt=0)
+    landmarks: int | None = Field(default=None, gt=0)  # None: as many as suit the number of labelled images
     prefix_length: int = Field(default=4, gt=0)
     hidden: int = Field(default=256, gt=0)
     dropout: float = Field(default=0.3, ge=0, lt=1)

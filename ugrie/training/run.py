@@ -97,7 +97,7 @@ def train_recipe(
     record = {"recipe": stated.model_dump(mode="json", exclude_unset=True)}
     _write_record(output, record)  # first: if the run is interrupted here, the same command recognises the folder as its own and resumes
     card = path.parent / "MODEL_CARD.md"
-    model.save_pretrained(output, card.read_text() if card.is_file() else f"# {recipe.name}\n\nTrained by `jobs/train.py`.\n")
+    model.save_pretrained(output, card.read_text() if card.is_file() else f"# {recipe.name}\n\nTrained by `ugrie train`.\n")
     draw_curve(curve, kept_epoch(curve, recipe), recipe.name, output / "training.png")
     _write_record(output, record | {"run": run, "curve": curve, "cross_validated": metrics})
     shutil.rmtree(state)

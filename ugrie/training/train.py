@@ -18,7 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ugrie.data.labelled import Labelled
+from ugrie.memory import Portions
 from ugrie.model.checkpoint import Config, MapperConfig
+from ugrie.model.mapper import BLOCK
 from ugrie.model.model import UGRIE
 from ugrie.schemes.scheme import Scheme
 from ugrie.training.batches import batches, draw_template, mixup, split
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from ugrie.training.kernel_ridge import Regression
 
 logger = logging.getLogger(__name__)
+VALIDATED = 4096  # held-out images that are predicted at once, which bounds the memory
 
 
 class TrainingError(RuntimeError):
@@ -58,7 +61,7 @@ def new_model(recipe: Recipe, schemes: Sequence[Scheme], tower: TowerConfig) -> 
         tower=tower,
         mapper=MapperConfig(
             components=recipe.components,
-            landmarks=recipe.landmarks,
+            landmarks=recipe.landmarks or 1,  # `train` makes room for as many as suit the data
             prefix_length=recipe.prefix_length,
             hidden=recipe.hidden,
             dropout=recipe.dropout,
@@ -85,6 +88,8 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     rng = np.random.default_rng(recipe.seed)
     training_rows, validation_rows = split(data, recipe.validation, rng) if recipe.validation else (np.arange(len(data)), np.arange(0))
     training_set, validation_set = data.take(training_rows), data.take(validation_rows)
+    _resize(model, data, recipe)
+    model.portions = Portions(VALIDATED, "templates")
     model.bart = model.transformers_bart()
     initial_weights = copy.deepcopy(model.state_dict())
     regression, progress = _initialise(model, training_set, recipe, rng)
@@ -117,14 +122,24 @@ def kept_epoch(curve: Sequence[EpochMetrics], recipe: Recipe) -> int:
     return len(curve) - 1 if recipe.refit or not recipe.validation else best_epoch(curve)
 
 
+def _resize(model: UGRIE, data: Labelled, recipe: Recipe) -> None:
+    """Make room for the recipe's landmarks, or for as many as suit the number of labelled images."""
+    from ugrie.training.kernel_ridge import landmarks_for  # imports scikit-learn, which making and timing a model does not need
+
+    labelled = np.any([target.any(1) for target in data.targets.values()], axis=0)
+    landmarks = recipe.landmarks or landmarks_for(int(np.count_nonzero(labelled)))
+    model.mapper.resize(landmarks)
+    model.config = model.config.model_copy(update={"mapper": model.config.mapper.model_copy(update={"landmarks": landmarks})})
+
+
 def _initialise(model: UGRIE, data: Labelled, recipe: Recipe, rng: np.random.Generator) -> tuple["Regression", TrainingState]:
     """Fit the mapper's projection and regression, and return the regression and the state before the first epoch."""
-    from ugrie.training.kernel_ridge import fit_regression  # imports scikit-learn, which making and timing a model does not need
+    from ugrie.training.kernel_ridge import fit_regression  # scikit-learn, too
 
     embeddings, mapper = torch.from_numpy(data.embeddings), model.mapper
     mapper.fit_projection(embeddings)
-    components = mapper.components(embeddings).numpy()
-    regression = fit_regression(components, data.targets, model.config.schemes, data.groups, recipe.landmarks)
+    components = torch.cat([mapper.components(block) for block in embeddings.split(BLOCK)]).numpy()
+    regression = fit_regression(components, data.targets, model.config.schemes, data.groups, len(mapper.landmarks))
     mapper.set_regression(*(torch.from_numpy(values) for values in (regression.landmarks, regression.weights, regression.bias)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(batches(data, model.config.schemes, recipe.batch_size, rng))
@@ -148,11 +163,10 @@ def _refit(model: UGRIE, initial_weights: Mapping[str, Tensor], data: Labelled, 
 def _train_epoch(progress: TrainingState, data: Labelled, regression: "Regression", recipe: Recipe) -> float:
     """Train on every image once (or its data set's `repeat` times). Returns the mean loss of a slot in nats."""
     model, rng, losses = progress.model, progress.rng, []
-    predictions = regression.predictions.astype(np.float32)
     model.train()
     for rows in batches(data, model.config.schemes, recipe.batch_size, rng):
         template = draw_template(data, model.config.schemes, rows[0], rng)
-        mixed, targets = mixup(predictions[rows], data.take(rows).targets, recipe.mixup, rng, regression.in_sample)
+        mixed, targets = mixup(regression.predictions[rows], data.take(rows).targets, recipe.mixup, rng, regression.in_sample)
         prefix = model.mapper.prefix(torch.from_numpy(mixed))
         loss, form_loss = sentence_loss(model, prefix, targets, template, rng, recipe.context_noise)
         losses.append(loss.detach())

@@ -183,13 +183,12 @@ def test_a_prefix_with_a_slash_is_a_prefix_also_where_an_object_has_its_name(s3)
 
 
 def test_the_outputs_own_files_are_no_images_and_counted(tmp_path):
-    write(
-        tmp_path, "a.jpg", "out/annotations/dt=2026-11-23/p.parquet", "out/runs/r.html", "out/_work/r/plan.json", "out/b.jpg", "runs/c.jpg"
-    )
+    own = ("annotations/dt=2026-11-23/p.parquet", "runs/r.html", "_work/r/plan.json", "index.html")
+    write(tmp_path, "a.jpg", *(f"out/{name}" for name in own), "out/b.jpg", "runs/c.jpg")
     left_out = Counter()
     found = list(source.list_items(str(tmp_path), "uri", {}, left_out, str(tmp_path / "out")))
     assert [item.uri.removeprefix(f"file://{tmp_path}/") for item in found] == ["a.jpg", "out/b.jpg", "runs/c.jpg"]
-    assert left_out == {OUTPUT: 3}
+    assert left_out == {OUTPUT: 4}
 
 
 def test_braces_stand_for_several_paths(tmp_path, tar):

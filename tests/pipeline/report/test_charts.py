@@ -1,11 +1,12 @@
 """Charts as SVG: their marks and texts, in the page's own colours, without anything that the page's policy forbids."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
-from pipeline.report.charts import density, drift_by_date, histogram
+from pipeline.report.charts import WIDTH, density, drift_by_date, histogram, mean_by_date, shares_by_date
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -61,3 +62,25 @@ def test_a_page_can_hold_it(chart):
         assert not {"style", "id", "class"} & set(element.keys()) - {"class"}
         assert not any(name.startswith("on") or "href" in name for name in element.keys())  # noqa: SIM118
         assert element.get("fill") in (None, "none", "currentColor", "transparent", "var(--accent)", "var(--warn)")
+
+
+def test_shares_are_bands_in_the_page_s_colours_with_a_triangle_above_each_marked_date():
+    dates = ["2026-01-01", "2026-01-02", "2026-01-03"]
+    bands = [("negative", 1.0, 0.25), ("negative", 0.35, 0.25), (None, 1.0, 0.3), ("positive", 0.65, 0.2)]
+    svg = shares_by_date([(polarity, opacity, dict.fromkeys(dates, share)) for polarity, opacity, share in bands], dates[1:2])
+    fills = re.findall(r'fill="var\(--(negative|quiet|positive)\)" fill-opacity="([\d.]+)"', svg)
+    assert fills == [("negative", "1"), ("negative", "0.35"), ("quiet", "1"), ("positive", "0.65")]
+    assert re.findall(r'<path transform="translate\(([\d.]+),-6\)"[^>]* fill="var\(--warn\)"', svg) == [str(WIDTH // 2)]
+    assert {"0%", "50%", "100%", "1 Jan", "3 Jan"} <= set(texts(svg))
+
+
+def test_means_that_hardly_change_make_no_mountains():
+    means = {"2026-01-01": 5.0, "2026-01-02": 5.01}
+    flat, steep = (mean_by_date(means, limits, ["2026-01-02"]) for limits in ([1, 9], None))
+    rises = []
+    for svg in (flat, steep):
+        first, last = re.search(r'd="M[\d.]+,([\d.]+)L[\d.]+,([\d.]+)" stroke="var\(--accent\)"', svg).groups()
+        rises.append(float(first) - float(last))
+        assert svg.count('fill="var(--warn)"') == 1
+    assert 0 < rises[0] < 3
+    assert rises[1] > 50, "without a range the chart shows the values alone"

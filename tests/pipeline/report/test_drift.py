@@ -38,6 +38,19 @@ def test_of_nights_that_are_alike_the_p_values_are_even():
     assert 0.3 < np.mean(values) < 0.7
 
 
+def test_a_test_that_stops_early_decides_as_the_whole_one_does(monkeypatch):
+    rng = np.random.default_rng(2)
+    pairs = [
+        (rng.multinomial(200, [0.5, 0.3, 0.2]), rng.multinomial(2000, [0.5 - lean, 0.3 + lean, 0.2])) for lean in np.arange(0, 0.2, 0.01)
+    ]
+    early = [p_value(*pair) for pair in pairs]
+    monkeypatch.setattr(drift, "BATCH", drift.PERMUTATIONS)
+    whole = [p_value(*pair) for pair in pairs]
+    assert [p < drift.ALPHA for p in early] == [p < drift.ALPHA for p in whole]
+    assert {p for p in whole if p < drift.ALPHA} <= set(early), "those are computed to the end"
+    assert len({p < drift.ALPHA for p in whole}) == 2
+
+
 def test_more_images_than_numpy_divides_at_random():
     assert p_value(np.array([6 * 10**9, 4 * 10**9]), np.array([5 * 10**10, 5 * 10**10])) == 1 / 10_000
     assert p_value(np.array([10**10, 10**10]), np.array([10**11, 10**11])) == 1

@@ -1,11 +1,13 @@
-"""The page in headless Chromium: it runs no script, requests nothing, works with the keyboard and fits a phone."""
+"""The pages in headless Chromium: they run no script, request nothing, work with the keyboard and fit a phone."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from pipeline.report import index
 from pipeline.report.page import write
 from pipeline.table.output_folder import OutputFolder
 
@@ -45,8 +47,47 @@ def opened(browser, images, night, tmp_path_factory):
     return browser
 
 
-def test_nothing_runs_and_nothing_is_asked_for(opened):
-    assert opened.title == "Night of 2026-01-02 · made-up@0123"
+@pytest.fixture(scope="module")
+def all_nights(night, tmp_path_factory):
+    """The address of a page of all nights, with hostile text."""
+    folder = tmp_path_factory.mktemp("nights")
+    for day in range(1, 21):
+        photos = [(f"s3://b/{i}.jpg", b"%d-%d" % (day, i)) for i in range(50)]
+        record = night(folder, f"2026-01-{day:02}", photos, lean=1 + day // 20, model=f"{HOSTILE}@1", config={"report_images": False})
+    write(OutputFolder(str(folder), {}))
+    path = folder / "runs" / f"{record.run_id}.json"
+    text = json.loads(path.read_text())
+    text["counts"]["labels"][HOSTILE] = {HOSTILE: 50}
+    (folder / "runs" / "evil.json").write_text(json.dumps(text | {"run_id": HOSTILE, "date": "2026-01-19"}))
+    index.write(OutputFolder(str(folder), {}))
+    return f"file://{folder}/index.html"
+
+
+@pytest.fixture(params=["a run's page", "all nights"])
+def either(request, opened, all_nights):
+    """A page, open in the browser."""
+    address = opened.current_url
+    if request.param == "all nights":
+        opened.get(all_nights)
+    yield opened
+    if request.param == "all nights":
+        opened.get(address)
+
+
+def test_the_page_of_all_nights_leads_to_a_run_s_page_and_back(opened, all_nights):
+    address = opened.current_url
+    opened.get(all_nights)
+    assert opened.title.startswith("All nights · nights")
+    opened.find_element("css selector", ".nights a").click()
+    assert opened.title.startswith("Night of 2026-01-20")
+    opened.find_element("link text", "all nights").click()
+    assert opened.current_url == all_nights
+    opened.get(address)
+
+
+def test_nothing_runs_and_nothing_is_asked_for(either):
+    opened = either
+    assert opened.title.startswith(("Night of 2026-01-02 · made-up@0123", "All nights · nights"))
     assert opened.get_log("browser") == []
     assert opened.execute_script("return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
     assert opened.execute_script("return document.scripts.length") == 0
@@ -66,7 +107,8 @@ def test_images_are_blurred_until_they_are_asked_for_with_the_keyboard(opened):
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_nothing_sticks_out_of_the_window(opened, width):
+def test_nothing_sticks_out_of_the_window(either, width):
+    opened = either
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     inner, page, beyond = opened.execute_script(

@@ -10,6 +10,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
+from PIL import Image
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
@@ -22,7 +23,9 @@ from pipeline.run.resources import allocate
 from pipeline.run.summary import summary
 from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.tracker import BlockTracker
+from tests.plugins.hub import COMMIT
 from tests.plugins.operators import block_path
+from ugrie.model.checkpoint import digest, find
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -69,9 +72,9 @@ def test_the_record_says_what_was_done(finished, corpus, rows):
     assert {row["model"] for row in rows.of(finished.output, record)} == {record.model}
 
 
-def test_nothing_but_the_table_the_record_and_its_page_is_left(finished):
+def test_nothing_but_the_table_the_record_and_the_pages_is_left(finished):
     files = [str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()]
-    assert sorted(files) == [*finished.record.files, "runs/undisturbed.html", "runs/undisturbed.json"]
+    assert sorted(files) == [*finished.record.files, "index.html", "runs/undisturbed.html", "runs/undisturbed.json"]
 
 
 def test_a_run_that_is_done_is_not_done_again(finished):
@@ -88,6 +91,13 @@ def test_duckdb_opens_the_table(finished):
     assert (count, dates) == (40, 1)
     assert 0.5 <= scores <= 1
     assert duckdb.sql(f"SELECT count(*) FROM {table} WHERE status <> 'ok' AND polarity2 IS NULL AND error IS NOT NULL").fetchall() == [(6,)]
+
+
+def test_the_record_has_the_sum_of_each_ordinal_scheme_s_values(finished, rows):
+    found = [row for row in rows.of(finished.output, finished.record) if row["status"] == "ok"]
+    sums = {name: sum(row[name]["value"] for row in found) for name, kind in finished.record.schemes.items() if kind == "ordinal"}
+    assert sums.keys() == {"valence", "arousal"}
+    assert finished.record.counts.sums == pytest.approx(sums, abs=0.01)
 
 
 def test_pandas_opens_the_table(finished, rows):
@@ -222,7 +232,7 @@ def test_two_drivers_of_one_run_at_once_end_with_one_table(finished, rows, tmp_p
     assert first == second == rows.record(tmp_path)
     assert rows.differences(rows.of(finished.output, finished.record), rows.of(tmp_path, first), by_id) == []
     check_output(tmp_path, "--rows", 40, "--same-as", finished.output)
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 4
 
 
 def test_a_block_that_was_spoiled_ends_the_run_and_is_done_again(finished, operators, rows, tmp_path, local_ray, annotate_here):
@@ -264,3 +274,18 @@ def test_an_unforeseen_error_of_a_worker_is_named_by_its_cause_on_one_line():
     assert "run r stopped: OSError: the cause. What is" in str(driver._stopped("r", wrapped))
     foreseen = StorageError("o/x can't be written: free some space\nFailed to apply UDF transform after 1/1 attempts")
     assert "run r stopped: o/x can't be written: free some space. What is" in str(driver._stopped("r", foreseen))
+
+
+# --- a model on the Hugging Face Hub
+
+
+def test_the_record_states_the_commit_of_a_repositorys_revision(hub, annotate_here, rows, tmp_path):
+    hub.add("ada/mine", find("ugrie-tiny"))
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (60, 40)).save(tmp_path / "in" / "a.png")
+    config = AnnotateConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), model="ada/mine", run_id="r")
+    record = annotate_here(config)
+    assert record.config["model"] == f"hf://ada/mine@{COMMIT}"
+    assert record.model == f"ugrie-tiny@{digest(find('ugrie-tiny'))}"
+    assert [row["status"] for row in rows.of(tmp_path / "out", record)] == ["ok"]
+    assert annotate_here(config) == record

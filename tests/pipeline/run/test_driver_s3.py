@@ -37,7 +37,9 @@ def test_out_of_s3_and_into_it_the_rows_are_the_same(finished, corpus, in_s3, s3
     assert rows.differences(rows.of(finished.output, finished.record), found, rows.file_name) == []
     assert table.column("embedding").null_count == 6
     everything = {name: s3.fs.cat_file(name) for name in s3.fs.find(output)}
-    assert set(everything) == {f"{s3.bucket}/emotions/{name}" for name in (file, "runs/in-s3.html", "runs/in-s3.json")}
+    assert set(everything) == {f"{s3.bucket}/emotions/{name}" for name in (file, "index.html", "runs/in-s3.html", "runs/in-s3.json")}
+    assert s3.fs.info(f"{output}/index.html", refresh=True)["ContentType"] == "text/html; charset=utf-8"
+    assert b'href="runs/in-s3.html"' in everything[f"{s3.bucket}/emotions/index.html"]
     assert all(s3.secret.encode() not in data and s3.key.encode() not in data for data in everything.values())
 
 

@@ -34,7 +34,7 @@ def test_it_says_what_came_out_and_where_it_is():
     assert re.search(r"valence +good 100%\n", text)
     assert "2.5 images/s while annotating; 1 min 04 s in all" in text
     assert "table   s3://bucket/out/annotations/dt=2026-01-02/part-r-0123abcd-*.parquet\n" in text
-    assert "record  s3://bucket/out/runs/r.json\nreport  s3://bucket/out/runs/r.html\n" in text
+    assert "record  s3://bucket/out/runs/r.json\nreport  s3://bucket/out/runs/r.html\nnights  s3://bucket/out/index.html\n" in text
 
 
 def test_rows_are_counted_where_columns_are_kept():

@@ -66,4 +66,4 @@ def test_a_run_stays_committed_where_what_it_left_cannot_be_removed(tmp_path, mo
     output.fs.makedirs(output.absolute("_work/r"))
     monkeypatch.setattr(type(output.fs), "rm", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no")))
     commit.tidy(output, record_of("r"))
-    assert "run jobs/clean.py" in caplog.text
+    assert "run `ugrie clean`" in caplog.text

@@ -54,7 +54,7 @@ def test_a_run_that_was_not_finished_is_named_with_its_files_and_counts_for_noth
     run, file = said()
     assert run.startswith("not committed: run dead. It is running, or died: ")
     assert f"no run record lists the file {FOLDER}/part-dead-aaaaaaaa-00000.parquet. " in file
-    assert "jobs/clean.py" in file
+    assert "`ugrie clean`" in file
     assert said(run_id="dead") == [file]
 
 

@@ -95,6 +95,7 @@ def test_a_record_is_written_as_it_is_read():
         "retried": {},
         "reposts": {"run": 1, "earlier": 0},
         "labels": {"s": {"a": 2}},
+        "sums": {"valence": 9.5},
     }
     values = WHOLE | times | {"counts": counts, "input": "s3://bucket/é", "timings": {"plan_seconds": 1.5, "rate": None}}
     data = RunRecord.model_validate(values).to_json()

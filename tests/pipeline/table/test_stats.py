@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.table.stats import FailuresError, check_failures, count_labels, sum_counts
+from pipeline.table.stats import FailuresError, check_failures, count_labels, sum_counts, sum_values
 from ugrie.schemes.scheme import load_scheme
 
 
@@ -24,23 +24,38 @@ def test_an_ordinal_value_counts_for_the_nearest_label():
     assert list(count_labels(scheme, column).values()) == [2, 0, 0, 0, 1, 0, 0, 0, 1]
 
 
+def test_values_are_added_up_without_those_of_images_that_failed():
+    readings = pa.array([{"value": 1.25}, None, {"value": 7.0}], pa.struct({"value": pa.float32()}))
+    assert sum_values(pa.chunked_array([readings, readings[:1]])) == 9.5
+    assert sum_values(pa.chunked_array([readings[1:2]])) == sum_values(pa.chunked_array([], readings.type)) == 0
+
+
 def test_the_counts_of_all_files_are_added():
-    scheme = load_scheme("polarity2")
-    one = {"rows": 3, "status": {"ok": 2, "corrupt": 1}, "retried": {"ok": 1}, "labels": {"polarity2": {"negative": 2, "positive": 0}}}
+    schemes = [load_scheme("polarity2"), load_scheme("valence")]
+    levels = {"valence": dict.fromkeys(schemes[1].label_names, 0)}
+    one = {
+        "rows": 3,
+        "status": {"ok": 2, "corrupt": 1},
+        "retried": {"ok": 1},
+        "labels": {"polarity2": {"negative": 2, "positive": 0}, **levels},
+        "sums": {"valence": 9.5},
+    }
     other = {
         "rows": 2,
         "status": {"missing": 1, "ok": 1},
         "retried": {"missing": 1, "ok": 1},
-        "labels": {"polarity2": {"negative": 0, "positive": 1}},
+        "labels": {"polarity2": {"negative": 0, "positive": 1}, **levels},
+        "sums": {"valence": 3.0},
     }
     one["reposts"], other["reposts"] = {"run": 1, "earlier": 0}, {"run": 1, "earlier": 2}
-    total = sum_counts([one, other], [scheme])
+    total = sum_counts([one, other], schemes)
     assert total == {
         "rows": 5,
         "status": {"ok": 3, "corrupt": 1, "missing": 1},
         "retried": {"ok": 2, "missing": 1},
         "reposts": {"run": 2, "earlier": 2},
-        "labels": {"polarity2": {"negative": 2, "positive": 1}},
+        "labels": {"polarity2": {"negative": 2, "positive": 1}, **levels},
+        "sums": {"valence": 12.5},
     }
     assert next(iter(total["status"])) == "ok"
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ugrie.model import mapper as module
 from ugrie.model.mapper import Mapper
 
 
@@ -59,6 +60,22 @@ def test_fewer_images_than_components_still_give_a_projection():
     images = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
     mapper.fit_projection(images)
     assert torch.isfinite(mapper(images)).all()
+
+
+def test_a_projection_is_the_same_in_blocks(mapper, cone, monkeypatch):
+    at_once = mapper.mean.clone(), mapper.projection.clone()
+    monkeypatch.setattr(module, "BLOCK", 7)
+    mapper.fit_projection(cone)
+    torch.testing.assert_close(mapper.mean, at_once[0])
+    signs = torch.sign((mapper.projection * at_once[1]).sum(0))
+    torch.testing.assert_close(mapper.projection * signs, at_once[1])
+
+
+def test_room_for_more_landmarks_is_made(mapper, cone):
+    mapper.resize(40)
+    assert mapper.state_dict()["landmarks"].shape == (40, 3)
+    mapper.set_regression(mapper.components(cone[:40]), torch.ones(40, 4), torch.zeros(4))
+    assert mapper.answers(cone).shape == (500, 4)
 
 
 def test_answers_are_those_of_a_laplacian_kernel(mapper, cone):

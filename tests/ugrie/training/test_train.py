@@ -13,6 +13,7 @@ from ugrie.schemes.template import TemplateError
 from ugrie.training import train as training
 from ugrie.training.batches import split
 from ugrie.training.calibration import validation_loss
+from ugrie.training.kernel_ridge import landmarks_for
 from ugrie.training.loss import sentence_loss
 from ugrie.training.recipe import Recipe
 from ugrie.training.state import EpochMetrics
@@ -206,6 +207,20 @@ def test_with_nothing_held_out_all_epochs_are_trained_and_nothing_is_calibrated(
     assert [point["validation"] for point in curve] == [None] * 3
     assert model.config.temperatures == {}
     assert not model.training
+
+
+@pytest.mark.parametrize("stated", [None, 30])
+def test_landmarks_that_the_recipe_does_not_state_follow_from_the_images(signal, toy, toy_tower, tmp_path, stated):
+    recipe = toy.model_copy(update={"landmarks": stated, "epochs": 1, "refit": True})
+    model = new_model(recipe, [POLARITY, VALENCE], toy_tower)
+    train(model, signal(100), recipe)
+    expected = stated or landmarks_for(100)
+    assert len(model.mapper.landmarks) == len(model.mapper.weights) == model.config.mapper.landmarks == expected
+    assert 20 < model.mapper.landmarks.any(1).sum() <= min(expected, 100)
+    model.save_pretrained(tmp_path, "")
+    embeddings = torch.from_numpy(signal(20, seed=9).embeddings)
+    loaded = UGRIE.from_pretrained(tmp_path)
+    np.testing.assert_allclose(loaded.predict(embeddings).probs["valence"], model.predict(embeddings).probs["valence"], atol=1e-5)
 
 
 def test_where_no_epoch_is_chosen_the_last_is_kept(toy):

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from ugrie.model.checkpoint import FILES
+from ugrie.training.kernel_ridge import LANDMARKS
 from ugrie.training.recipe import Bart, Recipe, Tower, read_recipe
 
 TEXT = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
@@ -29,6 +30,8 @@ def test_every_default_is_what_is_taken(header: str, model: type[BaseModel]):
         field = model.model_fields[key]
         if field.is_required():
             assert default == "", key
+        elif key == "landmarks":
+            assert default == "{} to {}".format(*LANDMARKS)
         elif isinstance(field.default, BaseModel):
             assert default == "a table", key
         else:

@@ -1,4 +1,4 @@
-"""jobs/train.py: arguments, exit codes, errors found before an image is embedded, and the files written."""
+"""`ugrie train`: arguments, exit codes, errors found before an image is embedded, and the files written."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from ugrie import UGRIE
 from ugrie.model.checkpoint import find
 from ugrie.vision import embeddings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPE = """
 name = "mine"
 schemes = ["polarity2", "valence"]
@@ -74,8 +74,8 @@ def one_thread():
 
 
 @pytest.fixture
-def refused(job, folder, capsys, monkeypatch):
-    """Runs the job with a wrong recipe or arguments and returns its error line. Fails if an image was embedded."""
+def refused(command, folder, capsys, monkeypatch):
+    """Runs the command with a wrong recipe or arguments and returns its error line. Fails if an image was embedded."""
     monkeypatch.setattr(embeddings.EmbeddingCache, "__call__", lambda *_: pytest.fail("images were embedded"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
@@ -83,7 +83,7 @@ def refused(job, folder, capsys, monkeypatch):
         (folder / "recipe.toml").write_text(recipe)
         before = set(folder.rglob("*"))
         given = {"--recipe": "recipe.toml", "--data": "data", "--output": "out"} | dict(zip(tokens[::2], tokens[1::2], strict=True))
-        assert job.run([word for argument in given.items() for word in argument]) == 2
+        assert command.run([word for argument in given.items() for word in argument]) == 2
         assert set(folder.rglob("*")) == before
         output = capsys.readouterr()
         assert output.out == ""
@@ -161,19 +161,19 @@ def test_an_output_that_may_not_be_written_is_named(refused, folder):
 
 def test_without_its_packages_it_says_what_to_install(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "ugrie.training.run", None)
-    assert "pip install '.[train]'" in refused(RECIPE)
+    assert "pip install 'ugrie[train]'" in refused(RECIPE)
 
 
-def test_a_training_that_fails_has_the_exit_code_1(job, folder, capsys):
+def test_a_training_that_fails_has_the_exit_code_1(command, folder, capsys):
     (folder / "recipe.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 20\nlearning_rate = 1e30"))
     with pytest.raises(SystemExit) as left, pytest.warns(RuntimeWarning):
-        job.run(["--recipe", "recipe.toml", "--data", "data", "--output", "out"])
+        command.run(["--recipe", "recipe.toml", "--data", "data", "--output", "out"])
     assert re.fullmatch(r"train: the loss is (nan|inf) in epoch \d+: a lower learning_rate may help", str(left.value.code))
     assert not (folder / "out").exists()
 
 
-def test_it_prints_what_was_measured_and_writes_the_checkpoint(job, folder, capsys):
-    assert job.run(["--recipe", "recipe.toml", "--data", "data", "--output", "deep/out", "--folds", "2"]) == 0
+def test_it_prints_what_was_measured_and_writes_the_checkpoint(command, folder, capsys):
+    assert command.run(["--recipe", "recipe.toml", "--data", "data", "--output", "deep/out", "--folds", "2"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert set(printed) == {"polarity2 on mine.npz", "valence on mine.npz"}
     assert json.loads((folder / "deep" / "out" / "training.json").read_text())["cross_validated"] == printed
@@ -181,13 +181,13 @@ def test_it_prints_what_was_measured_and_writes_the_checkpoint(job, folder, caps
 
 
 @pytest.mark.slow
-def test_the_command_itself_goes_on_where_it_was_interrupted(job, folder, caplog, one_thread):
+def test_the_command_itself_goes_on_where_it_was_interrupted(command, folder, caplog, one_thread):
     """After Ctrl-C and the same command again, the checkpoint equals that of an uninterrupted run, byte for byte."""
     (folder / "recipe.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 60\npatience = 60"))
     arguments = ["--recipe", "recipe.toml", "--data", "data"]
-    command = [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments, "--output", "out", "--cache", "cache"]
+    words = [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments, "--output", "out", "--cache", "cache"]
     alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | alone)
+    first = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | alone)
     states, deadline = [], time.monotonic() + 100
     while not states and first.poll() is None and time.monotonic() < deadline:
         states = list(Path("cache").glob("training/*/final.pt"))
@@ -199,9 +199,9 @@ def test_the_command_itself_goes_on_where_it_was_interrupted(job, folder, caplog
     assert output.splitlines()[-1] == "train: interrupted: run the same command again to resume"
     assert not Path("out").exists()
     with caplog.at_level(logging.INFO):
-        assert job.run([*arguments, "--output", "out", "--cache", "cache"]) == 0
+        assert command.run([*arguments, "--output", "out", "--cache", "cache"]) == 0
     assert "resuming after epoch" in caplog.text
-    assert job.run([*arguments, "--output", "alone", "--cache", "another cache"]) == 0
+    assert command.run([*arguments, "--output", "alone", "--cache", "another cache"]) == 0
     names = {file.name for file in Path("alone").iterdir()}
     assert names == {file.name for file in Path("out").iterdir()}
     for name in names:

@@ -1,4 +1,4 @@
-"""Arguments and configuration files of `jobs/annotate.py`, up to the start of its run."""
+"""Arguments and configuration files of `ugrie annotate`, up to the start of its run."""
 
 from hypothesis import strategies as st
 

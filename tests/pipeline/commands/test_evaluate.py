@@ -1,4 +1,4 @@
-"""jobs/evaluate.py: arguments, exit codes, the table, JSON and plots."""
+"""`ugrie evaluate`: arguments, exit codes, the table, JSON and plots."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from PIL import Image
 from ugrie.model.checkpoint import digest, find, read_config
 from ugrie.model.model import UGRIE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = find("ugrie-tiny")
 
 
@@ -36,14 +36,14 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def refused(job, data, capsys, monkeypatch):
-    """Runs the job with wrong arguments and returns its error line. Fails if the model was loaded."""
+def refused(command, data, capsys, monkeypatch):
+    """Runs the command with wrong arguments and returns its error line. Fails if the model was loaded."""
     monkeypatch.chdir(data)
     monkeypatch.setattr(UGRIE, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
 
     def run(*tokens: str) -> str:
         before = set(data.rglob("*"))
-        assert job.run(list(tokens)) == 2
+        assert command.run(list(tokens)) == 2
         assert set(data.rglob("*")) == before
         output = capsys.readouterr()
         assert output.out == ""
@@ -96,9 +96,9 @@ def test_what_is_wrong_is_one_line_that_names_it(refused, tokens, line):
     assert re.fullmatch(f"evaluate: {line}", refused(*tokens.split()))
 
 
-def test_it_prints_the_table_and_writes_what_is_asked_for(job, data, tmp_path, capsys):
+def test_it_prints_the_table_and_writes_what_is_asked_for(command, data, tmp_path, capsys):
     tokens = ["--model", "ugrie-tiny", "--data", str(data / "embeddings.npz"), "--range", "valence=1,7"]
-    assert job.run([*tokens, "--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]) == 0
+    assert command.run([*tokens, "--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]) == 0
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["model"] == f"ugrie-tiny@{digest(TINY)}"
@@ -111,19 +111,19 @@ def test_it_prints_the_table_and_writes_what_is_asked_for(job, data, tmp_path, c
         assert image.format == "PNG"
 
 
-def test_a_scale_is_one_that_ratings_are_read_on(job, data, tmp_path):
+def test_a_scale_is_one_that_ratings_are_read_on(command, data, tmp_path):
     found = []
     for tokens in ([], ["--range", "valence=1,7"]):
         file = tmp_path / "out.json"
-        assert job.run(["--model", str(TINY), "--data", str(data / "embeddings.npz"), "--json", str(file), *tokens]) == 0
+        assert command.run(["--model", str(TINY), "--data", str(data / "embeddings.npz"), "--json", str(file), *tokens]) == 0
         found.append(json.loads(file.read_text())["schemes"]["valence"])
     assert found[0]["pearson_r"] == pytest.approx(found[1]["pearson_r"])
     assert found[1]["mae_of_constant"] == pytest.approx(found[0]["mae_of_constant"] * 8 / 6)
 
 
-def test_it_measures_a_folder_of_images(job, data, tmp_path, capsys, caplog):
+def test_it_measures_a_folder_of_images(command, data, tmp_path, capsys, caplog):
     caplog.set_level("INFO")
-    assert job.run(["--model", "ugrie-tiny", "--data", str(data / "photos"), "--json", str(tmp_path / "out.json")]) == 0
+    assert command.run(["--model", "ugrie-tiny", "--data", str(data / "photos"), "--json", str(tmp_path / "out.json")]) == 0
     assert capsys.readouterr().out.splitlines()[1] == "1 image (left out: 1 that can't be read, 1 without a label)"
     assert "ignored, as they hold no labels for ugrie-tiny: mood" in caplog.messages
     assert "left out, as it can't be read: cut.png (no image of a format that Pillow reads)" in caplog.messages
@@ -137,6 +137,6 @@ def test_the_command_itself_ends_with_the_exit_code():
     assert re.fullmatch(r"evaluate: .*--modl.*\n", done.stderr)
 
 
-def test_without_its_packages_it_says_what_to_install(job, data, refused, monkeypatch):
+def test_without_its_packages_it_says_what_to_install(command, data, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "ugrie.evaluation.plot", None)
-    assert "pip install '.[train]'" in refused("--model", "ugrie-tiny", "--data", "embeddings.npz")
+    assert "pip install 'ugrie[train]'" in refused("--model", "ugrie-tiny", "--data", "embeddings.npz")

@@ -1,4 +1,4 @@
-"""The job that writes the report of a run."""
+"""`ugrie report`: the page about a run, or about several nights."""
 
 import pytest
 
@@ -18,14 +18,14 @@ def output(tmp_path, night):
         (["--until", "2026-01-02"], "runs/nights_2026-01-01_2026-01-02.html", "Nights of 2026-01-01 to 2026-01-02"),
     ],
 )
-def test_it_writes_the_page_beside_the_records(job, output, capsys, flags, written, title):
-    assert job.run(["--output", str(output), *flags]) == 0
+def test_it_writes_the_page_beside_the_records(command, output, capsys, flags, written, title):
+    assert command.run(["--output", str(output), *flags]) == 0
     assert capsys.readouterr().out == f"{output}/{written}\n"
     assert f"<h1>{title}</h1>" in (output / written).read_text()
 
 
-def test_it_writes_the_page_where_it_is_told_to(job, output, capsys, tmp_path):
-    assert job.run(["--output", str(output), "--to", str(tmp_path / "mine" / "page.html")]) == 0
+def test_it_writes_the_page_where_it_is_told_to(command, output, capsys, tmp_path):
+    assert command.run(["--output", str(output), "--to", str(tmp_path / "mine" / "page.html")]) == 0
     assert (tmp_path / "mine" / "page.html").read_text().startswith("<!DOCTYPE html>")
     assert not list((output / "runs").glob("*.html"))
 
@@ -44,13 +44,13 @@ def test_it_writes_the_page_where_it_is_told_to(job, output, capsys, tmp_path):
         (["--form", "x"], "report: Unknown option: --form."),
     ],
 )
-def test_what_is_wrong_is_one_line(job, output, capsys, flags, said):
-    assert job.run(["--output", str(output), *flags]) == 2
+def test_what_is_wrong_is_one_line(command, output, capsys, flags, said):
+    assert command.run(["--output", str(output), *flags]) == 2
     told = capsys.readouterr().err
     assert told.startswith(said)
     assert told.count("\n") == 1
 
 
-def test_an_output_without_runs_is_named(job, tmp_path, capsys):
-    assert job.run(["--output", str(tmp_path / "none")]) == 2
+def test_an_output_without_runs_is_named(command, tmp_path, capsys):
+    assert command.run(["--output", str(tmp_path / "none")]) == 2
     assert "holds no committed run: check --output" in capsys.readouterr().err

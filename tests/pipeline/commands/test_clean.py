@@ -1,4 +1,4 @@
-"""The job that removes files of dead runs."""
+"""`ugrie clean`: what dead runs left."""
 
 import json
 
@@ -15,19 +15,19 @@ def output(tmp_path):
     return tmp_path
 
 
-def test_it_lists_and_then_removes(job, output, capsys):
-    assert job.run(["--output", str(output), "--older-than", "0", "--dry-run"]) == 0
+def test_it_lists_and_then_removes(command, output, capsys):
+    assert command.run(["--output", str(output), "--older-than", "0", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert f"{output}/_work/dead  (run dead: 1 files, 0.0 MB, last changed 20" in said
     assert "2 would be removed" in said
     assert len([path for path in output.rglob("*") if path.is_file()]) == 2
-    assert job.run(["--output", str(output), "--older-than", "0"]) == 0
+    assert command.run(["--output", str(output), "--older-than", "0"]) == 0
     assert "2 removed" in capsys.readouterr().out
     assert not [path for path in output.rglob("*") if path.is_file()]
 
 
-def test_what_is_not_a_week_old_is_left_alone(job, output, capsys):
-    assert job.run(["--output", str(output)]) == 0
+def test_what_is_not_a_week_old_is_left_alone(command, output, capsys):
+    assert command.run(["--output", str(output)]) == 0
     assert capsys.readouterr().out.startswith("0 removed")
 
 
@@ -41,17 +41,17 @@ def test_what_is_not_a_week_old_is_left_alone(job, output, capsys):
         (["--output", "s4://out"], "did you mean 's3://'"),
     ],
 )
-def test_what_is_wrong_is_one_line(job, tokens, line, capsys):
-    assert job.run(tokens) == 2
+def test_what_is_wrong_is_one_line(command, tokens, line, capsys):
+    assert command.run(tokens) == 2
     said = capsys.readouterr().err
     assert said.startswith("clean: ")
     assert said.count("\n") == 1
     assert line in said
 
 
-def test_names_of_strangers_and_links_are_shown_on_one_line_without_secrets(job, output, capsys):
+def test_names_of_strangers_and_links_are_shown_on_one_line_without_secrets(command, output, capsys):
     (output / "annotations/dt=2026-01-02/part-a\x1b[31mb-aaaaaaaa-00000.parquet").write_text("x")
-    assert job.run(["--output", str(output), "--older-than", "0", "--dry-run"]) == 0
+    assert command.run(["--output", str(output), "--older-than", "0", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "(run a\\x1b[31mb: 1 files" in said
     assert "\x1b" not in said
@@ -75,19 +75,19 @@ def failing(error):
         ),
     ],
 )
-def test_what_the_storage_says_is_one_line_without_secrets(job, output, capsys, monkeypatch, method, code, line):
+def test_what_the_storage_says_is_one_line_without_secrets(command, output, capsys, monkeypatch, method, code, line):
     error = PermissionError("can't reach https://me:hunter2@host/a?X-Amz-Signature=hunter2\nwith hunter2/and+more")
     monkeypatch.setattr(OutputFolder, method, failing(error))
     options = json.dumps({"secret": "hunter2/and+more"})
-    assert job.run(["--output", str(output), "--older-than", "0", "--storage-options", options]) == code
+    assert command.run(["--output", str(output), "--older-than", "0", "--storage-options", options]) == code
     said = capsys.readouterr().err
     assert said.endswith(line)
     assert said.count("\n") == 1
 
 
-def test_a_record_that_cannot_be_read_stops_it(job, output, capsys):
+def test_a_record_that_cannot_be_read_stops_it(command, output, capsys):
     (output / "runs").mkdir()
     (output / "runs" / "r.json").write_text(json.dumps({"run_id": "r"}))
-    assert job.run(["--output", str(output), "--older-than", "0"]) == 2
+    assert command.run(["--output", str(output), "--older-than", "0"]) == 2
     assert "nothing was removed" in capsys.readouterr().err
     assert (output / "_work/dead/plan.json").exists()

@@ -7,11 +7,11 @@ import pytest
 
 
 @pytest.fixture
-def planned(job, corpus, capsys, tmp_path):
-    """Return a function that runs the job over the corpus, with more flags, and returns its output."""
+def planned(command, corpus, capsys, tmp_path):
+    """Return a function that runs the command over the corpus, with more flags, and returns its output."""
 
     def run(*flags):
-        assert job.run(["--input", str(corpus.folder), "--output", str(tmp_path / "out"), *flags]) == 0
+        assert command.run(["--input", str(corpus.folder), "--output", str(tmp_path / "out"), *flags]) == 0
         return capsys.readouterr().out
 
     return run
@@ -38,11 +38,11 @@ def test_as_json_it_is_all_there(planned):
     assert found["forecast"]["requests"]["likely"] > 40
 
 
-def test_every_problem_is_said_at_once(job, capsys, tmp_path):
+def test_every_problem_is_said_at_once(command, capsys, tmp_path):
     (tmp_path / "out" / "runs").mkdir(parents=True)
     (tmp_path / "out" / "runs" / "x.json").write_text("half a rec")
     settings = ["--input", str(tmp_path / "gone"), "--output", str(tmp_path / "out"), "--model", "ugrie-tny", "--on-success", "ftp://x"]
-    assert job.run(settings) == 2
+    assert command.run(settings) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
     assert re.match(r"plan: there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\)", lines[0])
@@ -59,6 +59,6 @@ def test_every_problem_is_said_at_once(job, capsys, tmp_path):
         (["--device", "tpu"], r"plan: --device 'tpu': .*"),
     ],
 )
-def test_flags_that_are_wrong_are_named(job, capsys, flags, said):
-    assert job.run(["--input", "in", "--output", "out", *flags]) == 2
+def test_flags_that_are_wrong_are_named(command, capsys, flags, said):
+    assert command.run(["--input", "in", "--output", "out", *flags]) == 2
     assert re.match(said, capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""The annotation job from its command line: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
+"""`ugrie annotate`: arguments, configuration file, exit codes, on clusters of one and of two CPUs."""
 
 import json
 import logging
@@ -13,16 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.annotate import _stop
+from pipeline.commands.annotate import EXAMPLE, _stop
 from pipeline.config import AnnotateConfig
 from pipeline.run.plan import prepare
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def refused(job, capsys, monkeypatch, tmp_path):
-    """Return a function that runs the job with wrong arguments and returns its messages. Nothing may be started or written."""
+def refused(command, capsys, monkeypatch, tmp_path):
+    """Return a function that runs the command with wrong arguments and returns its messages. Nothing may be started or written."""
     import ray
 
     monkeypatch.chdir(tmp_path)
@@ -31,7 +31,7 @@ def refused(job, capsys, monkeypatch, tmp_path):
 
     def run(*tokens):
         before = set(tmp_path.rglob("*"))
-        assert job.run([str(token) for token in tokens]) == 2
+        assert command.run([str(token) for token in tokens]) == 2
         assert set(tmp_path.rglob("*")) == before
         said = capsys.readouterr()
         assert said.out == ""
@@ -45,7 +45,7 @@ def refused(job, capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("tokens", "line"),
     [
-        ("", "Parameter --input requires an argument."),
+        ("", r"Parameter --input requires an argument\."),
         ("--input in", r"--output: must be given \(Folder or prefix .*\)"),
         ("--inptu in --output out", r"Unknown option: --inptu. Did you mean --input\?"),
         ("--input in --output out --date 2024-13-40", r"--date '2024-13-40': should be a valid date.* \(.*dt=YYYY-MM-DD.*"),
@@ -103,6 +103,7 @@ def test_storage_options_that_are_wrong_are_not_shown(refused):
         ('output = "out\n', r"--config job.toml is not valid TOML: .*line 1.*"),
         ('output = "out"\nlimit = "many"\n', "--limit 'many': should be a valid integer.*"),
         ('output = "out"\ndate = "soon"\n', "--date 'soon': .*"),
+        ('output = "out"\nconfig = "other.toml"\n', "--config job.toml can't name another file: leave out `config`"),
     ],
 )
 def test_a_configuration_file_that_is_wrong_is_one_line(refused, tmp_path, text, line):
@@ -140,19 +141,22 @@ def test_help_names_every_setting():
     assert done.returncode == 0
     flags = {f"--{name.replace('_', '-')}" for name in AnnotateConfig.model_fields} | {"--config"}
     assert {flag for flag in flags if flag not in done.stdout} == set()
+    assert "--empty-" not in done.stdout
+    assert done.stdout.startswith("Usage: ugrie annotate [OPTIONS] INPUT OUTPUT\n")
+    assert done.stdout.splitlines()[-2:] == [line.rstrip() for line in EXAMPLE.splitlines()]
 
 
 @pytest.mark.cluster
-def test_a_run_that_is_done_says_so_and_exits_with_zero(job, finished, capsys):
+def test_a_run_that_is_done_says_so_and_exits_with_zero(command, finished, capsys):
     config = finished.config
     tokens = ["--input", config.input, "--output", config.output, "--run-id", config.run_id]
-    assert job.run(tokens) == 0
+    assert command.run(tokens) == 0
     assert " of 40 images annotated by " in capsys.readouterr().out
-    assert job.run([*tokens, "--limit", "3"]) == 2
+    assert command.run([*tokens, "--limit", "3"]) == 2
     assert "run undisturbed was begun with limit = None, not 3" in capsys.readouterr().err
 
 
-def test_json_lines_say_how_a_run_ended(job, finished, capsys, caplog, monkeypatch):
+def test_json_lines_say_how_a_run_ended(command, finished, capsys, caplog, monkeypatch):
     """One that is committed, and one whose settings are wrong."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
     caplog.set_level(logging.INFO)
@@ -167,8 +171,8 @@ def test_json_lines_say_how_a_run_ended(job, finished, capsys, caplog, monkeypat
         "--log-format",
         "json",
     ]
-    assert job.run(tokens) == 0
-    assert job.run([*tokens, "--limit", "3"]) == 2
+    assert command.run(tokens) == 0
+    assert command.run([*tokens, "--limit", "3"]) == 2
     logging.captureWarnings(False)
     said = capsys.readouterr()
     assert said.out == ""
@@ -180,20 +184,20 @@ def test_json_lines_say_how_a_run_ended(job, finished, capsys, caplog, monkeypat
     assert wrong["message"].startswith("run undisturbed was begun with limit = None, not 3")
 
 
-def test_hooks_are_told_of_both_ends(job, finished, tmp_path, capsys):
+def test_hooks_are_told_of_both_ends(command, finished, tmp_path, capsys):
     hooks = []
     for end in ("success", "failure"):
         hooks += [f"--on-{end}", f"sh -c 'echo $UGRIE_STATUS $UGRIE_RUN_ID $UGRIE_RECORD > {tmp_path}/{end}'"]
     tokens = ["--input", finished.config.input, "--output", str(finished.output), "--run-id", "undisturbed", *hooks]
-    assert job.run(tokens) == 0
-    assert job.run([*tokens, "--limit", "3"]) == 2
+    assert command.run(tokens) == 0
+    assert command.run([*tokens, "--limit", "3"]) == 2
     assert (tmp_path / "success").read_text() == f"succeeded undisturbed {finished.output}/runs/undisturbed.json\n"
     assert (tmp_path / "failure").read_text() == "refused undisturbed\n"
 
 
-def test_a_night_with_nothing_new_says_so_and_exits_with_zero(job, finished, capsys, tmp_path):
+def test_a_night_with_nothing_new_says_so_and_exits_with_zero(command, finished, capsys, tmp_path):
     shutil.copytree(finished.output, tmp_path, dirs_exist_ok=True)
-    assert job.run(["--input", finished.config.input, "--output", str(tmp_path), "--run-id", "second"]) == 0
+    assert command.run(["--input", finished.config.input, "--output", str(tmp_path), "--run-id", "second"]) == 0
     model = finished.record.model
     assert capsys.readouterr().out == f"nothing new: 40 images listed, all annotated before by {model}, run second\n"
 

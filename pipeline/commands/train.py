@@ -1,0 +1,61 @@
+"""Train a checkpoint on labelled images.
+
+The recipe names the schemes, the data sets below the folder of --data, and the
+model's shape (docs/training.md). With --folds K the recipe is cross-validated
+first: K models are trained, each without one part of the images (groups stay
+together), and measured on that part. Then the checkpoint is trained on all
+parts. The same command resumes an interrupted one.
+
+Exit codes: 0 the checkpoint is written, 1 training failed, 2 the recipe, the
+data or an argument is wrong and no image was embedded, 130 interrupted.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pipeline.cli import command_app
+from pipeline.errors import UserError
+from pipeline.logs import start_log
+
+EXAMPLE = """\
+ugrie train --recipe recipe.toml --data DIR --output checkpoints/mine --folds 5
+ugrie annotate --model checkpoints/mine --input photos/ --output emotions"""
+app = command_app("train", __doc__, EXAMPLE)
+
+
+@app.default
+def train(
+    *,
+    recipe: Annotated[Path, Parameter(help="The recipe, a TOML file")],
+    data: Annotated[Path, Parameter(help="Folder that holds the recipe's data sets")],
+    output: Annotated[Path, Parameter(help="Folder to write the checkpoint to")],
+    folds: Annotated[int, Parameter(help="Number of folds for cross-validation, 2 or more; 0 for none")] = 0,
+    bart: Annotated[
+        str | None, Parameter(help="A pretrained BART in place of the recipe's: its name on Hugging Face's hub, or its folder")
+    ] = None,
+    tower_weights: Annotated[
+        str | None, Parameter(help="File with the weights of an open_clip tower; without it open_clip fetches them")
+    ] = None,
+    cache: Annotated[Path, Parameter(help="Folder for embeddings and for the state of unfinished trainings")] = Path(".ugrie-cache"),
+) -> None:
+    if folds < 0 or folds == 1:
+        raise UserError(f"--folds {folds}: must be 2 or more, or 0 for none")
+    start_log(line="%(message)s")
+    try:
+        from ugrie.training.run import train_recipe
+        from ugrie.training.train import TrainingError
+
+        metrics = train_recipe(recipe, data, output, cache, folds, bart, tower_weights)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}: training needs UGRIE's train extra: pip install 'ugrie[train]'") from None
+    except TrainingError as error:
+        sys.exit(f"train: {error}")
+    except KeyboardInterrupt:
+        print("train: interrupted: run the same command again to resume", file=sys.stderr)
+        sys.exit(130)
+    if metrics:
+        print(json.dumps(metrics, indent=1))
