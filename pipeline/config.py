@@ -53,6 +53,10 @@ class AnnotateConfig(BaseModel):
         default_factory=dict, description="fsspec options for input and output, as a JSON object; never recorded"
     )
     column: Annotated[str, INPUT] = Field("uri", description="Table column with the URIs or the image bytes")
+    keep_columns: Annotated[Names, INPUT, NO_DEFAULT] = Field(
+        (),
+        description="Columns of the input's table to write into every output row, comma-separated; new=old renames one, such as post=id",
+    )
     allow_protocols: Annotated[Names, INPUT, NO_DEFAULT] = Field(
         (), description="Protocols that a table's URIs may use besides the table's own, comma-separated, such as s3,https"
     )

@@ -24,6 +24,7 @@ pytest_plugins = [
         "outputs",
         "pages",
         "poison",
+        "posts",
         "rows",
         "s3",
     )

@@ -13,6 +13,7 @@ from pipeline.inputs.source import list_items
 from pipeline.run.hooks import Hook
 from pipeline.run.plan import NEW_OUTPUT, tables_of
 from pipeline.table import delta
+from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import current_runs
 from pipeline.table.schema import Tables
@@ -37,8 +38,9 @@ class DryRun:
             "model": self.tables.model,
             "schemes": [scheme.name for scheme in self.tables.schemes],
             "zero_shot": list(self.tables.zero_shot),
+            "kept": self.scan.kept,
             "cluster": asdict(self.cluster),
-            "survey": {name: value for name, value in asdict(self.scan).items() if name != "sample"},
+            "survey": {name: value for name, value in asdict(self.scan).items() if name not in ("sample", "kept")},
             "trial": self.profile and _public(self.profile),
             "forecast": self.cost and self.cost.public(),
         }
@@ -65,7 +67,7 @@ def check(config: AnnotateConfig) -> None:
     """Check model, input, output and hooks, each on its own. Raises an ExceptionGroup of UserErrors."""
     checks: list[Callable[[], Any]] = [
         lambda: tables_of(config),
-        lambda: next(list_items(config.input, config.column, config.storage_options, output=config.output)),
+        lambda: next(list_items(config.input, config.column, config.storage_options, output=config.output, keep=Keep(config.keep_columns))),
         lambda: current_runs(OutputFolder(config.output, config.storage_options), NEW_OUTPUT),
         lambda: Hook.of(config, "on_success"),
         lambda: Hook.of(config, "on_failure"),

@@ -5,18 +5,21 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.config import AnnotateConfig
-from pipeline.inputs.manifest import new_images
+from pipeline.inputs.manifest import SCHEMA, new_images
 from pipeline.inputs.source import list_items
 from pipeline.run.earlier import images_of
 from pipeline.run.plan import NEW_OUTPUT
+from pipeline.table import delta
 from pipeline.table.image_ids import union
+from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, current_runs
 from pipeline.table.schema import Tables
@@ -40,13 +43,18 @@ class InputScan:
     in_files: int  # new images within a file: a member of a .tar, a row of a table
     repost_share: float | None  # share of duplicates in the rows of the last runs; None without rows
     sample: list[dict[str, Any]]
+    kept: dict[str, str]  # the types of the columns kept from the input, by their names; where there are some, rows are counted
 
 
 def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> InputScan:
     """List the input and draw `size` of its new images. Nothing is written. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
     left_out: Counter[str] = Counter()
-    source = list_items(config.input, config.column, config.storage_options, left_out, config.output)
+    keep = Keep(config.keep_columns)
+    source = list_items(config.input, config.column, config.storage_options, left_out, config.output, keep)
+    source = chain([next(source)], source)
+    if keep:
+        delta.check(config, replace(tables, kept=keep.types))
     runs = current_runs(output, NEW_OUTPUT)
     past = images_of(output, config, tables, runs, dt.datetime.now(dt.UTC))
     counts: Counter[str] = Counter()
@@ -56,7 +64,8 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
         counts.update(bytes=int(np.sum(sizes.to_numpy())), sized=len(sizes))
         counts.update(in_files=len(table) - table["container"].null_count)
         hashes.append(_content_hashes(table))
-        sample.add(table)
+        sample.add(table.select(SCHEMA.names))
+    keep.check_found(config.public()["input"])
     hashed = sum(map(len, hashes))
     return InputScan(
         listed=counts["listed"],
@@ -70,6 +79,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
         in_files=counts["in_files"],
         repost_share=_repost_share([run.counts for run in runs if run.model == tables.model][:MAX_RUNS]),
         sample=sample.rows,
+        kept={field.name: str(field.type) for field in keep.types},
     )
 
 

@@ -20,7 +20,12 @@ def summary(dry_run: DryRun) -> str:
     schemes = ", ".join(scheme.name + " (zero-shot)" * (scheme.name in zero_shot) for scheme in dry_run.tables.schemes)
     lines = [f"{settings['input']} -> {settings['output']}, by {dry_run.tables.model}: {schemes}", ""]
     retried = f", {scan.retried:,} failed before and are retried" if scan.retried else ""
-    lines.append(f"{scan.listed:,} images are listed; {scan.known:,} were annotated before{retried}, {scan.new - scan.retried:,} are new")
+    counted = "rows" if scan.kept else "images"
+    lines.append(
+        f"{scan.listed:,} {counted} are listed; {scan.known:,} were annotated before{retried}, {scan.new - scan.retried:,} are new"
+    )
+    if scan.kept:
+        lines.append(f"kept from the input: {', '.join(f'{name} {kind}' for name, kind in scan.kept.items())}")
     if scan.left_out:
         lines.append(f"left out of the input: {left_out_text(scan.left_out)}")
     if dry_run.profile is None or dry_run.cost is None:

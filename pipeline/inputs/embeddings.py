@@ -1,9 +1,11 @@
 """Input source: embeddings stored by earlier runs, which are annotated again without reading an image.
 
 Reads the committed runs of an output that stored embeddings of the same image tower. Where several runs annotated an image, its newest
-row is used. Images that failed in those runs have no embedding and are left out.
+row is used. Images that failed in those runs have no embedding and are left out. Columns that those runs kept from their input are kept
+again if they are asked for, by their names in the table; then the same holds for rows.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 
@@ -13,26 +15,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StorageError, UserError
-from pipeline.inputs.item import Item
+from pipeline.inputs.item import Item, Kept
 from pipeline.storage.files import open_file
 from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import public_message, without_secrets
 from pipeline.table.image_ids import unreadable
+from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import current_runs
+from pipeline.table.schema import ROW_ID
 
+logger = logging.getLogger(__name__)
 IMAGES_AGAIN = "annotate the images themselves, without --from-embeddings"
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
 LISTED = ["image_id", "uri", "bytes", "status"]  # columns read to list the images
 COLUMNS = ["uri", "content_hash", "width", "height", "bytes", "embedding"]  # columns read to annotate them
 
 
-def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
+def embedded_items(uri: str, tower: str, options: Options, keep: Keep | None = None) -> Iterator[Item]:
     """List the images with embeddings of a tower in an output, or in one of its partitions (`OUTPUT/annotations/dt=YYYY-MM-DD`).
 
     `tower` is the image tower's digest. An item's `container` is the table's file that holds the embedding, its `position` the row there.
-    An image of several runs is listed several times, the newest row first. Raises UserError where there are no such embeddings.
+    An image of several runs is listed several times, the newest row first. Raises UserError where there are no such embeddings, or none
+    with the columns to `keep`.
     """
+    keep = keep or Keep()
     public_uri = without_secrets(uri)
     partition = PARTITION.fullmatch(uri)
     output = OutputFolder(partition["root"] if partition else uri, options)
@@ -40,11 +47,21 @@ def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
     if not runs:
         raise UserError(f"{public_uri} holds no committed run: name the --output of an earlier run, or a partition of it")
     with_embeddings = [run for run in runs if run.config.get("keep_embeddings")]
+    if with_embeddings and keep:
+        kept = [run.kept_columns for run in with_embeddings]
+        with_embeddings = [run for run in with_embeddings if run.kept_columns == set(keep.columns)]
+        if not with_embeddings:
+            shown = " or ".join(sorted({", ".join(sorted(names)) or "none" for names in kept}))
+            raise UserError(f"keep_columns: the runs with embeddings of {public_uri} kept {shown}: give their columns, by these names")
+    elif lost := sorted({name for run in with_embeddings for name in run.kept_columns}):
+        logger.warning(
+            "each image gets one row, without %s: to keep these columns of the input, give them as --keep-columns", ", ".join(lost)
+        )
     empty = True
     for run in with_embeddings:
         if run.tower == tower:
             for file in run.files:
-                for item in _items(output, file):
+                for item in _items(output, file, keep):
                     empty = False
                     yield item
     if empty:
@@ -57,17 +74,21 @@ def embedded_items(uri: str, tower: str, options: Options) -> Iterator[Item]:
         raise UserError(f"{public_uri} holds no embeddings of this model's image tower: {reason}")
 
 
-def _items(output: OutputFolder, file: str) -> Iterator[Item]:
+def _items(output: OutputFolder, file: str, keep: Keep) -> Iterator[Item]:
     """List the images of one file of the table that were annotated."""
+    kept_columns = [ROW_ID, *keep.columns] if keep else []
     path = output.absolute(file)
     try:
         with output.open(file) as opened:
             position = 0
-            for batch in pq.ParquetFile(opened, pre_buffer=True).iter_batches(columns=LISTED):
+            for batch in pq.ParquetFile(opened, pre_buffer=True).iter_batches(columns=[*LISTED, *kept_columns]):
                 columns = (batch.column(name).to_pylist() for name in LISTED)
-                for image_id, uri, size, status in zip(*columns, strict=True):
+                kept = None
+                if keep:
+                    kept = keep.batch([batch.column(name) for name in keep.columns], file).append_column(ROW_ID, batch.column(ROW_ID))
+                for i, (image_id, uri, size, status) in enumerate(zip(*columns, strict=True)):
                     if status == "ok":
-                        yield Item(uri, size, "", path, position, None, image_id)
+                        yield Item(uri, size, "", path, position, None, image_id, None if kept is None else Kept(kept, i))
                     position += 1
     except (OSError, KeyError, pa.ArrowException) as error:
         raise unreadable(path, error) from None

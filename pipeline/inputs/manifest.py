@@ -5,10 +5,12 @@ as a whole. A block's number is its position, so a resumed run has the same bloc
 
 A URI's secrets, such as a link's signature, are in `link`; the `uri` that output rows and IDs are made of has none. The manifest is
 deleted when the run is committed, and the secrets with it.
+
+Where columns of the input are kept, it has a row for each of the input's rows, with two more columns: KEPT.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import chain, islice
@@ -18,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.inputs.item import Item
-from pipeline.inputs.seen import Seen, hash_images, lookup
+from pipeline.inputs.item import Item, kept_rows
+from pipeline.inputs.seen import Seen, SeenRows, hash_images, lookup
 from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder, work_folder
+from pipeline.table.schema import ROW_ID
 
 SCHEMA = pa.schema(
     [
@@ -35,6 +38,7 @@ SCHEMA = pa.schema(
         pa.field("retried", pa.bool_(), nullable=False),  # failed in an earlier run
     ]
 )
+KEPT = [ROW_ID, "kept"]  # the row's ID, int64, and its kept values, a struct
 BLOCKS_PER_FILE = 64
 MAX_BLOCK_ROWS = 256
 BATCH = 2**14  # images listed, hashed and looked up at once
@@ -45,7 +49,8 @@ class Manifest:
     """A run's manifest: its folder within the output, and counts.
 
     `rows` is `listed` (different images) less `known` (annotated before); `retried` of them failed before, the others are new.
-    `left_out` counts by reason what the listing left out (`pipeline/storage/left_out.py`).
+    `left_out` counts by reason what the listing left out (`pipeline/storage/left_out.py`). `key` is the column by which rows are known:
+    `row_id` where columns of the input are kept, and rows are counted, not images.
     """
 
     folder: str
@@ -55,6 +60,7 @@ class Manifest:
     known: int
     retried: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    key: str = "image_id"
 
     @property
     def blocks(self) -> int:
@@ -63,19 +69,19 @@ class Manifest:
     def rows_of(self, block: int) -> int:
         return min(self.block_rows, self.rows - block * self.block_rows)
 
-    def read(self, output: OutputFolder, block: int) -> pa.Table:
-        """Read a block's images, as a table of SCHEMA."""
+    def read(self, output: OutputFolder, block: int, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+        """Read a block's rows: a table of SCHEMA, or these columns."""
         with output.open(part_path(self.folder, block // BLOCKS_PER_FILE)) as file:
-            return pq.ParquetFile(file).read_row_group(block % BLOCKS_PER_FILE)
+            return pq.ParquetFile(file).read_row_group(block % BLOCKS_PER_FILE, list(columns))
 
     def blocks_within(self, output: OutputFolder, ids: np.ndarray) -> set[int]:
-        """Return the blocks all of whose images have IDs in `ids` (int64, sorted)."""
+        """Return the blocks all of whose rows have IDs in `ids` (int64, sorted)."""
         found: set[int] = set()
         for first in range(0, self.blocks if len(ids) else 0, BLOCKS_PER_FILE):
             with output.open(part_path(self.folder, first // BLOCKS_PER_FILE)) as file:
                 part = pq.ParquetFile(file, pre_buffer=True)
                 for group in range(part.num_row_groups):
-                    own = part.read_row_group(group, ["image_id"], use_threads=False)["image_id"].to_numpy()
+                    own = part.read_row_group(group, [self.key], use_threads=False)[self.key].to_numpy()
                     if lookup(own, ids)[0].all():
                         found.add(first + group)
         return found
@@ -89,7 +95,8 @@ def plan_path(run_id: str) -> str:
 def saved_manifest(run_id: str, plan: dict[str, Any]) -> Manifest:
     """Return the manifest that a run's plan states."""
     sizes = {name: plan[name] for name in ("rows", "block_rows", "listed", "known", "retried")}
-    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes, left_out=plan.get("left_out", {}))
+    key = ROW_ID if plan.get("kept") else "image_id"
+    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes, left_out=plan.get("left_out", {}), key=key)
 
 
 def image_id(item: Item) -> int:
@@ -116,18 +123,20 @@ def write_manifest(
     """Write the images in blocks of `block_rows`: by default 256, or fewer, at least 16, so that a small run has several blocks too.
 
     Leaves out images whose IDs are `known` (int64, sorted), those after the first `limit` others, and duplicates. Of the others, those
-    whose IDs have `failed` (int64, sorted) are marked as retried.
+    whose IDs have `failed` (int64, sorted) are marked as retried. Where the items have kept values, all that holds for rows and their IDs.
     """
     counts: Counter[str] = Counter()
     tables = _rechunk(new_images(items, known, limit, counts, failed), MAX_BLOCK_ROWS * 16)
     first = next(tables, SCHEMA.empty_table())
+    key = ROW_ID if ROW_ID in first.column_names else "image_id"
     if block_rows is None:
         block_rows = min(MAX_BLOCK_ROWS, max(16, -(-len(first) // 16)))
     for number, table in enumerate(_rechunk(chain([first], tables), block_rows * BLOCKS_PER_FILE)):
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")
         output.write(part_path(folder, number), buffer.getvalue())
-    return Manifest(folder, counts["listed"] - counts["known"], block_rows, counts["listed"], counts["known"], counts["retried"])
+    rows = counts["listed"] - counts["known"]
+    return Manifest(folder, rows, block_rows, counts["listed"], counts["known"], counts["retried"], key=key)
 
 
 def new_images(
@@ -136,11 +145,15 @@ def new_images(
     """Return tables (SCHEMA) of the images whose IDs are not `known` (int64, sorted), each once, up to `limit` of them.
 
     Adds to `counts` how many different images were `listed`, how many of them are `known`, and how many of the others are `retried`:
-    their IDs are in `failed` (int64, sorted).
+    their IDs are in `failed` (int64, sorted). Where the items have kept values (KEPT), all that holds for rows and their IDs.
     """
-    items, seen, left = iter(items), Seen(), limit
+    items, seen, seen_rows, left = iter(items), Seen(), SeenRows(), limit
     while left != 0 and (batch := list(islice(items, BATCH if left is None else min(BATCH, max(left, 1024))))):
-        ids, first = seen.add(batch)
+        images, first = seen.add(batch)
+        ids, kept = images, None
+        if batch[0].kept is not None:
+            kept = kept_rows(batch)
+            ids, first = seen_rows.add(batch, images, kept)
         annotated = first & lookup(ids, known)[0]
         new = np.flatnonzero(first & ~annotated)
         if left is not None:
@@ -152,15 +165,23 @@ def new_images(
         if len(new):
             retried = lookup(ids[new], failed)[0]
             counts["retried"] += int(retried.sum())
-            columns = zip(*(batch[i][:-1] for i in new), strict=True)  # SCHEMA has the fields of Item in order, but for the ID
-            yield pa.table([pa.array(ids[new]), *map(pa.array, columns, SCHEMA.types[1:-1]), pa.array(retried)], SCHEMA)
+            columns = zip(*(batch[i][:6] for i in new), strict=True)  # SCHEMA has the first fields of Item in order
+            table = pa.table([pa.array(images[new]), *map(pa.array, columns, SCHEMA.types[1:-1]), pa.array(retried)], SCHEMA)
+            yield table if kept is None else _with_kept(table, ids[new], kept.take(new))
+
+
+def _with_kept(table: pa.Table, ids: np.ndarray, kept: pa.Table) -> pa.Table:
+    """Add the columns KEPT to rows of SCHEMA."""
+    kept = kept.select([name for name in kept.column_names if name != ROW_ID])
+    struct = pa.StructArray.from_arrays([column.combine_chunks() for column in kept.columns], fields=list(kept.schema))
+    return table.append_column(KEPT[0], pa.array(ids)).append_column(KEPT[1], struct)
 
 
 def _rechunk(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Return the same rows in tables of `rows` rows; the last may have fewer."""
-    rest = SCHEMA.empty_table()
+    rest: pa.Table = pa.table({})
     for table in tables:
-        rest = pa.concat_tables([rest, table])
+        rest = pa.concat_tables([rest, table]) if len(rest) else table
         while len(rest) >= rows:
             yield rest[:rows]
             rest = rest[rows:]

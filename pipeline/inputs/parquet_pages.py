@@ -5,7 +5,7 @@ states its size (https://github.com/apache/parquet-format/blob/master/src/main/t
 header, so a file that looks at each header that passes can prevent the rest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import SEEK_END, SEEK_SET, RawIOBase
 from typing import IO, Any
 
@@ -15,11 +15,18 @@ import pyarrow.parquet as pq
 MAX_HEADER = 16 * 2**20  # bytes, as in Arrow; it may hold the smallest and the largest value
 DICTIONARY = 2  # of PageType
 DELTA_BYTE_ARRAY = 7  # of Encoding: a value repeats the beginning of the one before
+PADDING = 100  # bytes by which old writers state a column too short, as in Arrow
+VALUE_BYTES = 8  # that a value of a list takes at least
+FIXED = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE")  # physical types whose values are all of one size
 FEWER = 64  # by which fewer rows are read at once, where they may take too much memory
 
 
 class PageTooLargeError(ValueError):
-    """A page would take too much memory. The message says how much."""
+    """A page would take too much memory. The message says how much; of values that repeat, as many `rows` could be read at once."""
+
+    def __init__(self, message: str, rows: int | None = None):
+        super().__init__(message)
+        self.rows = rows
 
 
 class CheckedPages(RawIOBase):
@@ -34,8 +41,9 @@ class CheckedPages(RawIOBase):
         self.size = file.seek(0, SEEK_END)
         self._header, self._end, self._rows = 0, 0, 1  # where the next header begins, the column ends, and the rows read at once
         self._is_first, self._start = False, b""  # and the part of a header that was read already
-        self._unpacked = 0  # bytes of the pages since `next_batch`
-        self._error: Exception | None = None  # what is wrong with the page at `_header`
+        self.unpacked = 0  # bytes of the pages since `next_batch`
+        self._has_lists = False
+        self.error: Exception | None = None  # what is wrong with the page at `_header`
 
     def readable(self) -> bool:
         return True
@@ -55,29 +63,20 @@ class CheckedPages(RawIOBase):
         try:
             self._check(position, memoryview(data))
         except (PageTooLargeError, pa.ArrowInvalid) as error:
-            if self._error is None or position <= self._header:  # later reads in the same page have no error of their own
-                self._error = error
+            if self.error is None or position <= self._header:  # later reads in the same page have no error of their own
+                self.error = error
             self._start = b""
             return data[: max(self._header - position, 0)]
         return data
 
-    def begin(self, start: int, end: int, rows: int) -> None:
-        """Check the column in bytes [start, end), of which so many rows are read at once."""
+    def begin(self, start: int, end: int, rows: int, has_lists: bool = False) -> None:
+        """Check the column in bytes [start, end), of which so many rows are read at once; with `has_lists` a row may have many values."""
         self._header, self._end, self._rows, self._is_first, self._start = start, end, rows, True, b""
-        self._error, self._unpacked = None, 0
+        self.error, self.unpacked, self._has_lists = None, 0, has_lists
 
     def next_batch(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
         """Return the next of the batches that Arrow reads from this file, or None. Raises what was wrong with the pages of this one."""
-        self._unpacked = 0
-        try:
-            batch = next(batches, None)
-        except (pa.ArrowException, OSError):  # the file ended before what is wrong
-            if self._error is not None:
-                raise self._error from None
-            raise
-        if self._error is not None and not batch:
-            raise self._error
-        return batch
+        return _next_batch([self], batches)
 
     def _check(self, position: int, data: memoryview) -> None:
         """Check the headers in what is read at `position`."""
@@ -98,7 +97,9 @@ class CheckedPages(RawIOBase):
             except RecursionError:
                 raise pa.ArrowInvalid("a page's header is broken") from None
             self._check_page(page)
-            self._error = None  # it may have been too large only beside others
+            if self._header + length + page[3] > self._end + PADDING:  # Arrow would reserve the memory before it reads
+                raise pa.ArrowInvalid("a page is larger than its column")
+            self.error = None  # it may have been too large only beside others
             self._header, self._start, self._is_first = self._header + length + page[3], b"", False
 
     def _check_page(self, page: dict[int, Any]) -> None:
@@ -108,14 +109,73 @@ class CheckedPages(RawIOBase):
             raise pa.ArrowInvalid("a page's header is broken")
         if kind == DICTIONARY and not self._is_first:
             raise pa.ArrowInvalid("a column has a dictionary after its first page")
-        repeats = kind == DICTIONARY or details.get(4 if 8 in page else 2) == DELTA_BYTE_ARRAY
+        values = details.get(1)
+        if self._has_lists and kind != DICTIONARY and isinstance(values, int) and VALUE_BYTES * values > self._most:
+            raise PageTooLargeError(f"page of {packed:,} bytes holds {values:,} values, more than may be held")
+        repeats, rows = kind == DICTIONARY or details.get(4 if 8 in page else 2) == DELTA_BYTE_ARRAY, None
         if self._rows > 1 and repeats:
+            rows = self._most // max(unpacked, 1)
             unpacked *= self._rows
         elif unpacked <= 2 * packed:
             return
-        self._unpacked = unpacked if self._rows == 1 else self._unpacked + unpacked
-        if self._unpacked > self._most:
-            raise PageTooLargeError(f"page of {packed:,} bytes unpacks to {page[2]:,}, more than may be held ({self._most:,})")
+        self.unpacked = unpacked if self._rows == 1 else self.unpacked + unpacked
+        if self.unpacked > self._most:
+            raise PageTooLargeError(f"page of {packed:,} bytes unpacks to {page[2]:,}, more than may be held ({self._most:,})", rows)
+
+
+class CheckedColumns(RawIOBase):
+    """A Parquet file of which several columns are read together, each as `CheckedPages` limits it."""
+
+    def __init__(self, file: IO[bytes] | RawIOBase, most: int):
+        super().__init__()
+        self._file, self._most = file, most
+        self.size = file.seek(0, SEEK_END)
+        self._columns: dict[tuple[int, int], CheckedPages] = {}  # by where each begins and ends
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> Any:
+        position = self._file.tell()
+        return next((pages for (start, end), pages in self._columns.items() if start <= position < end), self._file).read(size)
+
+    def begin(self, parquet: pq.ParquetFile, group: int, columns: Sequence[int], rows: int) -> None:
+        """Check these columns of a row group, of which so many rows are read at once."""
+        self._columns, last = {}, 0
+        for place, index in sorted((chunk_range(parquet.metadata, group, index, self.size), index) for index in columns):
+            if place[0] < last:
+                raise pa.ArrowInvalid("the pages of two columns are in one place")
+            column, last = parquet.schema.column(index), place[1]
+            pages = self._columns[place] = CheckedPages(self._file, self._most)
+            # What repeats is of few bytes, unless it is text: it may be read whole.
+            pages.begin(*place, 1 if column.physical_type in FIXED else rows, column.max_repetition_level > 0)
+
+    def next_batch(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+        """Return the next of the batches that Arrow reads from this file, or None. Raises what was wrong with the pages of this one."""
+        return _next_batch(list(self._columns.values()), batches)
+
+
+def _next_batch(columns: Sequence[CheckedPages], batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    for pages in columns:
+        pages.unpacked = 0
+    try:
+        batch = next(batches, None)
+    except (pa.ArrowException, OSError):  # the file ended before what is wrong
+        if errors := [pages.error for pages in columns if pages.error is not None]:
+            raise errors[0] from None
+        raise
+    if not batch and (errors := [pages.error for pages in columns if pages.error is not None]):
+        raise errors[0]
+    return batch
 
 
 def column_index(parquet: pq.ParquetFile, path: str) -> int:
@@ -130,31 +190,46 @@ def chunk_range(metadata: pq.FileMetaData, group: int, column: int, size: int) -
     return max(start, 0), min(start + chunk.total_compressed_size, size)
 
 
-def column_values(parquet: pq.ParquetFile, pages: CheckedPages, group: int, path: str, rows: int) -> Iterator[pa.Array]:
-    """Return a column's values in a row group, at most `rows` at once: fewer where these might take too much memory.
+def leaf_columns(parquet: pq.ParquetFile, path: str) -> list[int]:
+    """Return the indices of the columns of which a column of the table is made, such as those of a struct's fields."""
+    paths = (parquet.schema.column(i).path for i in range(parquet.metadata.num_columns))
+    return [i for i, each in enumerate(paths) if each == path or each.startswith(f"{path}.")]
 
-    `path` is the column's in the schema, such as `image.path`. Raises PageTooLargeError where a single page is too large.
+
+def column_batches(parquet: pq.ParquetFile, pages: CheckedColumns, group: int, paths: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Return columns of a row group, at most `rows` rows at once: fewer where these might take too much memory.
+
+    `paths` are the columns' in the schema, such as `image.path`. Raises PageTooLargeError where a single page is too large.
     """
-    start, end = chunk_range(parquet.metadata, group, column_index(parquet, path), pages.size)
+    columns = [index for path in paths for index in leaf_columns(parquet, path)]
     total, done = parquet.metadata.row_group(group).num_rows, 0
     while done < total:
-        pages.begin(start, end, rows)
-        batches, position = parquet.iter_batches(rows, [group], [path], use_threads=False), 0
+        pages.begin(parquet, group, columns, rows)
+        batches, position = parquet.iter_batches(rows, [group], list(paths), use_threads=False), 0
         try:
             while batch := pages.next_batch(batches):
-                values = batch.column(0)
-                for name in path.split(".")[1:] if pa.types.is_struct(values.type) else ():
-                    values = values.field(name)
-                position += len(values)
+                position += len(batch)
                 if position > done:  # the rest was returned before
-                    yield values[max(len(values) - (position - done), 0) :]
+                    yield batch[max(len(batch) - (position - done), 0) :]
                     done = position
             if done < total:
                 raise pa.ArrowInvalid(f"row group {group} has fewer rows than it should have")
-        except PageTooLargeError:
+        except PageTooLargeError as error:
             if rows == 1:
                 raise
-            rows = max(rows // FEWER, 1)
+            fewer = rows // FEWER if rows > FEWER else rows // 2
+            rows = max(fewer if error.rows is None else min(fewer, error.rows), 1)
+
+
+def values_at(batch: pa.RecordBatch, path: str) -> pa.Array:
+    """Return a column of a batch by its path in the schema. Where a struct is missing, so are its fields."""
+    if path in batch.schema.names:
+        return batch.column(path)
+    name, *fields = path.split(".")
+    values = batch.column(name)
+    for field in fields:
+        values = values.field(field)
+    return values
 
 
 def _read_struct(data: memoryview, at: int) -> tuple[dict[int, Any], int]:

@@ -1,7 +1,8 @@
-"""Gives the images of a listing their IDs, and finds those that it names twice.
+"""Gives the images and the rows of a listing their IDs, and finds those that it names twice.
 
 An image's ID is the first 8 bytes of the BLAKE2b hash of its URI and version. Where that is the ID of another image listed before, the
-hash is salted with 1, 2 and so on until the ID is free, so that no pair of images ends a run.
+hash is salted with 1, 2 and so on until the ID is free, so that no pair of images ends a run. Rows have IDs where columns are kept from
+the input (`pipeline.table.kept_columns`): equal rows of one listing have different ones.
 """
 
 import hashlib
@@ -9,8 +10,12 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 
+from pipeline.errors import UserError
 from pipeline.inputs.item import Item
+from pipeline.table.kept_columns import MAX_ROW_BYTES, hash_row, row_texts
+from pipeline.table.schema import ROW_ID
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +33,66 @@ def hash_images(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
     return hashes[:, 0], hashes[:, 1]
 
 
-class Seen:
-    """The IDs seen so far, each with the rest of its image's hash: 16 bytes an image.
+class SortedIds:
+    """IDs, each with a number, in sorted arrays.
 
-    They are kept as sorted arrays. An array at least half as long as the one before it is merged with that one, so there are few:
-    among millions, an image is looked up, and moved, a dozen times.
+    An array at least half as long as the one before it is merged with that one, so there are few: among millions, an ID is looked up, and
+    moved, a dozen times.
     """
 
     def __init__(self) -> None:
         self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def append(self, ids: np.ndarray, numbers: np.ndarray) -> None:
+        """Add IDs that are not here yet, sorted."""
+        if len(ids):
+            self.arrays.append((ids, numbers))
+        while len(self.arrays) > 1 and 2 * len(self.arrays[-1][0]) >= len(self.arrays[-2][0]):
+            ids, numbers = (np.concatenate(pair) for pair in zip(*self.arrays[-2:], strict=True))
+            order = np.argsort(ids, kind="stable")  # fast for two sorted arrays
+            self.arrays[-2:] = [(ids[order], numbers[order])]
+
+
+class SeenRows(SortedIds):
+    """The IDs of the rows seen so far, each with how often its row was listed: 16 bytes a row."""
+
+    def add(self, items: Sequence[Item], image_ids: np.ndarray, kept: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Add rows by their images and kept values. Return their IDs, and which of them are new, as booleans.
+
+        A row equal to one before is another row, with an ID of its own. But of rows whose ID an earlier run has given, the first counts.
+        Raises UserError where a row's values take too many bytes.
+        """
+        if ROW_ID in kept.column_names:
+            given = kept[ROW_ID].to_numpy()
+            return given, self._repeats(given) == 0
+        texts = row_texts(image_ids, kept)
+        if (longest := max(map(len, texts))) > MAX_ROW_BYTES:
+            uri = items[next(i for i, text in enumerate(texts) if len(text) == longest)].uri
+            large = f"the row of {uri or 'an empty URI'} has {longest:,} bytes in the columns to keep, more than {MAX_ROW_BYTES:,}"
+            raise UserError(f"keep_columns: {large}: keep fewer columns, or a key to join the others by")
+        ids = np.frombuffer(b"".join(map(hash_row, texts)), "<i8").copy()
+        repeats = self._repeats(ids)
+        for i in np.flatnonzero(repeats):
+            ids[i] = int.from_bytes(hash_row(texts[i], int(repeats[i])), "little", signed=True)
+        return ids, np.ones(len(ids), bool)
+
+    def _repeats(self, ids: np.ndarray) -> np.ndarray:
+        """Add IDs. Return how often each was added before."""
+        order = np.argsort(ids, kind="stable")
+        unique, starts, counts = np.unique(ids[order], return_index=True, return_counts=True)
+        before = np.zeros(len(unique), int)
+        for seen_ids, seen_counts in self.arrays:
+            found, indices = lookup(unique, seen_ids)
+            before[found] = seen_counts[indices[found]]
+            seen_counts[indices[found]] += counts[found]
+        self.append(unique[before == 0], counts[before == 0])
+        repeats = np.empty(len(ids), int)
+        repeats[order] = np.arange(len(ids)) - np.repeat(starts - before, counts)
+        return repeats
+
+
+class Seen(SortedIds):
+    """The IDs of the images seen so far, each with the rest of its image's hash: 16 bytes an image."""
 
     def add(self, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         """Add images. Return their IDs, and which of them are new, as booleans."""
@@ -50,7 +106,7 @@ class Seen:
             found, indices = lookup(sorted_ids, seen_ids)
             new &= ~found
             owners = np.where(found, seen_rests[indices], owners)
-        self._append(sorted_ids[new], sorted_rests[new])
+        self.append(sorted_ids[new], sorted_rests[new])
         ids, is_new = ids.copy(), np.empty(len(ids), bool)
         is_new[order] = new
         for i in np.sort(order[owners != sorted_rests]):
@@ -66,17 +122,9 @@ class Seen:
             owner = next((rests[i] for ids, rests in self.arrays for found, (i,) in [lookup(hashed[:1], ids)] if found), None)
             if owner is None:
                 logger.warning("%s has the image_id of another image, and gets %d instead", item.uri, hashed[0])
-                self._append(hashed[:1], hashed[1:])
+                self.append(hashed[:1], hashed[1:])
             if owner in (None, hashed[1]):
                 return int(hashed[0]), owner is None
-
-    def _append(self, ids: np.ndarray, rests: np.ndarray) -> None:
-        if len(ids):
-            self.arrays.append((ids, rests))
-        while len(self.arrays) > 1 and 2 * len(self.arrays[-1][0]) >= len(self.arrays[-2][0]):
-            ids, rests = (np.concatenate(pair) for pair in zip(*self.arrays[-2:], strict=True))
-            order = np.argsort(ids, kind="stable")  # fast for two sorted arrays
-            self.arrays[-2:] = [(ids[order], rests[order])]
 
 
 def lookup(ids: np.ndarray, sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

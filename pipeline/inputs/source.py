@@ -28,12 +28,21 @@ from pipeline.storage.listing import File
 from pipeline.storage.retry import transient_errors
 from pipeline.storage.spelling import ALIASES, plain
 from pipeline.storage.uris import public_message, without_secrets
+from pipeline.table.kept_columns import Keep
 
 
-def list_items(uri: str, column: str, options: Options, left_out: Counter[str] | None = None, output: str | None = None) -> Iterator[Item]:
+def list_items(
+    uri: str,
+    column: str,
+    options: Options,
+    left_out: Counter[str] | None = None,
+    output: str | None = None,
+    keep: Keep | None = None,
+) -> Iterator[Item]:
     """List the images of a source in the order of their paths; `column` is that of a table's URIs or image bytes.
 
-    Counts in `left_out`, by reason, what is not listed, such as the own files of the run's `output`.
+    Counts in `left_out`, by reason, what is not listed, such as the own files of the run's `output`. With columns to `keep`, it lists the
+    rows of a table, or the samples of shards, with their values.
     Raises UserError where the source is empty or can't be read.
     """
     fs, path = connect(uri, options)
@@ -44,7 +53,7 @@ def list_items(uri: str, column: str, options: Options, left_out: Counter[str] |
         listing.skip = own_folders(fs, path, uri, output, options)
     empty = True
     try:
-        for item in _items(listing, path, uri.endswith("/"), column):
+        for item in _items(listing, path, uri.endswith("/"), column, keep or Keep()):
             empty = False
             yield item
     except Exception as error:
@@ -61,18 +70,21 @@ def allowed_protocols(uri: str, extra: tuple[str, ...]) -> frozenset[str]:
     return frozenset({*protocol_names(uri), *(ALIASES.get(name.lower(), name.lower()) for name in extra)})
 
 
-def _items(listing: FileListing, path: str, is_prefix: bool, column: str) -> Iterator[Item]:
+def _items(listing: FileListing, path: str, is_prefix: bool, column: str, keep: Keep) -> Iterator[Item]:
     kind, chosen = choose(listing.files(path, is_prefix), listing.left_out)
     if kind == IMAGE:
+        if keep:
+            remedy = "name a table of URIs, Parquet with image bytes, or .tar shards with a .json beside each image, or leave it out"
+            raise UserError(f"keep_columns: {listing.uri} holds images, which have no columns: {remedy}")
         return _images(listing.fs, chosen)
     containers = list(chosen)
     for file in containers:
         if (name := escaped(file.name)) != file.name:
             raise UserError(f"{without_secrets(name)}: this path is not UTF-8: rename it, since the URIs of what it holds begin with it")
     if kind == SHARD:
-        return tar_items(listing.fs, containers, listing.left_out)
+        return tar_items(listing.fs, containers, listing.left_out, keep)
     listing.refuse_tables(containers)
-    return chain.from_iterable(table_items(listing.fs, table, column) for table in containers)
+    return chain.from_iterable(table_items(listing.fs, table, column, keep) for table in containers)
 
 
 def _images(fs: fsspec.AbstractFileSystem, files: Iterator[File]) -> Iterator[Item]:

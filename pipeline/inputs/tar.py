@@ -1,23 +1,30 @@
-"""Images in .tar shards. Members named like images are images: WebDataset keeps labels beside them, under the same name."""
+"""Images in .tar shards. Members named like images are images: WebDataset keeps labels beside them, under the same name.
+
+Columns to keep are keys of a sample's `.json`: the member whose name differs from the image's only after the first dot.
+"""
 
 import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import fsspec
+import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.inputs.item import Item, escaped
+from pipeline.inputs.item import Item, Kept, escaped
 from pipeline.inputs.tar_headers import members
+from pipeline.inputs.text_table import json_object, kept_texts
 from pipeline.storage.files import open_file
 from pipeline.storage.left_out import DEAD_LINK, MARKER, NOT_BY_NAME, SPECIAL, marker
 from pipeline.storage.listing import File
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import without_secrets
+from pipeline.table.kept_columns import Keep
 
 THREADS = 8  # shards read at once
+MAX_JSON = 2**20  # bytes of a sample's .json
 READ_AHEAD = 8 * 2**20  # bytes per shard
 # All names of the formats that are decoded, and no suffix at all.
 SUFFIXES = {
@@ -34,39 +41,47 @@ class _Place(NamedTuple):
     size: int
 
 
-def tar_items(fs: fsspec.AbstractFileSystem, shards: Iterable[File], left_out: Counter[str]) -> Iterator[Item]:
+def tar_items(fs: fsspec.AbstractFileSystem, shards: Iterable[File], left_out: Counter[str], keep: Keep) -> Iterator[Item]:
     """List the images of several shards, in their order, and count in `left_out` the members that are none.
+
+    An image without a `.json` has null in the columns to keep.
 
     Raises UserError for a shard that is broken, after the images before it.
     """
-    for items, others in parallel_map(lambda shard: _list_shard(fs, shard), shards, THREADS):
+    keep.note(())
+    for items, others in parallel_map(lambda shard: _list_shard(fs, shard, keep), shards, THREADS):
         left_out.update(others)
         yield from items
 
 
-def _list_shard(fs: fsspec.AbstractFileSystem, shard: File) -> tuple[list[Item], Counter[str]]:
+def _list_shard(fs: fsspec.AbstractFileSystem, shard: File, keep: Keep) -> tuple[list[Item], Counter[str]]:
     """Return a shard's images, those that links name at the end, and the counts of its other members by reason."""
     uri = without_secrets(fs.unstrip_protocol(shard.name))
     left_out: Counter[str] = Counter()
     names: Counter[str] = Counter()
     links: list[tarfile.TarInfo] = []
     items: list[Item] = []
+    samples: list[str] = []  # of each image, the key that it shares with its .json
+    found: dict[str, list[str | None]] = {}  # by key, the values to keep
 
     def add(name: str, place: _Place) -> None:
+        samples.append(_sample(name))
         names[name := escaped(name.removeprefix("./"))] += 1
         if names[name] > 1:  # a .tar may hold several files of the same name
             name += f"#{names[name]}"
         items.append(Item(f"{uri}!/{name}", place.size, shard.version, shard.name, place.position))
 
     try:
-        for member in _members(fs, shard):
+        for member, file in _members(fs, shard):
+            if keep and member.isreg() and member.name.lower() == f"{_sample(member.name).lower()}.json":
+                found[_sample(member.name)] = _kept(file, member, f"{uri}!/{escaped(member.name)}", keep)
             if member.issym() or member.islnk():
                 links.append(member)
             elif (reason := _reason(member)) is not None:
                 left_out[reason] += 1
             elif not member.isdir():
                 add(member.name, _Place(member.offset_data, member.size))
-        places = _follow(_members(fs, shard), links) if links else {}
+        places = _follow((member for member, _ in _members(fs, shard)), links) if links else {}
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:  # absurd sizes and chains of headers, too
         raise UserError(f"{uri} is not a readable .tar: {str(error) or type(error).__name__}") from None
     for link in links:
@@ -75,12 +90,37 @@ def _list_shard(fs: fsspec.AbstractFileSystem, shard: File) -> tuple[list[Item],
             add(link.name, places[link.offset])
         else:
             left_out[reason] += 1
+    if keep and items:
+        nothing: list[str | None] = [None] * len(keep.columns)
+        columns = zip(*(found.get(sample, nothing) for sample in samples), strict=True)
+        kept = keep.batch([pa.array(values, pa.string()) for values in columns], uri)
+        items = [item._replace(kept=Kept(kept, i)) for i, item in enumerate(items)]
     return items, left_out
 
 
-def _members(fs: fsspec.AbstractFileSystem, shard: File) -> Iterator[tarfile.TarInfo]:
+def _members(fs: fsspec.AbstractFileSystem, shard: File) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+    """Yield a shard's members, each with the shard's file."""
     with open_file(fs, shard.name, shard.info, ahead=READ_AHEAD) as file:
-        yield from members(file)
+        for member in members(file):
+            yield member, file
+
+
+def _sample(name: str) -> str:
+    """Return the key that the members of a sample share: the name up to the first dot after its folder."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def _kept(file: IO[bytes], member: tarfile.TarInfo, name: str, keep: Keep) -> list[str | None]:
+    """Read a sample's .json, and return its values to keep."""
+    if member.size > MAX_JSON:
+        raise UserError(f"{name} has {member.size:,} bytes, more than the {MAX_JSON:,} of a .json that columns are kept of")
+    file.seek(member.offset_data)
+    try:
+        text = file.read(member.size).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not in UTF-8") from None
+    return kept_texts(json_object(text, f"{name}: ", "columns are kept of one JSON object"), keep, f"{name}: ")
 
 
 def _reason(member: tarfile.TarInfo) -> str | None:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pipeline.config import AnnotateConfig
 from pipeline.table import delta
 from pipeline.table.image_ids import NO_IDS, PastImages, past_images
+from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
-from pipeline.table.schema import Tables
+from pipeline.table.schema import ROW_ID, Tables
 
 
 def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs: Sequence[RunRecord], now: dt.datetime) -> PastImages:
     """Return the images that the model has annotated with every requested scheme in these committed runs, and those to retry.
+
+    Where columns of the input are kept, they are the rows with the same columns, by their row IDs.
 
     An image whose failure may pass is retried until `retry_days` have passed since the first run in which it failed; then the failure
     counts as its annotation.
@@ -21,6 +24,7 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
         return PastImages(NO_IDS, NO_IDS)
     schemes = {scheme.name for scheme in tables.schemes}
     zero_shot = tables.zero_shot_digests.items()
+    kept = set(Keep(config.keep_columns).columns)
     runs = [
         run
         for run in runs
@@ -28,9 +32,11 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
         and schemes <= set(run.schemes)
         and zero_shot <= run.zero_shot.items()  # the scheme's file may have changed since
         and (run.config.get("keep_embeddings") or not config.keep_embeddings)
+        and (run.kept_columns == kept or not kept)
     ]
+    key = ROW_ID if kept else "image_id"
     since = now - dt.timedelta(days=config.retry_days)
     retry = {run.run_id for run in runs if config.retry_days and run.finished_at >= since}
     if delta.is_table(output):
-        return past_images(output, delta.files_of(output, runs), retry, {run.run_id for run in runs})
-    return past_images(output, [file for run in runs for file in run.files], retry)
+        return past_images(output, delta.files_of(output, runs), retry, {run.run_id for run in runs}, key)
+    return past_images(output, [file for run in runs for file in run.files], retry, key=key)

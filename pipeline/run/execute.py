@@ -61,7 +61,8 @@ def execute(plan: Plan) -> RunResult:
     """
     begun = time.perf_counter()
     if not plan.manifest.rows:
-        logger.info("nothing new: %d images listed, all annotated before by %s", plan.manifest.listed, plan.tables.model)
+        counted = "images" if plan.tables.kept is None else "rows"
+        logger.info("nothing new: %d %s listed, all annotated before by %s", plan.manifest.listed, counted, plan.tables.model)
         timings = {"ray_seconds": 0.0, "annotate_seconds": 0.0, "commit_seconds": time.perf_counter() - begun}
         precision = None if plan.config.from_embeddings else plan.config.precision
         return RunResult((), sum_counts([], plan.tables.schemes), precision, dict(timings), {})

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 import uuid
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pydantic
 
 from pipeline.config import AnnotateConfig, check_precision
@@ -30,9 +32,10 @@ from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.stages.write import done_blocks, file_name, rows_folder
 from pipeline.storage.parallel import parallel_map
 from pipeline.table import delta, orphans
+from pipeline.table.kept_columns import Keep, check_names
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
 from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
-from pipeline.table.schema import SCHEMA_VERSION, Tables
+from pipeline.table.schema import RESERVED, SCHEMA_VERSION, Tables
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, SchemeError
@@ -40,10 +43,9 @@ from ugrie.schemes.template import TemplateError
 from ugrie.vision.config import check_weights
 
 logger = logging.getLogger(__name__)
-RESERVED = ("dt", "embedding", "row", "zero_shot")  # columns that only some tables have, the partition, and the report's own
 NEW_OUTPUT = "give a new --output; the old one stays readable by `ugrie report`, `ugrie clean` and tools of your own"
 THREADS = 16  # which wait for storage, most of the time
-SAME = ("input", "model", "schemes", "column", "limit", "reannotate", "retry_days", "keep_embeddings", "from_embeddings")
+SAME = ("input", "model", "schemes", "column", "keep_columns", "limit", "reannotate", "retry_days", "keep_embeddings", "from_embeddings")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def prepare(config: AnnotateConfig) -> Plan:
         "schemes": [scheme.name for scheme in tables.schemes],
         "zero_shot": tables.zero_shot_digests,
         **{key: getattr(config, key) for key in ("column", "limit", "reannotate", "retry_days", "from_embeddings", "keep_embeddings")},
+        "keep_columns": list(config.keep_columns),
         "precision": config.precision,
     }
     if config.resume and "run_id" not in config.model_fields_set:
@@ -113,7 +116,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     plan = Plan(
         config=config.model_copy(update={"date": dt.date.fromisoformat(saved["date"])}),
         output=output,
-        tables=tables,
+        tables=replace(tables, kept=_kept(saved)),
         manifest=manifest,
         started_at=dt.datetime.fromisoformat(saved["started_at"]),
         before=frozenset(saved["before"]),
@@ -133,18 +136,27 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     folder = f"{work_folder(config.run_id)}/{manifest_name}"
     block_rows = config.block_rows
     left_out: Counter[str] = Counter()
+    keep = Keep(config.keep_columns)
     if config.from_embeddings:
-        source = embedded_items(config.input, tables.tower, config.storage_options)
+        source = embedded_items(config.input, tables.tower, config.storage_options, keep)
         block_rows = block_rows or GROUP_ROWS  # a block reads whole row groups
     else:
-        source = list_items(config.input, config.column, config.storage_options, left_out, config.output)
+        source = list_items(config.input, config.column, config.storage_options, left_out, config.output, keep)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
+    if keep:
+        delta.check(config, replace(tables, kept=keep.types))
     started_at = dt.datetime.now(dt.UTC)
     runs = current_runs(output, NEW_OUTPUT)
     past = images_of(output, config, tables, runs, started_at)
     orphans.warn(output, config)
     with output.writable():
         manifest = write_manifest(output, folder, source, block_rows, past.annotated, config.limit, past.failed)
+        try:
+            keep.check_found(config.public()["input"])
+        except UserError:
+            if manifest.rows and output.read_json(plan_path(config.run_id)) is None:
+                output.remove(work_folder(config.run_id), recursive=True)
+            raise
         saved = {
             "schema_version": SCHEMA_VERSION,
             "asked": asked,
@@ -158,11 +170,13 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
             "known": manifest.known,
             "retried": manifest.retried,
             "left_out": dict(left_out),
+            "kept": b64encode(keep.types.serialize()).decode() if keep else None,
         }
         if output.create(plan_path(config.run_id), json.dumps(saved).encode()):
             retried = f", {manifest.retried} failed before and are retried" if manifest.retried else ""
-            message = "%d images are listed, of which %d were annotated before%s and %d are new"
-            logger.info(message, manifest.listed, manifest.known, retried, manifest.rows - manifest.retried)
+            message = "%d %s are listed, of which %d were annotated before%s and %d are new"
+            rows = "rows" if keep else "images"
+            logger.info(message, manifest.listed, rows, manifest.known, retried, manifest.rows - manifest.retried)
             if left_out:
                 logger.info("left out of the input: %s", left_out_text(left_out))
             return saved
@@ -174,8 +188,13 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     return saved_by_another
 
 
+def _kept(saved: dict[str, Any]) -> pa.Schema | None:
+    """Return the columns that a run keeps from its input, as its plan states them."""
+    return pa.ipc.read_schema(pa.py_buffer(b64decode(saved["kept"]))) if saved.get("kept") else None
+
+
 def overtaken_ids(plan: Plan) -> np.ndarray:
-    """Return the IDs of images that runs annotated which were committed since the plan's manifest was written: int64, sorted."""
+    """Return the IDs of images (or rows, as `images_of`) in runs that were committed since the plan's manifest: int64, sorted."""
     runs = past_runs(plan.output, plan.tables.model, plan.before | {plan.config.run_id})
     return images_of(plan.output, plan.config, plan.tables, runs, plan.started_at).annotated
 
@@ -261,6 +280,7 @@ def tables_of(config: AnnotateConfig) -> Tables:
     for scheme in tables.schemes:
         if tables.annotated.names.count(scheme.name) > 1:
             raise UserError(f"scheme {scheme.name}: the table has a column of that name: rename the scheme and its file")
+    check_names(Keep(config.keep_columns), tables)
     return replace(tables, zero_shot=_zero_shot(config, folder, model, tower, weights, template.schemes))
 
 
@@ -302,9 +322,10 @@ def _version(saved: dict[str, Any]) -> int:
 
 def _differences(before: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """Return the settings that differ from those that a run was begun with. A plan of an earlier version lacks newer settings."""
-    return [key for key, value in asked.items() if before.get(key, value) != value]
+    return [key for key, value in asked.items() if before.get(key, [] if key == "keep_columns" else value) != value]
 
 
 def _check_same(run_id: str, before: dict[str, Any], asked: dict[str, Any]) -> None:
     for key in _differences(before, asked):
-        raise UserError(f"run {run_id} was begun with {key} = {before[key]}, not {asked[key]}: give that again, or another --run-id")
+        begun = before.get(key, [])
+        raise UserError(f"run {run_id} was begun with {key} = {begun}, not {asked[key]}: give that again, or another --run-id")

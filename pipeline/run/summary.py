@@ -12,10 +12,11 @@ def summary(record: RunRecord, output: str) -> str:
     """
     counts, timings = record.counts, record.timings
     rows = counts.rows
+    counted = "rows" if record.kept_columns else "images"
     if not rows:
-        return f"nothing new: {counts.listed:,} images listed, all annotated before by {record.model}, run {record.run_id}"
+        return f"nothing new: {counts.listed:,} {counted} listed, all annotated before by {record.model}, run {record.run_id}"
     ok = counts.status.get("ok", 0)
-    lines = [f"{ok:,} of {rows:,} images annotated by {record.model}, run {record.run_id}", ""]
+    lines = [f"{ok:,} of {rows:,} {counted} annotated by {record.model}, run {record.run_id}", ""]
     width = max(len(status) for status in counts.status)
     for status, count in counts.status.items():
         lines.append(f"  {status:<{width}}  {count:>9,}  {count / rows:>6.1%}  {STATUSES.get(status, '')}")

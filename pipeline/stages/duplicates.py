@@ -43,17 +43,17 @@ class Originals:
         return pc.all(pc.is_in(duplicates["content_hash"], self._hashes), min_count=0).as_py()
 
     def fill(self, rows: pa.Table) -> pa.Table:
-        """Turn rows of blocks into rows of the table: duplicates get the columns of their originals, and `owner` is dropped."""
+        """Turn rows of blocks into `Tables.annotation`: duplicates get the columns of their originals, and `owner` is dropped."""
         duplicates = np.flatnonzero(pc.is_valid(rows["owner"]).to_numpy())
         if not len(duplicates):
-            return rows.select(self.tables.output.names)
+            return rows.select(self.tables.annotation.names)
         originals = self.rows.take(pc.index_in(rows["content_hash"].take(duplicates), self._hashes))
         sources = np.arange(len(rows))
         sources[duplicates] = len(rows) + np.arange(len(duplicates))
         both = [table.select(self.tables.of_content) for table in (rows, originals)]
         filled = pa.concat_tables(both).combine_chunks().take(sources)
-        columns = [(filled if name in self.tables.of_content else rows)[name] for name in self.tables.output.names]
-        return pa.table(columns, self.tables.output)
+        columns = [(filled if name in self.tables.of_content else rows)[name] for name in self.tables.annotation.names]
+        return pa.table(columns, self.tables.annotation)
 
     @cached_property
     def _hashes(self) -> pa.Array:

@@ -34,7 +34,10 @@ Fetched = tuple[dict[str, Any], bytes | ImageError]  # an image's row, with its 
 
 @dataclass(frozen=True)
 class Loader:
-    """Operator from a block's number to `Tables.loaded`: one row for each image of the block, in the manifest's order."""
+    """Operator from a block's number to `Tables.loaded`: one row for each row of the block, in the manifest's order.
+
+    An image that several rows of the block name is fetched and annotated once: the other rows are duplicates of the first.
+    """
 
     output: OutputFolder
     manifest: Manifest
@@ -47,14 +50,17 @@ class Loader:
     def __call__(self, numbers: pa.Table) -> pa.Table:
         (block,) = numbers.column("block").to_pylist()
         rows = self.manifest.read(self.output, block).to_pylist()
+        firsts: dict[int, int] = {}  # of each image, its first row
+        for i, row in enumerate(rows):
+            firsts.setdefault(row["image_id"], i)
         crops = np.zeros((len(rows), self.tables.crop_bytes), np.uint8)
-        records: list[dict[str, Any]] = []
+        found: dict[int, dict[str, Any]] = {}  # by image
         begun_before = self.tracker.begin(block)
         # A worker that died over this block may have died of one of its images: they are then fetched and decoded in two other processes.
         fetcher = FetchProcess(self.fetcher, self.limits.memory) if begun_before else self.fetcher
         with Sandbox(self.limits) if begun_before else nullcontext(Decoder(self.limits)) as decoder:
             clock = time.perf_counter()
-            for record, data in self._with_owners(block, rows, fetcher):
+            for record, data in self._with_owners(block, [rows[i] for i in firsts.values()], fetcher):
                 fetched = time.perf_counter()
                 try:
                     if isinstance(data, ImageError):
@@ -62,14 +68,15 @@ class Loader:
                     if record["owner"] is None:
                         decoded = decoder(data)
                         record |= {"width": decoded.width, "height": decoded.height}
-                        crops[len(records)] = decoded.crop.reshape(-1)
+                        crops[firsts[record["image_id"]]] = decoded.crop.reshape(-1)
                 except ImageError as error:
                     record |= {"status": error.status, "error": str(error) or error.status}
                 done = time.perf_counter()
                 # Fetching continues in the background: its seconds are those that decoding waited for it.
-                records.append(record | {"fetch_seconds": fetched - clock, "decode_seconds": done - fetched})
+                found[record["image_id"]] = record | {"fetch_seconds": fetched - clock, "decode_seconds": done - fetched}
                 clock = done
         self.tracker.enter(block, "loaded, and not yet annotated")
+        records = [found[row["image_id"]] if firsts[row["image_id"]] == i else _again(found[row["image_id"]]) for i, row in enumerate(rows)]
         schema = self.tables.loaded
         columns = {name: [record.get(name) for record in records] for name in schema.names if name != "crop"}
         crop = pa.FixedSizeBinaryArray.from_buffers(schema.field("crop").type, len(rows), [None, pa.py_buffer(crops)])
@@ -92,6 +99,15 @@ class Loader:
                         own.add(hashes[i])
                     record |= {"bytes": len(data), "content_hash": hashes[i], "owner": owner, "status": "ok" if owner is None else REPOST}
                 yield record, data
+
+
+def _again(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of another row of an image: a duplicate, unless its bytes could not be read."""
+    record = record | {"fetch_seconds": 0.0, "decode_seconds": 0.0}
+    if "content_hash" not in record:
+        return record
+    owner = record["owner"] or file_name(record["block"])
+    return record | {"owner": owner, "status": REPOST, "error": None, "width": None, "height": None}
 
 
 def _chunks(rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess) -> Iterator[list[Fetched]]:

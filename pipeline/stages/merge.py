@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import TRANSIENT
-from pipeline.inputs.manifest import Manifest
+from pipeline.inputs.manifest import KEPT, Manifest
 from pipeline.inputs.seen import lookup
 from pipeline.stages.duplicates import DuplicateCopier, count_duplicates
 from pipeline.stages.write import done_blocks, file_name
@@ -22,7 +22,7 @@ from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message
 from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.schema import Tables
+from pipeline.table.schema import ROW_ID, Tables
 from pipeline.table.stats import count_labels, count_values, sum_counts, sum_values
 
 FILE_BYTES = 256 * 2**20  # of the blocks that are merged into one file
@@ -77,8 +77,8 @@ class Merger:
     def __call__(self, target: str, numbers: Sequence[int], overtaken: np.ndarray = NO_IDS) -> dict[str, Any]:
         """Verify the blocks, write them as `target` (a path within the output) and read it back. Return the path and its counts.
 
-        Rows of images whose IDs are `overtaken` (int64, sorted) are left out, and counted; where no row is left, no file is written.
-        `may_pass` are the blocks with a failure that may pass.
+        Rows whose IDs (`Manifest.key`) are `overtaken` (int64, sorted) are left out, and counted; where no row is left, no file is
+        written. `may_pass` are the blocks with a failure that may pass.
 
         Where a duplicate's original no longer exists, nothing is written, and `{"again": blocks}` is returned: these blocks are to be
         annotated again, without copying. Raises VerificationError.
@@ -96,10 +96,10 @@ class Merger:
                 for group in self._row_groups(numbers):
                     rows = pa.concat_tables([self._rows(number, local) for number in group])
                     retried = np.concatenate([blocks[number].retried for number in group])
-                    complete, owners = originals.fill(rows), rows["owner"]
+                    complete, owners = self._with_kept(originals.fill(rows), group), rows["owner"]
                     if len(overtaken):
-                        kept = ~lookup(rows["image_id"].to_numpy(), overtaken)[0]
-                        complete, owners, retried = complete.filter(kept), owners.filter(kept), retried[kept]
+                        own = ~lookup(complete[self.manifest.key].to_numpy(), overtaken)[0]
+                        complete, owners, retried = complete.filter(own), owners.filter(own), retried[own]
                     writer.write_table(complete, row_group_size=GROUP_ROWS)
                     results.append(self._counts(complete, owners, retried))
             result = sum_counts(results, self.tables.schemes)
@@ -135,6 +135,14 @@ class Merger:
         with self._removing_broken(number):
             return pq.ParquetFile(local / file_name(number)).read(use_threads=False)
 
+    def _with_kept(self, rows: pa.Table, numbers: Sequence[int]) -> pa.Table:
+        """Put the values kept from the input beside the rows of these blocks, whose order is the manifest's."""
+        if self.tables.kept is None:
+            return rows
+        listed = pa.concat_tables([self.manifest.read(self.output, number, KEPT) for number in numbers])
+        columns = {ROW_ID: listed[ROW_ID], **dict(zip(self.tables.kept.names, _fields(listed["kept"]), strict=True))}
+        return pa.table([columns[n] if n in columns else rows[n] for n in self.tables.output.names], self.tables.output)
+
     @contextmanager
     def _removing_broken(self, number: int) -> Iterator[None]:
         """Where a block turns out to be broken, delete its file, so that resuming redoes it."""
@@ -165,6 +173,12 @@ class Merger:
             "labels": {scheme.name: count_labels(scheme, rows[scheme.name]) for scheme in self.tables.schemes},
             "sums": {scheme.name: sum_values(rows[scheme.name]) for scheme in self.tables.schemes if scheme.kind == "ordinal"},
         }
+
+
+def _fields(structs: pa.ChunkedArray) -> list[pa.ChunkedArray]:
+    """Return the fields of a column of structs as columns."""
+    chunks = [struct.flatten() for struct in structs.chunks]
+    return [pa.chunked_array(pieces) for pieces in zip(*chunks, strict=True)]
 
 
 def _reads_back(output: OutputFolder, path: str, expected: Path) -> bool:

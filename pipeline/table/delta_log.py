@@ -1,6 +1,7 @@
 """The log of a Delta table: the files that the table has, the runs that it lacks, and the commit that adds them."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from deltalake.transaction import AddAction
 
 PARTITION = "dt"
+NOT_DELTA = re.compile(r'[tT]ype":"(timestamp_nanos|void)')  # types of deltalake that the format does not have
 # The log states how many rows a file has, but no minima and maxima. Where it states those of some columns only, deltalake's reader
 # by way of PyArrow (1.6) finds nothing by the other columns; nor does it once files are compacted.
 PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
@@ -160,6 +162,12 @@ class DeltaLog:
             field.with_metadata({"ugrie": json.dumps(schemes[field.name], ensure_ascii=False)}) if field.name in schemes else field
             for field in schema
         ]
+        for field in fields:
+            if not _is_known(field):
+                remedy = "cast it in the input, leave it out, or set table_format = parquet"
+                raise UserError(
+                    f"{source} can't be added to a Delta table: it has no type for {field.type}, of column {field.name}: {remedy}"
+                )
         return Schema.from_arrow(pa.schema([*fields, pa.field(PARTITION, pa.date32())])).fields
 
     @contextmanager
@@ -170,6 +178,17 @@ class DeltaLog:
             raise
         except Exception as error:  # deltalake's and the storage clients' errors have no common class
             raise UserError(f"{self.name} can't be read as a Delta table: {explain(error, self.output.options)}") from None
+
+
+def _is_known(field: pa.Field) -> bool:
+    """Return whether Delta has the type of a column. deltalake takes some more than the format has, or as others."""
+    from deltalake import Schema
+
+    try:
+        schema = Schema.from_arrow(pa.schema([field]))
+    except Exception:  # deltalake has no class for it
+        return False
+    return pa.schema(schema.to_arrow()).field(0).type == field.type and NOT_DELTA.search(schema.to_json()) is None
 
 
 def check_installed() -> None:

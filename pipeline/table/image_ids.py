@@ -1,4 +1,4 @@
-"""The IDs of the images in files of a table, as sorted arrays."""
+"""The IDs of the images, or of the rows, in files of a table, as sorted arrays."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table.schema import ROW_ID
 
 THREADS = 16  # which wait for storage, most of the time
 NO_IDS = np.empty(0, np.int64)
@@ -25,8 +26,10 @@ class PastImages(NamedTuple):
     failed: np.ndarray
 
 
-def past_images(output: OutputFolder, files: Sequence[str], retry: Collection[str] = (), runs: Collection[str] | None = None) -> PastImages:
-    """Return the images in files of the table (paths within the output).
+def past_images(
+    output: OutputFolder, files: Sequence[str], retry: Collection[str] = (), runs: Collection[str] | None = None, key: str = "image_id"
+) -> PastImages:
+    """Return the images in files of the table (paths within the output), or the rows where `key` is `row_id`.
 
     An image `failed` if a row of one of the runs `retry` has a status that may pass (TRANSIENT); every other row makes its image
     `annotated`. Where `runs` are given, rows of other runs are left out. Only the columns that this takes are read. However often the
@@ -35,7 +38,7 @@ def past_images(output: OutputFolder, files: Sequence[str], retry: Collection[st
     failed: list[np.ndarray] = []
 
     def annotated() -> Iterator[np.ndarray]:
-        for ids in parallel_map(lambda file: _ids(output, file, retry, runs), files, THREADS):
+        for ids in parallel_map(lambda file: _ids(output, file, retry, runs, key), files, THREADS):
             failed.append(ids.failed)
             yield ids.annotated
 
@@ -59,17 +62,20 @@ def _merged(arrays: list[np.ndarray]) -> np.ndarray:
     return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
-def _ids(output: OutputFolder, path: str, retry: Collection[str], runs: Collection[str] | None) -> PastImages:
+def _ids(output: OutputFolder, path: str, retry: Collection[str], runs: Collection[str] | None, key: str) -> PastImages:
     run = part_of(path)  # None for a compacted file, which holds rows of several runs
     by_run = run is None and (runs is not None or bool(retry))
     by_status = run in retry if run is not None else bool(retry)
-    columns = ["image_id", *(["status"] if by_status else []), *(["run_id"] if by_run else [])]
+    columns = [key, *(["status"] if by_status else []), *(["run_id"] if by_run else [])]
     try:
         with output.open(path) as file:
-            rows = pq.ParquetFile(file, pre_buffer=True).read(columns=columns, use_threads=False)
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            if run is None and key == ROW_ID and key not in parquet.schema_arrow.names:  # all its runs kept no columns
+                return PastImages(NO_IDS, NO_IDS)
+            rows = parquet.read(columns=columns, use_threads=False)
         if by_run and runs is not None:
             rows = rows.filter(pc.is_in(rows["run_id"], pa.array(runs, pa.string())))
-        ids = rows["image_id"].to_numpy()
+        ids = rows[key].to_numpy()
         if not by_status:
             return PastImages(ids, NO_IDS)
         failed = pc.is_in(rows["status"], pa.array(TRANSIENT))

@@ -102,6 +102,11 @@ class RunRecord(BaseModel):
         """Sort key of runs: the date, then the time of the commit."""
         return self.date, self.finished_at
 
+    @property
+    def kept_columns(self) -> set[str]:
+        """The names of the columns kept from the input."""
+        return {entry.partition("=")[0].strip() for entry in self.config.get("keep_columns") or ()}
+
     def to_json(self) -> bytes:
         return (self.model_dump_json(indent=1) + "\n").encode()
 

@@ -11,6 +11,8 @@ from ugrie.schemes.scheme import Scheme
 
 # Of the table and of run records. Version 1 had other image IDs: both may be read, and a run writes into an output of its version only.
 SCHEMA_VERSION = 2
+ROW_ID = "row_id"  # of tables with columns kept from the input: an image may have several rows
+RESERVED = ("dt", "embedding", "row", ROW_ID, "zero_shot")  # columns that only some tables have, the partition, and the report's own
 
 # The status, from the loader to the commit, of a duplicate: its row is copied from the row of the same bytes in the file `owner`,
 # which is another block's, or a file of the table that an earlier run wrote.
@@ -40,6 +42,7 @@ class Tables:
     model: str
     tower: str  # the digest of the image tower that makes the embeddings: `ugrie.model.checkpoint.tower_digest`
     zero_shot: Mapping[str, ZeroShot] = field(default_factory=dict)  # by name, the schemes that the model was not trained for
+    kept: pa.Schema | None = None  # the columns kept from the input; None if there are none (`pipeline.table.kept_columns`)
 
     @property
     def answered(self) -> tuple[str | ZeroShot, ...]:
@@ -66,14 +69,14 @@ class Tables:
 
     @property
     def written(self) -> pa.Schema:
-        """A block's file: `output`, with the `owner` of each duplicate."""
-        return pa.schema([INTERNAL[1], *self.output], self.output.metadata)
+        """A block's file: `annotation`, with the `owner` of each duplicate."""
+        return pa.schema([INTERNAL[1], *self.annotation], self.annotation.metadata)
 
     @property
     def of_content(self) -> list[str]:
         """The columns that are equal for equal bytes."""
         own = {"image_id", "uri", "content_hash", "bytes", "model", "run_id", "annotated_at"}
-        return [name for name in self.output.names if name not in own]
+        return [name for name in self.annotation.names if name not in own]
 
     @property
     def repeating(self) -> list[str]:
@@ -83,9 +86,16 @@ class Tables:
 
     @property
     def output(self) -> pa.Schema:
-        """The table as written. Its metadata under `ugrie` states each scheme's labels in the order of `probs`, with their polarities.
+        """The table as written: `annotation`, and after the image's columns the `row_id` and the columns kept from the input."""
+        kept = [] if self.kept is None else [pa.field(ROW_ID, pa.int64()), *self.kept]
+        return pa.schema([*IMAGE, *kept, *list(self.annotation)[len(IMAGE) :]], self.annotation.metadata)
 
-        The column `zero_shot` and that key of the metadata are left out if there are no such schemes.
+    @property
+    def annotation(self) -> pa.Schema:
+        """The table without what is kept from the input.
+
+        Its metadata under `ugrie` states each scheme's labels in the order of `probs`, with their polarities. The column `zero_shot` and
+        that key of the metadata are left out if there are no such schemes.
         """
         fields = [*IMAGE, pa.field("sentence", pa.string())]
         fields += [pa.field(scheme.name, scheme_type(scheme)) for scheme in self.schemes]

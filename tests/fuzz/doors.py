@@ -49,18 +49,20 @@ def image(data: bytes) -> None:
     assert decoded.width * decoded.height <= MAX_PIXELS
 
 
-def source(given: tuple[str, str]) -> None:
-    """An input, and the column of a table."""
+def source(given: tuple[str, str, tuple[str, ...]]) -> None:
+    """An input, the column of a table, and columns to keep."""
     from pipeline.inputs.manifest import write_manifest
     from pipeline.inputs.source import list_items
+    from pipeline.table.kept_columns import Keep
     from pipeline.table.output_folder import OutputFolder
 
-    name, column = given
-    found = list(islice(list_items(os.path.join(os.getcwd(), name), column, {}), MAX_ITEMS))
+    name, column, kept = given
+    found = list(islice(list_items(os.path.join(os.getcwd(), name), column, {}, keep=Keep(kept)), MAX_ITEMS))
     assert 0 < len(found) < MAX_ITEMS
     for item in found:
         assert item.size is None or item.size >= 0, item
         assert (item.container is None) == (item.position is None), item
+        assert (item.kept is not None) == bool(kept), item
         if item.container is not None and item.position is not None:
             assert item.position >= 0, item
             assert item.position + (item.size or 0) <= os.path.getsize(item.container) or item.size is None, item

@@ -33,6 +33,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size
         b"{0}",
     ]
 )
+KEPT = st.sampled_from([(), (), ("id",), ("id", "more")])
 ENDINGS = st.sampled_from([b"", b".jpg", b".csv", b".tar", b".jsonl", b".parquet", b".JPG", b".txt", b".tsv.gz", b".md", b".tar.gz"])
 
 
@@ -58,6 +59,7 @@ def tables():
             use_dictionary=False,
         ),
         parquet(pa.table({"image": image, "id": range(5)})),
+        parquet(pa.table({"uri": URIS, "id": [[i] * i for i in range(5)], "more": [{"a": "x" * i, "b": None} for i in range(5)]})),
         parquet(pa.table({"image": nested})),
         parquet(pa.table({"uri": pa.array([], pa.string())})),
     ]
@@ -70,7 +72,7 @@ def shards():
         with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
             for name, size in (
                 ("0/a.jpg", 700),
-                ("0/a.json", 2),
+                ("0/a.json", 8),
                 ("ü/" + "b" * 90 + ".png", 3),
                 *([("c" * 120 + ".webp", 9)] if kind else []),
             ):
@@ -78,7 +80,7 @@ def shards():
                 info.size = size
                 if kind == tarfile.PAX_FORMAT:
                     info.pax_headers = {"comment": "x" * 20, "mtime": "1.5"}
-                tar.addfile(info, io.BytesIO(b"x" * size))
+                tar.addfile(info, io.BytesIO(b'{"id":7}' if name.endswith("json") else b"x" * size))
         out.append(buffer.getvalue()[: -8 * 512])  # the end marker is twenty blocks long
     return out
 
@@ -117,8 +119,13 @@ TEXTS = {
 
 
 def explored(explore, kind, strategy, examples):
-    """Fuzz files of a kind together with the name of a column."""
-    outcomes = explore("source", st.tuples(strategy, COLUMNS), lambda given: ((f"x.{kind}", given[1]), {f"x.{kind}": given[0]}), examples)
+    """Fuzz files of a kind together with the names of a column and of those to keep."""
+
+    def trial(given):
+        data, column, kept = given
+        return (f"x.{kind}", column, kept), {f"x.{kind}": data}
+
+    outcomes = explore("source", st.tuples(strategy, COLUMNS, KEPT), trial, examples)
     assert outcomes.keys() <= {"valid", "UserError"}
 
 
@@ -170,7 +177,7 @@ def test_a_folder_of_odd_names_is_read_or_a_user_error(explore):
         content, name, inside = given
         content = {path: data for path, data in content.items() if path not in (b".", b"..") and len(path) < 200}
         own = sorted(content)[0].decode(errors="surrogateescape") if content and inside else name
-        return (own, "uri"), content
+        return (own, "uri", ()), content
 
     outcomes = explore("source", st.tuples(files, inputs, st.booleans()), trial, 60)
     assert outcomes.keys() <= {"valid", "UserError"}

@@ -19,6 +19,12 @@ def test_schemes_are_given_with_commas_or_as_a_list(given):
     assert config(schemes=given).schemes == ("polarity2", "valence")
 
 
+def test_columns_to_keep_are_given_in_the_same_ways_and_are_in_the_record():
+    for given in ("post=id, user_id", ["post=id", "user_id"]):
+        assert config(keep_columns=given).keep_columns == ("post=id", "user_id")
+        assert config(keep_columns=given).public()["keep_columns"] == ["post=id", "user_id"]
+
+
 def test_all_schemes_are_annotated_where_none_are_named():
     assert config().schemes is None
 

@@ -18,6 +18,7 @@ SCAN = InputScan(
     in_files=0,
     repost_share=None,
     sample=[],
+    kept={},
 )
 PROFILE = Profile(
     status={"ok": 64},

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from pipeline.inputs import source
+from pipeline.inputs.item import kept_rows
+from pipeline.table.kept_columns import Keep
 
 
 def items(uri, column="uri"):
@@ -18,3 +20,12 @@ def write(folder: Path, *files: str, data: bytes = b"x") -> Path:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(data)
     return folder
+
+
+def kept(uri, *entries, column="uri"):
+    """Return the last parts of a source's URIs, each with the values of the columns to keep."""
+    keep = Keep(entries)
+    found = list(source.list_items(str(uri), column, {}, keep=keep))
+    keep.check_found("the input")
+    rows = kept_rows(found).to_pylist()
+    return [(item.uri.rpartition("/")[2], *row.values()) for item, row in zip(found, rows, strict=True)]

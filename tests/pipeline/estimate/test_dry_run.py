@@ -71,6 +71,40 @@ def test_what_is_left_out_of_the_input_is_said_by_reason(lines, found):
     assert found(left_out=left_out).public()["survey"]["left_out"] == left_out
 
 
+def test_columns_that_are_kept_are_named_with_their_types_and_rows_are_counted(lines, found):
+    kept = {"post": "int64", "tags": "list<element: string>"}
+    assert lines(kept=kept)[2:4] == [
+        "1,250,000 rows are listed; 250,000 were annotated before, 1,000,000 are new",
+        "kept from the input: post int64, tags list<element: string>",
+    ]
+    assert found(kept=kept).public()["kept"] == kept
+
+
+def test_a_scan_counts_rows_and_refuses_columns_that_the_input_lacks(some_posts, tmp_path):
+    posts = some_posts(40)
+    for kind in ("parquet", "jsonl"):
+        source, column = posts.write(kind, tmp_path / "posts")
+        settings = {"input": source, "output": str(tmp_path / "out"), "column": column}
+        config = AnnotateConfig(**settings, keep_columns=("post_id", "place"))
+        found = scan_input(config, tables_of(config), 8)
+        assert (found.listed, found.new, len(found.sample)) == (40, 40, 8)
+        struct = "struct<name: string, lat: double>" if kind == "parquet" else "string"
+        assert found.kept == {"post_id": "int64" if kind == "parquet" else "string", "place": struct}
+        wrong = AnnotateConfig(**settings, keep_columns=("post_id", "placa"))
+        with pytest.raises(UserError, match=r"'placa' \(did you mean 'place'\?\)"):
+            scan_input(wrong, tables_of(wrong), 8)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_taken_and_inputs_without_columns_are_refused_together(corpus, tmp_path):
+    config = AnnotateConfig(input=str(corpus.folder), output=str(tmp_path / "out"), keep_columns=("status",))
+    with pytest.raises(ExceptionGroup) as refused:
+        check(config)
+    names, images = map(str, refused.value.exceptions)
+    assert names.startswith("keep_columns: the table has a column 'status' of its own: keep it under another name, such as input_status")
+    assert images.startswith(f"keep_columns: {corpus.folder} holds images, which have no columns")
+
+
 def test_the_sample_is_counted_by_status_and_some_failures_are_shown(lines):
     said = lines()
     assert "random sample of 64 new images, annotated on this machine (cpu, 2 cores):" in said

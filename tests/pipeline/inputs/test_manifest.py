@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.inputs import manifest, seen
-from pipeline.inputs.item import Item
+from pipeline.inputs.item import Item, Kept
 from pipeline.inputs.manifest import image_id, write_manifest
 from pipeline.inputs.uri_table import uri_items
 from pipeline.table.output_folder import OutputFolder
@@ -86,7 +86,8 @@ def test_reading_a_block_gives_exactly_its_images(tmp_path, output):
         table = written.read(output, block)
         assert table.schema.equals(manifest.SCHEMA)
         assert len(table) == written.rows_of(block)
-        assert table.to_pylist() == [{**item._asdict(), "image_id": image_id(item), "retried": False} for item in expected]
+        rows = [{**item._asdict(), "image_id": image_id(item), "retried": False} for item in expected]
+        assert table.to_pylist() == [{name: row[name] for name in manifest.SCHEMA.names} for row in rows]
 
 
 def test_a_long_manifest_is_several_files(tmp_path, output):
@@ -213,3 +214,45 @@ def test_the_manifest_can_lie_elsewhere():
     output = OutputFolder("memory://manifest-test", {})
     written = write_manifest(output, "m", some(3), 2)
     assert written.read(output, 1).column("uri").to_pylist() == ["s3://bucket/2.jpg"]
+
+
+def with_kept(values, batch_rows=1000):
+    """Rows of one image each, which keep a text of so many characters."""
+    for start in range(0, len(values), batch_rows):
+        kept = pa.RecordBatch.from_pydict({"text": ["x" * size for size in values[start : start + batch_rows]]})
+        for i in range(len(kept)):
+            yield Item(f"s3://bucket/{start + i}.jpg", kept=Kept(kept, i))
+
+
+def test_kept_values_are_in_the_manifest_beside_their_rows(output):
+    sizes = [7 * i % 50 for i in range(300)]
+    written = write_manifest(output, "m", [*with_kept(sizes, 40), *with_kept(sizes[:5])], block_rows=16, limit=303)
+    assert (written.rows, written.listed, written.key) == (303, 303, "row_id")
+    assert read_all(written, output).schema.equals(manifest.SCHEMA)
+    rows = pa.concat_tables(written.read(output, block, ["uri", *manifest.KEPT]) for block in range(written.blocks)).to_pylist()
+    assert [(row["uri"], len(row["kept"]["text"])) for row in rows] == [
+        (f"s3://bucket/{i}.jpg", sizes[i]) for i in [*range(300), *range(3)]
+    ]
+    assert len({row["row_id"] for row in rows}) == 303
+    known = np.sort([row["row_id"] for row in rows[::2]])
+    again = write_manifest(output, "again", with_kept(sizes), 16, known, failed=known)
+    assert (again.rows, again.known, again.retried) == (150, 150, 0)
+    assert written.blocks_within(output, np.sort([row["row_id"] for row in rows[:40]])) == {0, 1}
+
+
+@pytest.mark.slow
+def test_the_memory_for_kept_values_does_not_grow_with_their_number(output, monkeypatch):
+    monkeypatch.setattr(manifest, "BATCH", 1000)
+
+    def most_memory(rows):
+        before, most = pa.total_allocated_bytes(), [0]
+
+        def watched():
+            for item in with_kept([1000] * rows):
+                most.append(pa.total_allocated_bytes() - before)
+                yield item
+
+        assert write_manifest(output, "m", watched(), block_rows=16).rows == rows
+        return max(most)
+
+    assert most_memory(36_000) < 1.2 * most_memory(12_000) < 20 * 2**20

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, column_values
+from pipeline.inputs.parquet_pages import CheckedColumns, CheckedPages, PageTooLargeError, column_batches
 
 MEGABYTE = 2**20
 DELTA = {"column_encoding": {"uri": "DELTA_BYTE_ARRAY"}}
@@ -20,11 +20,16 @@ def written(values, kind=None, **settings):
 
 
 def read(buffer, rows=100, most=MEGABYTE):
-    pages = CheckedPages(buffer, most)
+    for (value,) in read_rows(buffer, ["uri"], rows, most):
+        yield value
+
+
+def read_rows(buffer, names, rows=100, most=MEGABYTE):
+    pages = CheckedColumns(buffer, most)
     parquet = pq.ParquetFile(pages, pre_buffer=False, buffer_size=2**16)
     for group in range(parquet.metadata.num_row_groups):
-        for values in column_values(parquet, pages, group, "uri", rows):
-            yield from values.to_pylist()
+        for batch in column_batches(parquet, pages, group, names, rows):
+            yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
 
 
 def until_error(values):
@@ -121,4 +126,75 @@ def test_a_header_whose_fields_are_not_what_they_should_be_is_broken(fields):
     pages.seek(0)
     assert pages.read(50) == b""
     with pytest.raises(pa.ArrowInvalid, match="a page's header is broken"):
+        pages.next_batch(iter(()))
+
+
+def nested(count, **settings):
+    rows = [
+        {"id": i, "name": f"post {i % 40}" * (i % 5), "place": None if i % 3 == 0 else {"at": [i] * (i % 4), "of": f"{i}"}}
+        for i in range(count)
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer, **settings)
+    return buffer, [tuple(row.values()) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"data_page_size": 1, "write_batch_size": 3}, {"row_group_size": 130, "data_page_version": "2.0"}]
+)
+def test_columns_are_read_together_also_nested_ones(settings):
+    buffer, rows = nested(500, **settings)
+    assert list(read_rows(buffer, ["id", "name", "place"])) == rows
+    assert list(read_rows(buffer, ["place", "id"], rows=7)) == [(place, number) for number, _, place in rows]
+
+
+@pytest.mark.parametrize("large", ["a", "b"])
+def test_a_page_of_any_of_the_columns_is_refused_before_it_is_unpacked(large):
+    values = {name: ["x" * 30 * MEGABYTE if name == large and i == 50 else f"{i}" for i in range(100)] for name in "ab"}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(values), buffer, use_dictionary=False, compression="zstd", write_batch_size=1, data_page_size=1)
+    found, error, most = until_error(read_rows(buffer, ["a", "b"]))
+    assert found == [(f"{i}", f"{i}") for i in range(50)]
+    assert "unpacks to 31,457,2" in str(error)
+    assert most < 4 * MEGABYTE
+
+
+def test_a_list_of_very_many_values_in_a_few_bytes_is_refused():
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"a": pa.array([[1], [0] * 10 * MEGABYTE, [2]])}), buffer, compression="zstd")
+    assert len(buffer.getvalue()) < 100_000
+    found, error, most = until_error(read_rows(buffer, ["a"]))
+    assert (found, "values, more than may be held" in str(error)) == ([], True)
+    assert most < 8 * MEGABYTE
+
+
+def test_numbers_that_repeat_are_read_as_many_at_once_as_others(monkeypatch):
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"a": list(range(40_000)) * 2}), buffer, dictionary_pagesize_limit=2**20)
+    begun = []
+    monkeypatch.setattr(
+        CheckedColumns, "begin", lambda *arguments, begin=CheckedColumns.begin: begun.append(arguments[-1]) or begin(*arguments)
+    )
+    assert [value for (value,) in read_rows(buffer, ["a"], rows=4096)] == list(range(40_000)) * 2
+    assert begun == [4096]
+
+
+def test_of_text_with_a_full_dictionary_not_many_fewer_rows_are_read_at_once(monkeypatch):
+    buffer = written([f"s3://bucket/{i:09}.jpg" for i in range(60_000)], use_dictionary=True, data_page_size=2**20, write_batch_size=1000)
+    begun = []
+    monkeypatch.setattr(
+        CheckedColumns, "begin", lambda *arguments, begin=CheckedColumns.begin: begun.append(arguments[-1]) or begin(*arguments)
+    )
+    assert len(list(read(buffer, rows=4096, most=64 * MEGABYTE))) == 60_000
+    assert begun[0] == 4096
+    assert 30 < begun[-1] <= 64
+
+
+def test_a_page_that_ends_after_its_column_is_refused_before_memory_is_reserved_for_it():
+    header = bytes([0x15, 0, 0x15, 20, 0x15, 0x80, 0x80, 0x80, 0x80, 0x08, 0])  # 2**30 bytes
+    pages = CheckedPages(io.BytesIO(header + bytes(100)), MEGABYTE)
+    pages.begin(0, 50, rows=1)
+    pages.seek(0)
+    assert pages.read(50) == b""
+    with pytest.raises(pa.ArrowInvalid, match="a page is larger than its column"):
         pages.next_batch(iter(()))

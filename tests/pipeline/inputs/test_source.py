@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from itertools import count
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -13,10 +14,11 @@ import pytest
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
 from pipeline.inputs import file_listing, source
-from pipeline.inputs.item import Item
+from pipeline.inputs.item import Item, kept_rows
 from pipeline.run.plan import prepare
 from pipeline.storage.left_out import MARKER, OUTPUT
 from pipeline.storage.listing import File
+from pipeline.table.kept_columns import Keep
 from tests.plugins.listing import items, names, write
 
 
@@ -267,3 +269,16 @@ def test_links_are_followed_to_files_and_one_that_leads_nowhere_is_missing(tmp_p
     loaded = operators.load(plan, 0)
     assert loaded.column("content_hash").null_count == 1
     assert loaded.column("status").to_pylist()[2] == "missing"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "tar"])
+def test_columns_are_kept_from_s3_as_from_a_disk(s3, some_posts, tmp_path, kind):
+    path, column = some_posts(40).write(kind, tmp_path / "posts")
+    name = f"kept/{Path(path).name}"
+    s3.put(name, Path(path).read_bytes())
+    found = [
+        kept_rows(list(source.list_items(uri, column, options, keep=Keep(["post_id", "place"]))))
+        for uri, options in ((path, {}), (f"s3://{s3.bucket}/{name}", s3.options))
+    ]
+    assert len(found[0]) > 20
+    assert found[1].equals(found[0])

@@ -17,7 +17,7 @@ from pipeline.images.decode import FORMATS
 from pipeline.inputs import source
 from pipeline.inputs.tar import SUFFIXES
 from pipeline.storage.left_out import DEAD_LINK, MARKER, NOT_BY_NAME, SPECIAL
-from tests.plugins.listing import items, names
+from tests.plugins.listing import items, kept, names
 
 
 def test_tar_shards_give_their_images_with_the_bytes_they_lie_at(tmp_path, tar):
@@ -207,3 +207,50 @@ def test_a_tar_without_an_end_marker_is_whole(tmp_path, tar):
     tar(tmp_path / "x.tar", {"a.jpg": b"1" * 500})
     (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1024])
     assert names(tmp_path / "x.tar") == ["a.jpg"]
+
+
+def test_keys_of_a_samples_json_are_kept_whatever_the_order_of_its_members(tmp_path, tar):
+    members = {
+        "a/0.json": b'{"post_id": 1, "user": "x"}',
+        "a/0.jpg": b"1",
+        "a/0.seg.png": b"2",
+        "a/0.seg.json": b'{"post_id": 99}',
+        "b/0.jpg": b"3",
+        "1.jpg": b"4",
+        "1.JSON": b'{"post_id": [2], "at": null}',
+        "none.jpg": b"5",
+    }
+    tar(tmp_path / "x.tar", members)
+    tar(tmp_path / "y.tar", {"0.jpg": b"6"})
+    assert kept(tmp_path, "post_id", "name=user") == [
+        ("0.jpg", "1", "x"),
+        ("0.seg.png", "1", "x"),
+        ("0.jpg", None, None),
+        ("1.jpg", "[2]", None),
+        ("none.jpg", None, None),
+        ("0.jpg", None, None),
+    ]
+    with pytest.raises(UserError, match=r"no row of the input has 'posts_id' \(did you mean 'post_id'\?\); they have post_id"):
+        kept(tmp_path, "posts_id")
+
+
+def test_shards_without_a_json_have_nothing_to_keep(tmp_path, tar):
+    tar(tmp_path / "x.tar", {"0.jpg": b"1", "0.txt": b"{}"})
+    with pytest.raises(UserError, match="no row of the input has 'id'; they have no keys at all"):
+        kept(tmp_path, "id")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"[1]", "an array; columns are kept of one JSON object"),
+        (b"{", "Expecting"),
+        (b'"\xe9"', "is not in UTF-8"),
+        (b" " * 2**21, "2,097,152"),
+    ],
+)
+def test_a_json_that_cannot_be_read_is_named(tmp_path, tar, data, problem):
+    tar(tmp_path / "x.tar", {"0.jpg": b"1", "0.json": data})
+    with pytest.raises(UserError, match=rf"x.tar!/0.json.*{problem}"):
+        kept(tmp_path / "x.tar", "id")
+    assert names(tmp_path / "x.tar") == ["0.jpg"]

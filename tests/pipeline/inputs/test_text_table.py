@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.inputs import text_table
-from pipeline.inputs.text_table import text_values
+from pipeline.inputs.text_table import text_rows, text_values
+from pipeline.table.kept_columns import Keep
 
 
 def read(data: bytes | str, kind="CSV", column="uri"):
@@ -150,3 +151,58 @@ def test_json_and_csv_written_by_others_are_read_alike():
     values = ["a,b.jpg", 'say "hi".jpg', "ü.jpg", "\U0001f600.jpg"]
     lines = "".join(json.dumps({"uri": value}, ensure_ascii=escaped) + "\n" for escaped in (True, False) for value in values)
     assert read(lines, "JSON Lines") == values * 2
+
+
+def read_rows(text: str, *entries: str, kind="CSV"):
+    keep = Keep(entries)
+    return [list(row) for row in text_rows(io.BytesIO(text.encode()), kind, "uri", f"list.{kind}", keep)]
+
+
+def test_columns_to_keep_are_text_as_it_is_written():
+    assert read_rows('id,uri,text\n007,a.jpg,"é\n""x"""\n,,\n', "text", "post=id") == [["a.jpg", 'é\n"x"', "007"], ["", "", ""]]
+
+
+def test_values_of_json_are_kept_as_text_or_as_their_json():
+    lines = [
+        '{"uri": "a.jpg", "v": "text"}',
+        '{"uri": "b.jpg", "v": 12345678901234567890.10}',
+        '{"uri": "c.jpg", "v": [1.50, {"k\\n": null, "é": [true, "\\u00e9\\""]}]}',
+        '{"uri": "d.jpg", "v": false}',
+        '{"uri": "e.jpg", "v": null}',
+        '{"uri": "f.jpg"}',
+        '{"uri": "g.jpg", "v": "cut \\ud83d"}',
+    ]
+    assert [value for _, value in read_rows("\n".join(lines), "v", kind="JSON Lines")] == [
+        "text",
+        "12345678901234567890.10",
+        '[1.50, {"k\\n": null, "é": [true, "é\\""]}]',
+        "false",
+        None,
+        None,
+        "cut �",
+    ]
+
+
+def test_rows_before_the_first_that_has_the_uris_keep_their_values_and_are_not_too_many(monkeypatch):
+    lines = "".join(f'{{"id": {i}}}\n' for i in range(5))
+    assert read_rows(lines + '{"id": 5, "uri": "a.jpg"}\n', "id", kind="JSON Lines") == [
+        *([None, str(i)] for i in range(5)),
+        ["a.jpg", "5"],
+    ]
+    monkeypatch.setattr(text_table, "MAX_HELD", 3)
+    with pytest.raises(UserError, match=r"list.JSON Lines has no column 'uri'"):
+        read_rows(lines + '{"id": 5, "uri": "a.jpg"}\n', "id", kind="JSON Lines")
+
+
+@pytest.mark.parametrize(("kind", "line"), [("CSV", b"a.jpg,\xe9\n"), ("JSON Lines", b'{"uri": "a.jpg", "id": "\xe9"}\n')])
+def test_text_to_keep_that_is_not_in_utf8_is_named_with_its_line(kind, line):
+    data = {"CSV": b"uri,id\nb.jpg,1\n", "JSON Lines": b'{"uri": "b.jpg"}\n\n'}[kind] + line
+    with pytest.raises(UserError, match=f"list.{kind}, line 3: .*is not in UTF-8: save the file as UTF-8"):
+        list(text_rows(io.BytesIO(data), kind, "uri", f"list.{kind}", Keep(["id"])))
+
+
+def test_json_that_is_too_deep_to_keep_is_named_with_its_line():
+    deep = "[" * 800 + "]" * 800
+    assert read_rows(f'{{"uri": "a.jpg", "v": {deep[750:-750]}}}', "v", kind="JSON Lines")[0][1] == deep[750:-750]
+    with pytest.raises(UserError, match=r"list.JSON Lines, line 1: "):
+        read_rows(f'{{"uri": "a.jpg", "v": {deep}}}', "v", kind="JSON Lines")

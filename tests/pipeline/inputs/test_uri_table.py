@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.inputs import source
+from pipeline.inputs import source, uri_table
 from pipeline.inputs.item import Item
 from pipeline.inputs.uri_table import uri_items
 from pipeline.storage.uris import why_refused
-from tests.plugins.listing import items, names, write
+from pipeline.table.kept_columns import Keep
+from tests.plugins.listing import items, kept, names, write
 
 
 def csv(folder: Path, values: list[str]) -> Path:
@@ -222,3 +223,87 @@ def test_one_image_has_one_uri_however_it_is_spelled(tmp_path):
     pq.write_table(pa.table({"uri": spelled}), tmp_path / "in" / "list.parquet")
     (listed,) = [item.uri for item in items(tmp_path / "in") if "b.jpg" in item.uri]
     assert [item.uri for item in items(tmp_path / "in" / "list.parquet")] == [listed] * len(spelled)
+
+
+def test_columns_of_parquet_are_kept_with_their_values_whatever_its_batches_and_row_groups_are(tmp_path):
+    count = 9000
+    rows = [{"id": i, "tags": [f"t{j}" for j in range(i % 3)] if i % 5 else None, "at": {"x": i / 7, "n": None}} for i in range(count)]
+    table = pa.Table.from_pylist(rows).append_column("uri", pa.array([f"{i}.jpg" if i % 11 else None for i in range(count)]))
+    pq.write_table(table, tmp_path / "list.parquet", row_group_size=5000)
+    assert kept(tmp_path / "list.parquet", "post=id", "tags", "at", "link=uri") == [
+        (f"{row['id']}.jpg" if link else "", *row.values(), link) for row, link in zip(rows, table["uri"].to_pylist(), strict=True)
+    ]
+
+
+def test_columns_beside_image_bytes_are_kept_also_where_a_row_has_a_path_instead(tmp_path):
+    images = [{"bytes": b"1", "path": None}, {"bytes": None, "path": "b.jpg"}, None, {"bytes": b"4", "path": "d.jpg"}]
+    table = pa.table({"image": pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())])), "id": range(4)})
+    pq.write_table(table, tmp_path / "list.parquet", row_group_size=3)
+    assert kept(tmp_path / "list.parquet", "id", column="image") == [(f"{i}", i) for i in range(4)]
+    assert [item.link and item.link.rpartition("/")[2] for item in items(tmp_path / "list.parquet", "image")] == [None, "b.jpg", None, None]
+    pq.write_table(table.set_column(0, "image", pa.array([b"1", None, b"3", b"4"])), tmp_path / "list.parquet")
+    assert kept(tmp_path / "list.parquet", "id", column="image") == [(f"{i}", i) for i in range(4)]
+    with pytest.raises(UserError, match=r"keep_columns: column 'image' of .*list.parquet holds the images: leave it out"):
+        kept(tmp_path / "list.parquet", "data=image", column="image")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "tsv"])
+def test_a_column_that_the_table_lacks_is_named_with_those_that_it_has(tmp_path, kind):
+    table = pd.DataFrame({"uri": ["a.jpg"], "post_id": [7], "user": ["u"]})
+    path = tmp_path / f"list.{kind}"
+    match kind:
+        case "parquet":
+            table.to_parquet(path)
+        case "jsonl":
+            table.to_json(path, orient="records", lines=True)
+        case _:
+            table.to_csv(path, index=False, sep="," if kind == "csv" else "\t")
+    assert kept(path, "post_id") == [("a.jpg", 7 if kind == "parquet" else "7")]
+    with pytest.raises(UserError, match=r"'postid' \(did you mean 'post_id'\?\); (it has|they have) uri, post_id, user"):
+        kept(path, "user", "post=postid")
+
+
+def test_files_whose_columns_are_of_other_types_are_refused(tmp_path):
+    pq.write_table(pa.table({"uri": ["a.jpg"], "id": [1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"uri": ["b.jpg"], "id": pa.nulls(1)}), tmp_path / "b.parquet")
+    assert kept(tmp_path, "id") == [("a.jpg", 1), ("b.jpg", None)]
+    pq.write_table(pa.table({"uri": ["c.jpg"], "id": [1.0]}), tmp_path / "c.parquet")
+    with pytest.raises(UserError, match=r"column 'id' of file://.*/c.parquet holds double, and int64 in the file before"):
+        kept(tmp_path, "id")
+
+
+def test_large_values_of_text_are_kept_some_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(uri_table, "TEXT", 1000)
+    path = tmp_path / "list.csv"
+    path.write_text("uri,text\n" + "".join(f"{i}.jpg,{'x' * 300}\n" for i in range(50)))
+    found = list(source.list_items(str(path), "uri", {}, keep=Keep(["text"])))
+    assert {len(item.kept.rows) for item in found} == {4, 2}
+    assert [item.kept.rows.column("text")[item.kept.position].as_py() for item in found] == ["x" * 300] * 50
+
+
+def test_a_list_without_columns_has_none_to_keep(tmp_path):
+    with pytest.raises(UserError, match=r"list.txt holds one URI a line and no other column: save it as CSV with a header"):
+        kept(write(tmp_path, "list.txt"), "id")
+    with pytest.raises(UserError, match=r"keep_columns: .* holds images, which have no columns: name a table of URIs"):
+        kept(write(tmp_path, "a.jpg"), "id")
+
+
+def test_what_a_few_bytes_repeat_often_in_a_column_to_keep_takes_little_memory(tmp_path):
+    def column(value, kind):
+        return pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([value], kind))
+
+    table = {"uri": column("s3://b/a.jpg", pa.string()), "text": column("x" * 60_000, pa.string())}
+    pq.write_table(pa.table(table), tmp_path / "list.parquet", store_schema=False)
+    before, most, count = pa.total_allocated_bytes(), 0, 0
+    for item in source.list_items(str(tmp_path / "list.parquet"), "uri", {}, keep=Keep(["text"])):
+        most, count = max(most, pa.total_allocated_bytes() - before), count + 1
+        assert len(item.kept.rows) <= 64
+    assert (count, most < 20 * 2**20) == (20_000, True)
+
+
+def test_text_to_keep_that_is_not_in_utf8_is_refused(tmp_path):
+    text = pa.Array.from_buffers(pa.string(), 2, [None, pa.array([0, 1, 2], pa.int32()).buffers()[1], pa.py_buffer(b"a\xe9")])
+    pq.write_table(pa.table({"uri": ["a.jpg", "b.jpg"], "text": text}), tmp_path / "list.parquet")
+    assert names(tmp_path / "list.parquet") == ["a.jpg", "b.jpg"]
+    with pytest.raises(UserError, match=r"list.parquet can't be read as a table: Invalid UTF8 sequence at string index 1$"):
+        kept(tmp_path / "list.parquet", "text")

@@ -37,6 +37,11 @@ def test_it_says_what_came_out_and_where_it_is():
     assert "record  s3://bucket/out/runs/r.json\nreport  s3://bucket/out/runs/r.html\nnights  s3://bucket/out/index.html\n" in text
 
 
+def test_rows_are_counted_where_columns_are_kept():
+    for counts, said in (({}, "nothing new: 0 rows listed, all"), (record().counts.model_dump(), "4 of 5 rows annotated by ")):
+        assert summary(record(counts=counts, config={"keep_columns": ["post=id"]}), "out").startswith(said)
+
+
 def test_it_says_how_busy_the_workers_were_where_that_is_known():
     timings = record().timings | {"annotators_busy": 0.973, "loaders_busy": 0.4}
     assert "2.5 images/s while annotating (annotators busy 97%, loaders busy 40%); " in summary(record(timings=timings), "out")

@@ -146,6 +146,32 @@ def test_where_nobody_says_whose_images_are_every_block_does_its_own(reposted, o
     assert len(decoded) == 7
 
 
+def test_an_image_of_several_rows_is_fetched_and_decoded_once_in_a_block(reposted, operators, decoded, monkeypatch, tmp_path):
+    named = ["0a.jpg", "gone.jpg", "0a.jpg", "0e.jpg", "0b.jpg", "gone.jpg", "0e.jpg", "1b.jpg", "0a.jpg"]
+    table = tmp_path / "posts.csv"
+    table.write_text("post,uri\n" + "".join(f"{i},{reposted / name}\n" for i, name in enumerate(named)))
+    fetched = []
+    monkeypatch.setattr(load.Fetcher, "fetch", lambda self, rows, fetch=load.Fetcher.fetch: fetched.append(len(rows)) or fetch(self, rows))
+    plan = prepare(AnnotateConfig(input=str(table), output=str(tmp_path / "out"), keep_columns=("post",), block_rows=6))
+    first, second = (operators.load(plan, block) for block in (0, 1))
+    assert (fetched, len(decoded)) == ([4, 3], 2 + 3)
+    assert first["image_id"].to_pylist() + second["image_id"].to_pylist() == [
+        *(row["image_id"] for block in (0, 1) for row in plan.manifest.read(plan.output, block).to_pylist())
+    ]
+    own = "block-00000000.parquet"
+    assert list(zip(*(first[name].to_pylist() for name in ("status", "owner")), strict=True)) == [
+        ("ok", None),
+        ("missing", None),
+        ("repost", own),
+        ("not_an_image", None),
+        ("repost", own),
+        ("missing", None),
+    ]
+    assert [any(crop) for crop in first["crop"].to_pylist()] == [True, False, False, False, False, False]
+    assert [row["error"] is None for row in first.to_pylist()] == [True, False, True, False, True, False]
+    assert second["status"].to_pylist() == ["not_an_image", "ok", "ok"]
+
+
 class Fetched:
     """A fetcher whose rows are fetched already."""
 

@@ -103,3 +103,17 @@ def test_a_union_of_what_is_repeated_takes_little_more_than_the_result():
         assert tracemalloc.get_traced_memory()[1] < 8 * 2**20 * 8
     finally:
         tracemalloc.stop()
+
+
+def test_rows_are_known_by_their_ids_in_files_of_runs_that_kept_columns(output):
+    rows = pa.table({"image_id": [1, 1, 2], "row_id": [7, 8, 9], "status": ["ok", "missing", "ok"], "run_id": ["a"] * 3})
+    before = pa.table({"image_id": [1], "status": ["ok"], "run_id": ["b"]})
+    for name, table in {
+        "part-a-00000000-00000": rows,
+        "both": pa.concat_tables([rows, before], promote_options="default"),
+        "before": before,
+    }.items():
+        pq.write_table(table, output.root / f"{name}.parquet")
+    for files in (["part-a-00000000-00000.parquet"], ["both.parquet", "before.parquet"]):
+        found = past_images(output.folder, files, ("a",), ("a",), key="row_id")
+        assert (found.annotated.tolist(), found.failed.tolist()) == ([7, 9], [8])

@@ -1,6 +1,7 @@
 """The tables that go from operator to operator."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -104,3 +105,11 @@ def test_a_table_as_declared_goes_through():
 def test_another_table_is_refused_with_the_column_that_differs(columns, message):
     with pytest.raises(TypeError, match=message):
         expect(pa.table(columns), SCHEMA, "load")
+
+
+def test_columns_kept_from_the_input_are_in_the_output_and_in_no_operators_table():
+    kept = replace(tables(), kept=pa.schema([("post", pa.int64()), ("tags", pa.list_(pa.string()))]))
+    assert kept.output.names == [*tables().output.names[:8], "row_id", "post", "tags", *tables().output.names[8:]]
+    assert kept.output.metadata == tables().output.metadata
+    for name in ("loaded", "annotated", "written", "of_content"):
+        assert getattr(kept, name) == getattr(tables(), name)
