@@ -9,7 +9,7 @@ from ugrie.data.labelled import Labelled
 from ugrie.model.model import UGRIE
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-EQUAL = 0.5  # the share of the regression unless the held-out images clearly favour another
+DEFAULT = 0.75  # the share of the regression unless the held-out images clearly favour another (benchmarks/pool.py)
 GRID = np.exp(np.linspace(np.log(0.5), np.log(4), 121))  # temperatures
 
 
@@ -34,16 +34,17 @@ def validation_loss(model: UGRIE, data: Labelled) -> float:
     return float(np.mean(losses))
 
 
-def equal_shares(model: UGRIE, data: Labelled) -> dict[str, float]:
+def default_shares(model: UGRIE, data: Labelled) -> dict[str, float]:
     """Return the regression's share of each scheme that the data has labels for, where no image is held out to choose it by."""
-    return {scheme.name: EQUAL for scheme in model.config.schemes if data.targets[scheme.name].any()}
+    return {scheme.name: DEFAULT for scheme in model.config.schemes if data.targets[scheme.name].any()}
 
 
 def calibrate(model: UGRIE, data: Labelled) -> Calibration:
     """Return the share of the regression and the temperature (Guo et al., ICML 2017) of each scheme with the least cross-entropy.
 
-    Both have their grid. A share other than a half needs a loss that is lower by more than its standard error: few images are held
-    out. A scheme without labels gets 0, which is BART alone, and a temperature of 1.
+    Both have their grid, and images count by their `repeats`, as in training. A share other than the default needs a loss that is lower by
+    more than twice its standard error, since few images are held out. A scheme without labels gets 0, which is BART alone, and a
+    temperature of 1.
     """
     names = [scheme.name for scheme in model.config.schemes]
     by_bart, by_regression = (_uncalibrated_predictions(model, data, dict.fromkeys(names, share)) for share in (0.0, 1.0))
@@ -51,20 +52,21 @@ def calibrate(model: UGRIE, data: Labelled) -> Calibration:
     for name, (targets, bart), (_, regression) in zip(names, by_bart, by_regression, strict=True):
         if not len(targets):
             continue
+        weights = data.repeats[data.targets[name].any(1)].astype(float)
         found = {}
         for share in SHARES:
             pooled = (1 - share) * np.log(np.maximum(bart, 1e-12)) + share * np.log(np.maximum(regression, 1e-12))
-            found[share] = _best_temperature(targets, pooled)
+            found[share] = _best_temperature(targets * (weights / weights.mean())[:, None], pooled)
         best = min(SHARES, key=lambda share: found[share][1].sum())
-        gain = found[EQUAL][1] - found[best][1]
-        clear = len(gain) > 1 and gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
-        shares[name] = best if clear else EQUAL
+        gain = found[DEFAULT][1] - found[best][1]
+        clear = len(gain) > 1 and gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain))
+        shares[name] = best if clear else DEFAULT
         temperatures[name] = round(found[shares[name]][0], 4)
     return Calibration(shares, temperatures)
 
 
 def _best_temperature(targets: np.ndarray, log_probs: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the temperature with the least cross-entropy, and each image's cross-entropy at it. Both arguments are [images, labels]."""
+    """Return the temperature with the least cross-entropy, and each image's at it. Both arguments are [images, labels]."""
     scaled = log_probs[None] / GRID[:, None, None]
     losses = np.logaddexp.reduce(scaled, -1) * targets.sum(1) - (targets[None] * scaled).sum(-1)
     best = losses.sum(1).argmin()

@@ -20,12 +20,13 @@ MOST = 20_000  # images that are used; more would not change a regression on so 
 
 
 def fit_label_scores(
-    regression: Regression, targets: Mapping[str, np.ndarray], schemes: Sequence[Scheme], groups: np.ndarray
+    regression: Regression, targets: Mapping[str, np.ndarray], schemes: Sequence[Scheme], groups: np.ndarray, repeats: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights [outputs, labels] and bias [labels], as `Mapper.label_scores` uses them, for the labels of all schemes in turn.
 
-    `targets` by scheme are [images, labels] (a row of zeros: no label), `groups` [images]. A scheme's labels follow from its own outputs,
-    or from those of all schemes, whichever has the least loss on images of other groups. Zeros for a scheme without any label.
+    `targets` by scheme are [images, labels] (a row of zeros: no label), `groups` [images], and `repeats` [images] are weights, as in
+    training. A scheme's labels follow from its own outputs, or from those of all schemes, whichever has the least loss on images of other
+    groups. Zeros for a scheme without any label.
     """
     outputs = regression.predictions
     weights = np.zeros((outputs.shape[1], sum(len(scheme.labels) for scheme in schemes)), np.float32)
@@ -40,7 +41,7 @@ def fit_label_scores(
             continue
         if len(rows) > MOST:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
-        shares, found = targets[scheme.name][rows], (own, DEFAULT_STRENGTH)
+        shares, found = targets[scheme.name][rows] * (repeats[rows, None] / repeats[rows].mean()), (own, DEFAULT_STRENGTH)
         if folds.max() > 0:
             candidates = [(columns, strength) for columns in (own, slice(None)) for strength in STRENGTHS]
             losses = [_held_out_loss(outputs[rows][:, columns], shares, folds[rows], strength) for columns, strength in candidates]
@@ -56,12 +57,13 @@ def _held_out_loss(outputs: np.ndarray, shares: np.ndarray, folds: np.ndarray, s
         held_out = folds == fold
         weights, bias = _logistic(outputs[~held_out], shares[~held_out], strength)
         scores = outputs[held_out] @ weights + bias
-        loss += float((np.logaddexp.reduce(scores, 1) - (scores * shares[held_out]).sum(1)).sum())
+        log_probs = scores - np.logaddexp.reduce(scores, 1)[:, None]
+        loss -= float((log_probs * shares[held_out]).sum())
     return loss
 
 
 def _logistic(outputs: np.ndarray, shares: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights [outputs, labels] and bias [labels] of a multinomial logistic regression on label distributions.
+    """Return the weights [outputs, labels] and bias [labels] of a multinomial logistic regression on weighted label distributions.
 
     One more image of each label, with outputs of zero, keeps a label that no image has from being impossible.
     """

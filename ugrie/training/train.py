@@ -24,7 +24,7 @@ from ugrie.model.mapper import BLOCK
 from ugrie.model.model import UGRIE
 from ugrie.schemes.scheme import Scheme
 from ugrie.training.batches import batches, draw_template, mixup, split
-from ugrie.training.calibration import Calibration, calibrate, equal_shares, validation_loss
+from ugrie.training.calibration import Calibration, calibrate, default_shares, validation_loss
 from ugrie.training.init_bart import new_bart, pretrained_bart
 from ugrie.training.loss import sentence_loss
 from ugrie.training.recipe import Recipe
@@ -80,7 +80,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
 
     With the recipe's `refit` no epoch is chosen: the model is trained for all epochs, calibrated on the validation images, and then
     trained again on all images from the same initial weights. With a `validation` of 0 nothing is held out: the model is trained for
-    all epochs, BART and the regression have equal shares, and the probabilities are not calibrated.
+    all epochs, the shares are the default ones, and the probabilities are not calibrated.
 
     With `state`, a file, an interrupted training resumes after its last whole epoch and ends in the same weights as an uninterrupted
     one. A `refit`'s second training starts over. Raises TrainingError when the loss is no longer a finite number.
@@ -110,7 +110,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
             _log_epoch(bar, curve[-1])
     model.load_state_dict(progress.best)
     model.eval()
-    found = calibrate(model, validation_set) if len(validation_set) else Calibration(equal_shares(model, data), {})
+    found = calibrate(model, validation_set) if len(validation_set) else Calibration(default_shares(model, data), {})
     model.config = model.config.model_copy(update={"temperatures": found.temperatures, "regression_shares": found.regression_shares})
     if recipe.refit:
         _refit(model, initial_weights, data, recipe)
@@ -142,7 +142,7 @@ def _initialise(model: UGRIE, data: Labelled, recipe: Recipe, rng: np.random.Gen
     components = torch.cat([mapper.components(block) for block in embeddings.split(BLOCK)]).numpy()
     regression = fit_regression(components, data.targets, model.config.schemes, data.groups, len(mapper.landmarks))
     mapper.set_regression(*(torch.from_numpy(values) for values in (regression.landmarks, regression.weights, regression.bias)))
-    label_scores = fit_label_scores(regression, data.targets, model.config.schemes, data.groups)
+    label_scores = fit_label_scores(regression, data.targets, model.config.schemes, data.groups, data.repeats)
     for buffer, values in zip((mapper.label_weights, mapper.label_bias), label_scores, strict=True):
         buffer.copy_(torch.from_numpy(values))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

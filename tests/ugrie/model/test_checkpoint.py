@@ -95,11 +95,11 @@ def test_a_config_that_is_no_object_is_refused(folder, content):
         checkpoint.read_config(folder)
 
 
-@pytest.mark.parametrize(("stated", "remedy"), [(1, "train it again"), (3, "upgrade UGRIE")])
+@pytest.mark.parametrize(("stated", "remedy"), [(2, "train it again"), (4, "upgrade UGRIE")])
 def test_another_format_is_refused_with_the_remedy(folder, stated, remedy):
     """Other fields are not checked: their meaning in another format is unknown."""
     edit(folder, format=stated, mapper={"kind": "another"})
-    with pytest.raises(CheckpointError, match=rf"format {stated}; this UGRIE reads format 2: {remedy}"):
+    with pytest.raises(CheckpointError, match=rf"format {stated}; this UGRIE reads format 3: {remedy}"):
         checkpoint.read_config(folder)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from ugrie.libraries import BartForConditionalGeneration
-from ugrie.model.slots import SlotFiller
+from ugrie.model.slots import Opinion, SlotFiller
 from ugrie.model.trie import Slot, compile_template
 from ugrie.schemes.template import Template
 
@@ -64,12 +64,21 @@ def by_beam_search(
     return results
 
 
-def by_scoring_sentences(bart: BartForConditionalGeneration, slots: Sequence[Slot], start: Sequence[int], encoded: Tensor) -> list[Tensor]:
-    """Score the sentence up to every label by a plain forward pass, with a softmax over the allowed tokens at each position."""
+def by_scoring_sentences(
+    bart: BartForConditionalGeneration,
+    slots: Sequence[Slot],
+    start: Sequence[int],
+    encoded: Tensor,
+    opinions: Sequence[Opinion | None] | None = None,
+) -> list[Tensor]:
+    """Score the sentence up to every label by a plain forward pass, with a softmax over the allowed tokens at each position.
+
+    With opinions, a label's probability is the weighted geometric mean of BART's and the opinion's.
+    """
     written = [list(start) for _ in encoded]
     results = []
     with torch.inference_mode():
-        for slot in slots:
+        for slot, opinion in zip(slots, opinions or [None] * len(slots), strict=True):
             prompts = [[*w, *slot.literal] for w in written]
             sentences = [torch.tensor([*prompt, *label, slot.end]) for prompt in prompts for label in slot.labels]
             ids = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=1)
@@ -83,6 +92,9 @@ def by_scoring_sentences(bart: BartForConditionalGeneration, slots: Sequence[Slo
                         may = allowed_after(path[:depth], slot)
                         row = logits[image * len(slot.labels) + i, len(prompt) + depth - 1, may]
                         scores[image, i] += row.log_softmax(-1)[may.index(token)]
+            if opinion is not None:
+                mixed = scores.exp() ** (1 - opinion.share) * opinion.log_probs.exp() ** opinion.share
+                scores = (mixed / mixed.sum(1, keepdim=True)).log()
             results.append(scores)
             written = [[*prompt, *slot.labels[int(best)]] for prompt, best in zip(prompts, scores.argmax(1), strict=True)]
     return results
@@ -100,6 +112,35 @@ def test_every_subset_and_order_is_scored_as_its_sentences_are(language, order, 
     slots, encoded = language.slots(order), language.encoded(images, seed)
     ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
     assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded))
+
+
+def opinions_on(slots: Sequence[Slot], shares: Sequence[float], images: int, seed: int) -> list[Opinion]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Opinion((3 * torch.randn(images, len(slot.labels), generator=generator)).log_softmax(-1), share)
+        for slot, share in zip(slots, shares, strict=True)
+    ]
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(order=ORDERS, images=st.integers(1, 9), seed=SEEDS, shares=st.lists(st.sampled_from([0, 0.3, 0.75, 1]), min_size=4, max_size=4))
+def test_a_pool_is_the_weighted_geometric_mean_given_the_labels_it_chose_before(language, order, images, seed, shares):
+    slots, encoded = language.slots(order), language.encoded(images, seed)
+    opinions = opinions_on(slots, shares[: len(slots)], images, seed)
+    ours = SlotFiller(language.bart, slots, language.start).fill(encoded, opinions)
+    assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded, opinions))
+
+
+def test_a_pools_choice_is_what_later_slots_read(language):
+    """An opinion that overrules BART in the first slot changes what BART says in the second."""
+    slots, encoded = language.slots([0, 1]), language.encoded(4)
+    filler = SlotFiller(language.bart, slots, language.start)
+    bart = filler.fill(encoded)
+    other = (bart[0].argmax(1) + 1) % bart[0].shape[1]
+    sure = torch.full_like(bart[0], -20.0).scatter(1, other[:, None], 0.0).log_softmax(-1)
+    overruled = filler.fill(encoded, [Opinion(sure, 1.0), Opinion(torch.zeros_like(bart[1]), 0.0)])
+    assert overruled[0].argmax(1).tolist() == other.tolist()
+    assert (overruled[1] - bart[1]).abs().max() > 1e-3
 
 
 @settings(deadline=None, max_examples=5, derandomize=True)

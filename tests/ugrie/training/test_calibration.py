@@ -1,12 +1,14 @@
 """Temperatures correct over- and underconfidence; BART and regression share by merit; the validation loss is a cross-entropy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ugrie.data.labelled import Labelled
 from ugrie.model.model import UGRIE
-from ugrie.training.calibration import calibrate, equal_shares, validation_loss
+from ugrie.training.calibration import calibrate, default_shares, validation_loss
 
 
 def labelled(embeddings: np.ndarray, targets: dict[str, np.ndarray]) -> Labelled:
@@ -48,12 +50,12 @@ def test_a_temperature_makes_up_for_a_models_over_or_underconfidence(model, trut
     embeddings = np.random.default_rng(3).normal(size=(200, 8)).astype(np.float32)
     config = model.config
     predicted = {
-        name: pooled(probs_at(model, embeddings, 0)[name], probs_at(model, embeddings, 1)[name], 0.5) for name in config.temperatures
+        name: pooled(probs_at(model, embeddings, 0)[name], probs_at(model, embeddings, 1)[name], 0.75) for name in config.temperatures
     }
     targets = {name: (probs ** (1 / truth)) / (probs ** (1 / truth)).sum(1, keepdims=True) for name, probs in predicted.items()}
     found = calibrate(model, labelled(embeddings, targets))
     assert found.temperatures == pytest.approx(dict.fromkeys(found.temperatures, truth), rel=0.03)
-    assert found.regression_shares == dict.fromkeys(config.temperatures, 0.5)
+    assert found.regression_shares == dict.fromkeys(config.temperatures, 0.75)
     assert model.config is config
 
 
@@ -71,13 +73,13 @@ def test_whoever_is_right_has_the_larger_share(model, share):
     assert found.temperatures == pytest.approx(dict.fromkeys(targets, 1.0), rel=0.03)
 
 
-def test_shares_are_equal_where_few_images_show_no_clear_difference(model):
-    """Labels drawn at random favour neither, whatever the least loss of so few images says."""
+def test_shares_are_the_default_ones_where_few_images_show_no_clear_difference(model):
+    """Each image's label is as likely by BART as by the regression, and which of them says so differs from image to image."""
     embeddings = np.random.default_rng(3).normal(size=(6, 8)).astype(np.float32)
-    counts = {scheme.name: len(scheme.labels) for scheme in model.config.schemes}
-    targets = {name: np.full((6, count), 1 / count, np.float32) for name, count in counts.items()}
-    targets = {name: soft(6, count, 9) * 0.02 + targets[name] * 0.98 for name, count in counts.items()}
-    assert calibrate(model, labelled(embeddings, targets)).regression_shares == dict.fromkeys(counts, 0.5)
+    by_bart, by_regression = probs_at(model, embeddings, 0), probs_at(model, embeddings, 1)
+    alternate = (np.arange(6) % 2 == 0)[:, None]
+    targets = {name: np.where(alternate, by_bart[name], by_regression[name]).astype(np.float32) for name in by_bart}
+    assert calibrate(model, labelled(embeddings, targets)).regression_shares == dict.fromkeys(targets, 0.75)
 
 
 def test_a_scheme_without_labels_is_bart_alone(model):
@@ -89,7 +91,19 @@ def test_a_scheme_without_labels_is_bart_alone(model):
     others = {name for name in targets if name != first.name}
     assert {found.regression_shares[name] for name in others} == {0.0}
     assert {found.temperatures[name] for name in others} == {1.0}
-    assert equal_shares(model, labelled(embeddings, targets)) == {first.name: 0.5}
+    assert default_shares(model, labelled(embeddings, targets)) == {first.name: 0.75}
+
+
+def test_images_count_by_their_repeats(model):
+    """BART's word for most images, the regression's for the few that training repeats."""
+    embeddings = np.random.default_rng(3).normal(size=(400, 8)).astype(np.float32)
+    by_bart, by_regression = probs_at(model, embeddings, 0), probs_at(model, embeddings, 1)
+    few = np.arange(400) % 20 == 0
+    targets = {name: np.where(few[:, None], by_regression[name], by_bart[name]) for name in by_bart}
+    data = labelled(embeddings, targets)
+    assert 1.0 not in calibrate(model, data).regression_shares.values()
+    repeated = replace(data, repeats=np.where(few, 1000, 1))
+    assert set(calibrate(model, repeated).regression_shares.values()) == {1.0}
 
 
 def test_calibration_does_not_depend_on_an_earlier_one(model, nested, embeddings):
