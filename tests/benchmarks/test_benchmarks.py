@@ -147,6 +147,14 @@ def test_the_plot_of_learning_is_drawn_from_the_committed_results(tmp_path):
     assert (tmp_path / "learning.svg").read_text().startswith("<?xml")
 
 
+def test_pool(run, flags):
+    results = run("pool.py", *flags, "--draws", "2")
+    bart, regression = (results[f"share of the regression {share}"] for share in (0.0, 1.0))
+    accuracy = next(name for name in bart if name.endswith(": accuracy"))
+    assert bart[accuracy]["gain over BART"]["mean"] == 0.0
+    assert regression[accuracy]["mean"] > 0.9
+
+
 def test_unified(run, flags):
     results = run("unified.py", *flags, "--folds", "2", "--seeds", "2")
     found = results["measures"]["polarity2 on emotion6/train.npz"]["accuracy"]

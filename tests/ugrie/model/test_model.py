@@ -330,7 +330,9 @@ def test_the_bundled_model_annotates_a_picture(tiny):
 
 
 def test_the_bundled_model_refuses_what_it_was_not_trained_for(tiny):
-    with pytest.raises(SchemeError, match=r"ugrie-tiny was not trained for 'ekman6'; it knows polarity3, polarity2, valence, arousal"):
+    with pytest.raises(
+        SchemeError, match=r"ugrie-tiny was not trained for 'ekman6'; it knows polarity3, polarity2, mikels8, valence, arousal"
+    ):
         tiny.annotate([np.zeros((8, 8, 3), np.uint8)], ["ekman6"])
 
 

@@ -35,7 +35,7 @@ def test_an_embedding_is_mean_and_deviation_of_the_last_stages(network, stages):
         hook.remove()
     expected = torch.cat([statistic for m in maps for statistic in (m.mean((2, 3)), m.flatten(2).std(2))], 1)
     embeddings = StageTower(network, stages).eval()(pixels)
-    assert embeddings.shape == (2, {1: 2 * 320, 2: 2 * (192 + 320)}[stages])
+    assert embeddings.shape == (2, {1: 2 * 352, 2: 2 * (208 + 352)}[stages])
     torch.testing.assert_close(embeddings, expected, atol=1e-4, rtol=1e-3)
 
 
