@@ -67,7 +67,7 @@ def measures(model: UGRIE, schemes: Sequence[Scheme], data: Labelled, share: flo
         has = targets.any(1)
         for name in np.unique(data.sets[has]):
             rows = has & (data.sets == name)
-            all_ = scheme_metrics(scheme, targets[rows], probs[rows])
+            all_ = scheme_metrics(scheme, targets[rows], probs[rows], prediction.choices[scheme.name][rows])
             found |= {f"{scheme.name} on {name}: {measure}": all_[measure] for measure in MEASURES if measure in all_}
     return found | {f"contradictions: {pair}": counted["share"] for pair, counted in contradictions(prediction).items()}
 

@@ -92,6 +92,7 @@ class Config(BaseModel):
     schemes: tuple[Scheme, ...]
     temperatures: dict[str, Scale]
     regression_shares: dict[str, Annotated[FiniteFloat, Field(ge=0, le=1)]] = {}  # in each scheme's probabilities; the rest is BART's
+    consistent: tuple[tuple[str, ...], ...] = ()  # groups of schemes whose labels may not contradict each other
     tower: TowerConfig
     mapper: MapperConfig
     bart: dict[str, Any]

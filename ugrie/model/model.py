@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ugrie.memory import Portions
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.bart import Bart
+from ugrie.model.consistency import choose
 from ugrie.model.mapper import Mapper
 from ugrie.model.prediction import Annotation, Prediction, read
 from ugrie.model.slots import Opinion, SlotFiller
@@ -260,13 +261,12 @@ class UGRIE(nn.Module):
         prefix = self.mapper.prefix(answers)
         encoder = self.bart.model.encoder
         encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state
-        probs, choices = {}, {}
+        probs = {}
         slots = self._fillers[template].fill(encoded, self._opinions(answers, template))
         for scheme, scores in zip(template.schemes, slots, strict=True):
             temperature = self.config.temperatures.get(scheme.name, 1.0)
             probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
-            choices[scheme.name] = scores.argmax(-1).cpu().numpy()
-        return probs, choices
+        return probs, choose(template.schemes, self.config.consistent, probs)
 
     def _opinions(self, answers: Tensor, template: Template) -> list[Opinion]:
         """Return what the mapper's regression says of each slot's labels by its outputs alone."""

@@ -14,6 +14,7 @@ from ugrie.data.labelled import Labelled
 from ugrie.data.table import DataError
 from ugrie.evaluation.evaluate import predict
 from ugrie.evaluation.metrics import confidence_intervals, scheme_metrics
+from ugrie.model.consistency import choose, consistent_groups
 from ugrie.schemes.scheme import Scheme
 from ugrie.training.recipe import Recipe
 from ugrie.training.train import new_model, train
@@ -27,12 +28,13 @@ def cross_validate(
 ) -> dict[str, dict[str, Any]]:
     """Return the metrics of `predict_out_of_fold`'s predictions for each "SCHEME on DATA SET", with 95 % intervals over its images."""
     probs = predict_out_of_fold(recipe, schemes, tower, data, folds, state)
+    choices = choose(schemes, consistent_groups(schemes, data.targets), probs)
     results = {}
     for scheme in schemes:
         has_label = data.targets[scheme.name].any(1)
         for name in np.unique(data.sets[has_label]):
             rows = has_label & (data.sets == name)
-            labelled = scheme, data.targets[scheme.name][rows], probs[scheme.name][rows]
+            labelled = scheme, data.targets[scheme.name][rows], probs[scheme.name][rows], choices[scheme.name][rows]
             results[f"{scheme.name} on {name}"] = {
                 **scheme_metrics(*labelled),
                 "interval": {metric: list(bounds) for metric, bounds in confidence_intervals(*labelled).items()},

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ugrie.data.labelled import Labelled
 from ugrie.memory import Portions
 from ugrie.model.checkpoint import Config, MapperConfig
+from ugrie.model.consistency import consistent_groups
 from ugrie.model.mapper import BLOCK
 from ugrie.model.model import UGRIE
 from ugrie.schemes.scheme import Scheme
@@ -111,7 +112,8 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     model.load_state_dict(progress.best)
     model.eval()
     found = calibrate(model, validation_set) if len(validation_set) else Calibration(default_shares(model, data), {})
-    model.config = model.config.model_copy(update={"temperatures": found.temperatures, "regression_shares": found.regression_shares})
+    fitted = {"temperatures": found.temperatures, "regression_shares": found.regression_shares}
+    model.config = model.config.model_copy(update=fitted | {"consistent": consistent_groups(model.config.schemes, data.targets)})
     if recipe.refit:
         _refit(model, initial_weights, data, recipe)
     return curve

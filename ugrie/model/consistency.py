@@ -1,0 +1,60 @@
+"""Chooses labels that do not contradict each other, in schemes whose labels never do in the training data.
+
+Each scheme's most likely label may contradict another's: joy where the mood is negative. For such schemes the labels are chosen together,
+as the most likely combination without a contradiction. The probabilities stay each scheme's own.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from ugrie.schemes.scheme import Scheme
+
+FEW = 50  # images with a label in both of two schemes; fewer don't tell that the two never contradict each other
+SIGNS = {"positive": 1, "negative": -1}
+
+
+def signs(scheme: Scheme) -> np.ndarray:
+    """Return 1 for each label of positive polarity, -1 for one of negative, else 0: int [labels]."""
+    return np.array([SIGNS.get(label.polarity or "", 0) for label in scheme.labels])
+
+
+def consistent_groups(schemes: Sequence[Scheme], targets: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], ...]:
+    """Return groups of schemes whose labels never contradict each other: names, each in one group at most.
+
+    `targets` by scheme are [images, labels] (a row of zeros: no label). Two schemes are joined, directly or through others, if at least 50
+    images have labels of both and no label contradicts another; and never if any does.
+    """
+    polar = [scheme.name for scheme in schemes if {1, -1} <= set(signs(scheme).tolist())]
+    sign = {s.name: np.where(targets[s.name].any(1), signs(s)[targets[s.name].argmax(1)], 0) for s in schemes if s.name in polar}
+    labelled = {name: targets[name].any(1) for name in polar}
+    contradict = {pair for pair in combinations(polar, 2) if (sign[pair[0]] * sign[pair[1]] < 0).any()}
+    groups = [{name} for name in polar]
+    for first, second in combinations(polar, 2):
+        a, b = (next(group for group in groups if name in group) for name in (first, second))
+        together = np.count_nonzero(labelled[first] & labelled[second])
+        if a is not b and together >= FEW and not any(set(pair) <= a | b for pair in contradict):
+            groups = [group for group in groups if group not in (a, b)] + [a | b]
+    return tuple(tuple(name for name in polar if name in group) for group in groups if len(group) > 1)
+
+
+def choose(schemes: Sequence[Scheme], groups: Sequence[Sequence[str]], probs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the labels of n images by scheme, int64 [n]: the most likely ones that are consistent within each group.
+
+    `probs` by scheme are float [n, labels]. A group counts only those of its schemes that are asked.
+    """
+    choices = {scheme.name: probs[scheme.name].argmax(1) for scheme in schemes}
+    for group in groups:
+        asked = [scheme for scheme in schemes if scheme.name in group]
+        if len(asked) < 2:
+            continue
+        sides = []
+        for excluded in (-1, 1):  # without a contradiction there is no negative label, or no positive one
+            allowed = {scheme.name: np.where(signs(scheme) == excluded, -1.0, probs[scheme.name]) for scheme in asked}
+            likelihood = sum(np.log(np.maximum(each.max(1), 1e-12)) for each in allowed.values())
+            sides.append((likelihood, {name: each.argmax(1) for name, each in allowed.items()}))
+        (positive, with_positive), (negative, with_negative) = sides
+        for name, chosen in with_positive.items():
+            choices[name] = np.where(positive >= negative, chosen, with_negative[name])
+    return choices
