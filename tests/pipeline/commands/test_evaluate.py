@@ -61,7 +61,7 @@ def refused(command, data, capsys, monkeypatch):
         ("--model ugrie-tiny --data embeddings.npz --jsn out.json", r".*--jsn.*Did you mean --json\?"),
         ("--model ugrie-tny --data embeddings.npz", r"there is no model 'ugrie-tny' \(did you mean 'ugrie-tiny'\?\).*"),
         ("--model ugrie-tiny --data embedding.npz", r".*embedding.npz.*embeddings.npz.*"),
-        ("--model ugrie-tiny --data small.npz", "small.npz: embeddings of 8 dimensions; ugrie-tiny reads 1024, of its own tower"),
+        ("--model ugrie-tiny --data small.npz", "small.npz: embeddings of 8 dimensions; ugrie-tiny reads 1120, of its own tower"),
         (
             "--model ugrie-tiny --data wrong.npz",
             r"wrong.npz, column 'polarity2': 'postive' is not a label of polarity2 \(did you mean 'positive'\?\).*",

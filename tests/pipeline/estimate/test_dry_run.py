@@ -59,7 +59,7 @@ def lines(found):
 
 def test_it_says_what_goes_where_by_which_model_and_no_secrets(lines, tables):
     said = lines()
-    assert said[0] == f"https://host/list.csv -> s3://bucket/out, by {tables.model}: polarity3, polarity2, valence, arousal"
+    assert said[0] == f"https://host/list.csv -> s3://bucket/out, by {tables.model}: polarity3, polarity2, mikels8, valence, arousal"
     assert "hunter2" not in "\n".join(said)
     assert said[2] == "1,250,000 images are listed; 250,000 were annotated before, 1,000,000 are new"
 

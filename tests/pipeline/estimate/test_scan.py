@@ -77,7 +77,7 @@ def test_what_earlier_nights_annotated_and_copied_is_counted(found, corpus, tmp_
         "tower": tables_of(config).tower,
         "date": "2026-01-02",
         "finished_at": "2026-01-02T03:00:00+00:00",
-        "schemes": dict.fromkeys(("polarity3", "polarity2", "valence", "arousal"), "ordinal"),
+        "schemes": dict.fromkeys(("polarity3", "polarity2", "mikels8", "valence", "arousal"), "ordinal"),
         "counts": {"rows": 10, "reposts": {"run": 1, "earlier": 2}},
         "files": ["part.parquet"],
         "config": {},

@@ -302,7 +302,7 @@ def test_a_failure_to_write_it_is_a_warning(output, commit, caplog):
     (output / "index.html").mkdir()
     with caplog.at_level(logging.WARNING):
         commit("2026-01-01")
-    assert re.search(r"index\.html could not be written \(IsADirectoryError: .*\): the next run writes it, or jobs/report\.py", caplog.text)
+    assert re.search(r"index\.html could not be written \(IsADirectoryError: .*\): the next run writes it, or `ugrie report`", caplog.text)
     assert (output / "runs" / "night-2026-01-01.html").exists()
 
 

@@ -26,7 +26,9 @@ def commit(tmp_path):
     folder = checkpoint.find("ugrie-tiny")
     tower = checkpoint.tower_digest(folder, checkpoint.read_config(folder))
 
-    def write(run_id, ids, model, schemes=("polarity3", "polarity2", "valence", "arousal"), status="ok", days_ago=30, **settings):
+    def write(
+        run_id, ids, model, schemes=("polarity3", "polarity2", "mikels8", "valence", "arousal"), status="ok", days_ago=30, **settings
+    ):
         file = f"annotations/dt=2026-01-02/part-{run_id}-00000000-00000.parquet"
         record = {
             "run_id": run_id,

@@ -38,6 +38,7 @@ RECORD = {
         "retried": {},
         "reposts": {"run": 0, "earlier": 0},
         "labels": {},
+        "sums": {},
     },
     "files": [],
     "timings": {"plan_seconds": 1.5},

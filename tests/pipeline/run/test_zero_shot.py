@@ -77,8 +77,8 @@ def rows_of(output, record):
     ("settings", "message"),
     [
         (
-            {"model": "ugrie-tiny", "tower_weights": None, "schemes": "mikels8"},
-            "ugrie-tiny was not trained for 'mikels8'; it knows .*arousal; zero-shot answers to other schemes need a model whose image "
+            {"model": "ugrie-tiny", "tower_weights": None, "schemes": "ekman6"},
+            "ugrie-tiny was not trained for 'ekman6'; it knows .*arousal; zero-shot answers to other schemes need a model whose image "
             "tower is a CLIP that open_clip knows by name, such as ugrie-l14",
         ),
         ({"schemes": "valense"}, r"small was not trained for 'valense' \(did you mean 'valence'\?\); .* by the path of the .toml file"),
