@@ -1,7 +1,7 @@
 """Chooses labels that do not contradict each other, in schemes whose labels never do in the training data.
 
-Each scheme's most likely label may contradict another's: joy where the mood is negative. For such schemes the labels are chosen together,
-as the most likely combination without a contradiction. The probabilities stay each scheme's own.
+Each scheme's most likely label may contradict another's: joy where the mood is negative. For such schemes a label is the most likely one
+that does not contradict the labels before it in the sentence. The probabilities stay each scheme's own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,21 +40,18 @@ def consistent_groups(schemes: Sequence[Scheme], targets: Mapping[str, np.ndarra
 
 
 def choose(schemes: Sequence[Scheme], groups: Sequence[Sequence[str]], probs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the labels of n images by scheme, int64 [n]: the most likely ones that are consistent within each group.
+    """Return the labels of n images by scheme, int64 [n]: within each group, the most likely that don't contradict the labels before.
 
-    `probs` by scheme are float [n, labels]. A group counts only those of its schemes that are asked.
+    The schemes are in the sentence's order. `probs` by scheme are float [n, labels]. Choosing a group's labels together, as the most likely
+    combination, was tried: a scheme that knows little of an image then overrules others that know more.
     """
     choices = {scheme.name: probs[scheme.name].argmax(1) for scheme in schemes}
     for group in groups:
-        asked = [scheme for scheme in schemes if scheme.name in group]
-        if len(asked) < 2:
-            continue
-        sides = []
-        for excluded in (-1, 1):  # without a contradiction there is no negative label, or no positive one
-            allowed = {scheme.name: np.where(signs(scheme) == excluded, -1.0, probs[scheme.name]) for scheme in asked}
-            likelihood = sum(np.log(np.maximum(each.max(1), 1e-12)) for each in allowed.values())
-            sides.append((likelihood, {name: each.argmax(1) for name, each in allowed.items()}))
-        (positive, with_positive), (negative, with_negative) = sides
-        for name, chosen in with_positive.items():
-            choices[name] = np.where(positive >= negative, chosen, with_negative[name])
+        side = np.zeros(len(next(iter(choices.values()))), int)  # the polarity that the labels so far have, 0 for none
+        for scheme in schemes:
+            if scheme.name in group:
+                allowed = side[:, None] * signs(scheme) >= 0
+                chosen = np.where(allowed, probs[scheme.name], -1.0).argmax(1)
+                side = np.where(side == 0, signs(scheme)[chosen], side)
+                choices[scheme.name] = chosen
     return choices
