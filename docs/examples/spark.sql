@@ -12,6 +12,7 @@ CREATE TABLE emotions (
   sentence STRING,
   polarity3 STRUCT<label: STRING, score: FLOAT, probs: ARRAY<FLOAT>>,
   polarity2 STRUCT<label: STRING, score: FLOAT, probs: ARRAY<FLOAT>>,
+  mikels8 STRUCT<label: STRING, score: FLOAT, probs: ARRAY<FLOAT>>,
   valence STRUCT<value: FLOAT, probs: ARRAY<FLOAT>>,
   arousal STRUCT<value: FLOAT, probs: ARRAY<FLOAT>>,
   model STRING,

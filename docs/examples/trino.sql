@@ -12,6 +12,7 @@ CREATE TABLE hive.default.emotions (
   sentence VARCHAR,
   polarity3 ROW(label VARCHAR, score REAL, probs ARRAY(REAL)),
   polarity2 ROW(label VARCHAR, score REAL, probs ARRAY(REAL)),
+  mikels8 ROW(label VARCHAR, score REAL, probs ARRAY(REAL)),
   valence ROW(value REAL, probs ARRAY(REAL)),
   arousal ROW(value REAL, probs ARRAY(REAL)),
   model VARCHAR,

@@ -75,9 +75,10 @@ def test_labels_agree_with_their_probabilities_and_the_sentence(plan, annotated)
             assert sum(reading["probs"]) == pytest.approx(1, abs=1e-4)
             assert len(reading["probs"]) == len(scheme.labels)
             if scheme.kind == "categorical":
-                chosen = int(np.argmax(reading["probs"]))
-                assert reading["label"] == scheme.label_names[chosen]
+                chosen = scheme.label_names.index(reading["label"])
                 assert reading["score"] == reading["probs"][chosen]
+                if scheme is plan.tables.schemes[0]:  # later labels don't contradict this one, and so may be less likely
+                    assert chosen == int(np.argmax(reading["probs"]))
                 assert f"{scheme.clause} {reading['label']}" in row["sentence"]
             else:
                 assert reading["value"] == pytest.approx(np.dot(reading["probs"], scheme.values), abs=1e-4)
