@@ -29,21 +29,13 @@ class PageTooLargeError(ValueError):
         self.rows = rows
 
 
-class CheckedPages(RawIOBase):
-    """A Parquet file that ends before a page with which the column that is read would take much more memory than `most` bytes.
-
-    A page that is not packed, or to less than half, may be larger: whoever made it had to store its bytes.
-    """
+class _LimitedFile(RawIOBase):
+    """A file whose reads are limited: what may be held of it is `most` bytes."""
 
     def __init__(self, file: IO[bytes] | RawIOBase, most: int):
         super().__init__()
         self._file, self._most = file, most
         self.size = file.seek(0, SEEK_END)
-        self._header, self._end, self._rows = 0, 0, 1  # where the next header begins, the column ends, and the rows read at once
-        self._is_first, self._start = False, b""  # and the part of a header that was read already
-        self.unpacked = 0  # bytes of the pages since `next_batch`
-        self._has_lists = False
-        self.error: Exception | None = None  # what is wrong with the page at `_header`
 
     def readable(self) -> bool:
         return True
@@ -56,6 +48,21 @@ class CheckedPages(RawIOBase):
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         return self._file.seek(offset, whence)
+
+
+class CheckedPages(_LimitedFile):
+    """A Parquet file that ends before a page with which the column that is read would take much more memory than `most` bytes.
+
+    A page that is not packed, or to less than half, may be larger: whoever made it had to store its bytes.
+    """
+
+    def __init__(self, file: IO[bytes] | RawIOBase, most: int):
+        super().__init__(file, most)
+        self._header, self._end, self._rows = 0, 0, 1  # where the next header begins, the column ends, and the rows read at once
+        self._is_first, self._start = False, b""  # and the part of a header that was read already
+        self.unpacked = 0  # bytes of the pages since `next_batch`
+        self._has_lists = False
+        self.error: Exception | None = None  # what is wrong with the page at `_header`
 
     def read(self, size: int = -1) -> Any:
         position = self._file.tell()
@@ -123,26 +130,12 @@ class CheckedPages(RawIOBase):
             raise PageTooLargeError(f"page of {packed:,} bytes unpacks to {page[2]:,}, more than may be held ({self._most:,})", rows)
 
 
-class CheckedColumns(RawIOBase):
+class CheckedColumns(_LimitedFile):
     """A Parquet file of which several columns are read together, each as `CheckedPages` limits it."""
 
     def __init__(self, file: IO[bytes] | RawIOBase, most: int):
-        super().__init__()
-        self._file, self._most = file, most
-        self.size = file.seek(0, SEEK_END)
+        super().__init__(file, most)
         self._columns: dict[tuple[int, int], CheckedPages] = {}  # by where each begins and ends
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
 
     def read(self, size: int = -1) -> Any:
         position = self._file.tell()
