@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ugrie.memory import Portions
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.bart import Bart
-from ugrie.model.consistency import choose
+from ugrie.model.consistency import slot_signs
 from ugrie.model.mapper import Mapper
 from ugrie.model.prediction import Annotation, Prediction, read
 from ugrie.model.slots import Opinion, SlotFiller
@@ -63,7 +63,7 @@ class UGRIE(nn.Module):
         self.tower_weights: str | None = None
         self.precision: Precision = "auto"
         self._slots: dict[Template, tuple[Slot, ...]] = {}
-        self._fillers: dict[Template, SlotFiller] = {}
+        self._fillers: dict[tuple[Template, tuple[tuple[str, ...], ...]], SlotFiller] = {}
         self.portions = Portions(0, "templates")
         self._zero_shot: dict[Scheme, ZeroShot] = {}
 
@@ -248,25 +248,31 @@ class UGRIE(nn.Module):
 
     def _fill(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the probabilities of the labels, and the chosen labels, of each scheme that the checkpoint was trained for."""
-        if template not in self._fillers:
-            self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
-        found = self.portions(lambda some, _: self._fill_portion(some, template), embeddings)
+        key = template, self.config.consistent
+        if key not in self._fillers:
+            signs = slot_signs(template.schemes, self.config.consistent)
+            self._fillers[key] = SlotFiller(self.bart, self.slots(template), self.decoder_start, signs)
+        filler = self._fillers[key]
+        found = self.portions(lambda some, _: self._fill_portion(some, template, filler), embeddings)
         if len(found) == 1:
             return found[0]
         probs, choices = ({name: np.concatenate([part[i][name] for part in found]) for name in found[0][i]} for i in range(2))
         return probs, choices
 
-    def _fill_portion(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def _fill_portion(
+        self, embeddings: Tensor, template: Template, filler: SlotFiller
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         answers = self.mapper.answers(embeddings.to(self.bart.device, torch.float32))
         prefix = self.mapper.prefix(answers)
         encoder = self.bart.model.encoder
         encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state
-        probs = {}
-        slots = self._fillers[template].fill(encoded, self._opinions(answers, template))
-        for scheme, scores in zip(template.schemes, slots, strict=True):
+        probs, choices = {}, {}
+        filled = filler.fill(encoded, self._opinions(answers, template))
+        for scheme, scores, labels in zip(template.schemes, filled.log_probs, filled.labels, strict=True):
             temperature = self.config.temperatures.get(scheme.name, 1.0)
             probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
-        return probs, choose(template.schemes, self.config.consistent, probs)
+            choices[scheme.name] = labels.cpu().numpy()
+        return probs, choices
 
     def _opinions(self, answers: Tensor, template: Template) -> list[Opinion]:
         """Return what the mapper's regression says of each slot's labels by its outputs alone."""
