@@ -66,6 +66,7 @@ class UGRIE(nn.Module):
         self._fillers: dict[tuple[Template, tuple[tuple[str, ...], ...]], SlotFiller] = {}
         self.portions = Portions(0, "templates")
         self._zero_shot: dict[Scheme, ZeroShot] = {}
+        self._tower_digest: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -288,8 +289,8 @@ class UGRIE(nn.Module):
         untrained = [each for each in asked if isinstance(each, Scheme) and not self.config.was_trained_for(each)]
         if new := [scheme for scheme in untrained if scheme not in self._zero_shot]:
             weights = self.tower_weights or fetch_weights(self.config.tower)
-            tower = checkpoint.named_tower_digest(self.config, weights)
-            answers = zero_shot.answer(self.config.tower, tower, self.mapper.mean.cpu().numpy(), new, lambda: weights)
+            self._tower_digest = self._tower_digest or checkpoint.named_tower_digest(self.config, weights)  # hashes the whole file
+            answers = zero_shot.answer(self.config.tower, self._tower_digest, self.mapper.mean.cpu().numpy(), new, lambda: weights)
             self._zero_shot |= {scheme: answers[scheme.name] for scheme in new}
         return [each if isinstance(each, ZeroShot) else self._zero_shot.get(each, each.name) for each in asked]
 
