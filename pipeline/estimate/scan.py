@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import SCHEMA, new_images
-from pipeline.inputs.source import list_items
 from pipeline.run.earlier import images_of
 from pipeline.run.plan import NEW_OUTPUT
+from pipeline.sources.source import list_items
 from pipeline.table.image_ids import union
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder

@@ -21,13 +21,13 @@ import pydantic
 
 from pipeline.config import AnnotateConfig, check_precision
 from pipeline.errors import UserError
-from pipeline.inputs.embeddings import embedded_items
 from pipeline.inputs.file_listing import left_out_text
 from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_manifest
-from pipeline.inputs.source import list_items
 from pipeline.logs import set_run_id
 from pipeline.maintenance import orphans
 from pipeline.run.earlier import images_of
+from pipeline.sources.embeddings import embedded_items
+from pipeline.sources.source import list_items
 from pipeline.stages.merge import GROUP_ROWS
 from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.stages.write import done_blocks, file_name, rows_folder
