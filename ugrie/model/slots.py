@@ -27,10 +27,14 @@ from ugrie.model.trie import Slot
 
 @dataclass(frozen=True)
 class Opinion:
-    """Log-probabilities of a slot's labels by something else than BART, [batch, labels], and their share in the pool, 0 to 1."""
+    """Log-probabilities of a slot's labels by something else than BART, [batch, labels], and their share in the pool, 0 to 1.
+
+    `correction`, [batch, labels], is added to the pool's log-probabilities, which are then normalised again.
+    """
 
     log_probs: Tensor
     share: float
+    correction: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class SlotFiller:
 
         `encoded` is the BART encoder's output, [batch, prefix length, d_model]. The chosen label is the most likely one that does not
         contradict those chosen before. With `opinions`, one for each slot, the log-probabilities are the logarithmic opinion pool: the
-        weighted mean, normalised (Genest and Zidek, Statistical Science 1, 1986).
+        weighted mean, normalised (Genest and Zidek, Statistical Science 1, 1986), corrected where an opinion says so.
         """
         decoder: Any = self.bart.model.decoder
         batch, device = len(encoded), encoded.device
@@ -149,6 +153,8 @@ class SlotFiller:
             scores = torch.cat(choices, 1) @ plan.edges.T
             if opinion is not None and opinion.share:
                 scores = torch.lerp(scores, opinion.log_probs, opinion.share).log_softmax(-1)
+            if opinion is not None and opinion.correction is not None:
+                scores = (scores + opinion.correction).log_softmax(-1)
             chosen = scores.masked_fill(side @ plan.signs < 0, -torch.inf).argmax(1)
             side = torch.where(side == 0, plan.signs.T[chosen], side)
             filled.log_probs.append(scores)
