@@ -64,7 +64,10 @@ def test_the_card_and_the_record_state_the_gain(base, tmp_path):
     gain = gains["polarity2"]
     card = (tmp_path / "mine/MODEL_CARD.md").read_text()
     assert f"`tiny@{digest(base)}`, adapted by `ugrie train --from` to 60 labelled images from `mine.npz`" in card
-    assert f"| polarity2 | 60 | accuracy {gain.before['accuracy']:.1%} to {gain.after['accuracy']:.1%}, cross-entropy {-gain.loss:+.3f}" in card
+    assert (
+        f"| polarity2 | 60 | accuracy {gain.before['accuracy']:.1%} to {gain.after['accuracy']:.1%}, cross-entropy {-gain.loss:+.3f}"
+        in card
+    )
     record = json.loads((tmp_path / "mine/training.json").read_text())
     assert record["gains"]["polarity2"]["loss"] == gain.loss
 
@@ -123,7 +126,7 @@ def test_a_scheme_of_ones_own_is_given_by_its_file(base, tmp_path):
     gains = adapt_checkpoint(str(base), data, tmp_path / "mine", tmp_path / "cache", [str(scheme)])
     assert list(gains) == ["weather"]
     other = write(tmp_path / "other.npz")
-    with pytest.raises(DataError, match="other.npz has no labels for weather, which --schemes names"):
+    with pytest.raises(DataError, match=r"other.npz has no labels for weather, which --schemes names"):
         adapt_checkpoint(str(base), other, tmp_path / "more", tmp_path / "cache", [str(scheme)])
 
 
