@@ -106,7 +106,7 @@ class FileListing:
         """Raise UserError if one of these files of tables is part of a table of Delta, Hudi or Iceberg."""
         for folder, (kind, path) in self.tables.items():
             if any(file.name.startswith(f"{folder.rstrip('/')}/") for file in files):
-                remedy = "write the URIs of its current rows to a .parquet, and name that"
+                remedy = "write the URIs of its rows to a .parquet, and name that" if kind == "Hudi" else "name that folder"
                 raise UserError(f"{self.uri} holds a table of {kind} ({without_secrets(path)}), whose files may be removed ones: {remedy}")
 
 
