@@ -20,9 +20,9 @@ from pipeline.sources.table_folders import TableFolder
 from pipeline.storage.filesystem import Options
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import protocol, without_secrets
-from pipeline.table.delta_log import check_installed
-from pipeline.table.delta_storage import PROTOCOLS, explain, storage_options
 from pipeline.table.kept_columns import Keep
+from pipeline.table_formats.delta_log import check_installed
+from pipeline.table_formats.delta_storage import PROTOCOLS, explain, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

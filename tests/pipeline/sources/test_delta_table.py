@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 from decimal import Decimal
-from importlib import util
 
 import deltalake
 import pyarrow as pa
@@ -135,8 +134,7 @@ def test_a_table_that_cannot_be_read_is_named_with_the_remedy(tmp_path, monkeypa
     file.rename(table / "moved")
     with pytest.raises(UserError, match=rf"t lists a file that is gone: {file}; restore it"):
         items(table)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, find=util.find_spec: None if name == "deltalake" else find(name))
-    monkeypatch.setattr("pipeline.table.delta_log.find_spec", util.find_spec)
+    monkeypatch.setattr("pipeline.table_formats.delta_log.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"a Delta table needs deltalake: pip install 'ugrie\[delta\]'"):
         items(table)
 
