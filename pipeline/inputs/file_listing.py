@@ -15,7 +15,7 @@ from pipeline.storage.braces import expand_braces
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import Options
 from pipeline.storage.left_out import MARKER, LeftOut, marker
-from pipeline.storage.libraries import is_s3
+from pipeline.storage.libraries import is_hugging_face, is_s3
 from pipeline.storage.listing import File, file_of, files_below
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message, without_secrets
@@ -66,7 +66,14 @@ class FileListing:
         if empty:
             one_of = "" if path in self.uri else f", as {without_secrets(path)}"
             but = f" but {left_out_text(self.left_out)}" if self.left_out else ""
-            raise UserError(f"nothing found at {self.uri}{one_of}{but}: check the path, and that it is not empty")
+            hint = ""
+            if is_hugging_face(self.fs):
+                hint = (
+                    "; a private or gated data set needs your token as HF_TOKEN"
+                    if path.startswith("datasets/")
+                    else "; give hf://datasets/…"
+                )
+            raise UserError(f"nothing found at {self.uri}{one_of}{but}: check the path, and that it is not empty{hint}")
 
     def _info(self, path: str) -> dict[str, Any]:
         try:

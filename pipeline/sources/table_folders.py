@@ -75,5 +75,5 @@ def metadata_files(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
 def _is_folder(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     try:
         return bool(list_with_retries(fs, path, lambda: fs.isdir(path)))
-    except (OSError, StorageError):  # a prefix that may be listed can refuse those above it
+    except (OSError, ValueError, StorageError):  # a prefix that may be listed can refuse those above it, or it is no name of the storage
         return False
