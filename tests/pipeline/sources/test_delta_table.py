@@ -9,8 +9,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.inputs.item import kept_rows
+from pipeline.sources.source import list_items
+from pipeline.table.kept_columns import Keep
+from pipeline.table_formats.delta_storage import storage_options
 from tests.plugins.delta_logs import column, inline_vector, vector_in_file, write_file, write_log
-from tests.plugins.fetching import fetch_all
+from tests.plugins.fetching import fetch_all, fetched, fetcher
 from tests.plugins.listing import items, kept, names
 
 URI = column("uri", "string")
@@ -154,6 +158,19 @@ def test_a_table_without_rows_holds_no_images(tmp_path):
     deltalake.DeltaTable.create(tmp_path / "t", pa.schema([pa.field("uri", pa.string())]))
     with pytest.raises(UserError, match="t holds no images"):
         items(tmp_path / "t")
+
+
+def test_a_table_in_s3_is_listed_and_read(s3):
+    table, options = f"s3://{s3.bucket}/delta/the täble", storage_options(s3.fs)
+    rows = pa.table({"image": [b"1", b"2", b"3"], "p": ["a b", "c%20", "a b"], "n": [1, 2, 3]})
+    deltalake.write_deltalake(table, rows, partition_by=["p"], storage_options=options)
+    deltalake.DeltaTable(table, storage_options=options).delete("n = 3")
+    keep = Keep(["n", "p"])
+    found = list(list_items(f"{table}/", "image", s3.options, keep=keep))
+    assert sorted(tuple(row.values()) for row in kept_rows(found).to_pylist()) == [(1, "a b"), (2, "c%20")]
+    assert sorted(fetched(fetcher(table, column="image", options=s3.options, timeout=60.0), *found)) == [b"1", b"2"]
+    with pytest.raises(UserError, match=r"is part of the Delta table s3://.*/the täble, whose files may be removed ones"):
+        list(list_items(f"{table}/p=*/*.parquet", "image", s3.options))
 
 
 def test_files_in_another_storage_are_refused(tmp_path):

@@ -11,8 +11,10 @@ import pytest
 from pyiceberg.types import LongType, StringType
 
 from pipeline.errors import UserError
-from pipeline.sources.source import allowed_protocols
-from tests.plugins.fetching import fetch_all
+from pipeline.inputs.item import kept_rows
+from pipeline.sources.source import allowed_protocols, list_items
+from pipeline.table.kept_columns import Keep
+from tests.plugins.fetching import fetch_all, fetched, fetcher
 from tests.plugins.iceberg_tables import data_files, delete_by_vector, delete_rows, local
 from tests.plugins.listing import items, kept, names
 
@@ -181,6 +183,21 @@ def test_a_table_without_rows_holds_no_images(catalog):
     catalog.create_table("lake.posts", pa.schema([("uri", pa.string())]))
     with pytest.raises(UserError, match="posts holds no images"):
         items(BY_NAME)
+
+
+def test_a_table_in_s3_is_listed_and_read(s3, catalog):
+    options = {"endpoint": s3.endpoint, "access-key-id": s3.key, "secret-access-key": s3.secret, "region": "us-east-1"}
+    catalog.properties.update({f"s3.{name}": value for name, value in options.items()})
+    rows = pa.table({"image": [b"1", b"2", b"3"], "n": [1, 2, 3]})
+    table = catalog.create_table("lake.posts", rows.schema, location=f"s3://{s3.bucket}/iceberg/posts")
+    table.append(rows)
+    table.delete("n = 3")
+    for spelled in (table.location(), f"s3://{s3.bucket}/iceberg/posts/"):
+        found = list(list_items(spelled, "image", s3.options, keep=Keep(["n"])))
+        assert kept_rows(found).to_pylist() == [{"n": 1}, {"n": 2}]
+        assert fetched(fetcher(spelled, column="image", options=s3.options, timeout=60.0), *found) == [b"1", b"2"]
+    with pytest.raises(UserError, match=r"is part of the Iceberg table s3://.*/posts, whose files may be removed ones"):
+        list(list_items(f"{table.location()}/data/", "image", s3.options))
 
 
 def test_files_in_another_storage_are_refused(posts):
