@@ -13,7 +13,7 @@ Columns to keep may also be partitions, in the names of folders (`partitions.py`
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 import fsspec
 import pyarrow as pa
@@ -117,7 +117,8 @@ def _items(listing: FileListing, path: str, is_prefix: bool, column: str, keep: 
     for file in containers:
         if (name := escaped(file.name)) != file.name:
             raise UserError(f"{without_secrets(name)}: this path is not UTF-8: rename it, since the URIs of what it holds begin with it")
-    files = [DataFile(file, given) for file, given in zip(containers, partitions.values_of(containers), strict=True)]
+    given = partitions.values_of(containers) if keep else repeat({}, len(containers))
+    files = [DataFile(file, values) for file, values in zip(containers, given, strict=True)]
     if kind == SHARD:
         return tar_items(fs, files, listing.left_out, keep)
     listing.refuse_tables(containers)
