@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.inputs.item import Item, Kept
+from pipeline.inputs.kinds import PARQUET, kind_of
 from pipeline.inputs.parquet_pages import CheckedColumns, PageTooLargeError, column_batches, column_index, values_at
 from pipeline.inputs.sniff import HEAD, what_it_is
 from pipeline.sources.data_file import DataFile, repeated
@@ -50,6 +51,8 @@ class _Rows:
         if self.images is not None:
             check_images(self.images, column, name)
         self.has_bytes = self.images is not None and _is_bytes(self.images.type)
+        if self.has_bytes and kind_of(data.file.name) != PARQUET:
+            raise UserError(f"{name} holds images, and is not named .parquet: rewrite the table with such names")
         self.kept = {old: self._own(old, schema, "--keep-columns") for old in data.read(keep)}
         if column in self.kept and self.has_bytes:
             raise UserError(f"keep_columns: column '{column}' of {name} holds the images: leave it out")

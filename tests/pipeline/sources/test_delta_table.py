@@ -82,6 +82,14 @@ def test_images_in_a_table_are_read_from_the_rows_that_are_left(tmp_path):
         kept(tmp_path, "image", column="image")
 
 
+def test_files_whose_names_tell_nothing_are_read_for_uris_and_refused_for_images(tmp_path):
+    add = write_file(tmp_path, "part-0", pa.table({"uri": ["a.jpg"], "image": [b"1"]}))
+    write_log(tmp_path, [URI, column("image", "binary")], [add])
+    assert names(tmp_path) == ["a.jpg"]
+    with pytest.raises(UserError, match=r"part-0 holds images, and is not named .parquet: rewrite the table"):
+        items(tmp_path, "image")
+
+
 @pytest.mark.parametrize("mode", ["name", "id"])
 def test_columns_are_found_by_what_they_are_mapped_to(tmp_path, mode):
     def inner(first):
@@ -170,7 +178,7 @@ def test_a_table_in_s3_is_listed_and_read(s3):
     assert sorted(tuple(row.values()) for row in kept_rows(found).to_pylist()) == [(1, "a b"), (2, "c%20")]
     assert sorted(fetched(fetcher(table, column="image", options=s3.options, timeout=60.0), *found)) == [b"1", b"2"]
     with pytest.raises(UserError, match=r"is part of the Delta table s3://.*/the täble, whose files may be removed ones"):
-        list(list_items(f"{table}/p=*/*.parquet", "image", s3.options))
+        list(list_items(f"s3://{found[0].container}", "image", s3.options))
 
 
 def test_files_in_another_storage_are_refused(tmp_path):
