@@ -124,7 +124,7 @@ def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[Run
 def _counts(records: Sequence[RunRecord]) -> dict[str, int]:
     """Sum the runs' counts."""
     counts = [record.counts for record in records]
-    total = {name: sum(getattr(each, name) for each in counts) for name in ("listed", "known", "overtaken", "rows")}
+    total = {name: sum(getattr(each, name) for each in counts) for name in ("listed", "known", "overtaken", "suppressed", "erased", "rows")}
     ok = sum(each.status.get("ok", 0) for each in counts)
     reposts = sum(each.reposts.total for each in counts)
     retried = sum(sum(each.retried.values()) for each in counts)

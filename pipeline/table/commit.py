@@ -26,6 +26,11 @@ def part_prefix(date: dt.date, run_id: str, attempt: str) -> str:
     return f"{partition(date)}/part-{run_id}-{attempt}"
 
 
+def committing_path(run_id: str) -> str:
+    """Return the path of the mark that a driver looks for lists of images to leave out once more, and then commits the run."""
+    return f"{work_folder(run_id)}/committing"
+
+
 def part_of(path: str) -> str | None:
     """Return the ID of the run that wrote a file of the table, or a draft of one; None for any other file."""
     named = PART.fullmatch(path.rpartition("/")[2])
