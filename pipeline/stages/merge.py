@@ -29,7 +29,6 @@ from pipeline.table.suppressed import NOTHING, Suppressed
 FILE_BYTES = 256 * 2**20  # of the blocks that are merged into one file
 FILE_ROWS = 2**20  # 150 MB for four schemes; it bounds files of duplicates, whose blocks are small until rows are copied
 GROUP_ROWS = 2**14  # of a row group: few enough that some rows can be copied without reading the whole file
-COMPARED_BYTES = 8 * 2**20
 THREADS = 16  # which wait for storage, most of the time
 
 
@@ -115,7 +114,7 @@ class Merger:
             if not result["rows"]:
                 return {"file": target, **result}
             self.output.upload(str(merged), target)
-            if not _reads_back(self.output, target, merged) or pq.read_metadata(merged).num_rows != result["rows"]:
+            if not self.output.holds(target, str(merged)) or pq.read_metadata(merged).num_rows != result["rows"]:
                 raise VerificationError(f"{target} does not read back as it was written")
         return {"file": target, **result}
 
@@ -186,11 +185,3 @@ def _fields(structs: pa.ChunkedArray) -> list[pa.ChunkedArray]:
     """Return the fields of a column of structs as columns."""
     chunks = [struct.flatten() for struct in structs.chunks]
     return [pa.chunked_array(pieces) for pieces in zip(*chunks, strict=True)]
-
-
-def _reads_back(output: OutputFolder, path: str, expected: Path) -> bool:
-    """Return whether a file of the output has exactly the bytes of a local one."""
-    with output.open(path, ahead=COMPARED_BYTES) as file, expected.open("rb") as local:
-        while (piece := local.read(COMPARED_BYTES)) and piece == file.read(COMPARED_BYTES):
-            pass
-        return not piece and not file.read(1)

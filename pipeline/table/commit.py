@@ -13,6 +13,7 @@ import logging
 import re
 
 from pipeline.storage.uris import public_message
+from pipeline.table import journal
 from pipeline.table.output_folder import OutputFolder, partition, record_path, work_folder
 from pipeline.table.run_record import RunRecord, read_record
 
@@ -47,9 +48,13 @@ def tidy(output: OutputFolder, record: RunRecord) -> None:
     """Remove a committed run's work folder, and the files of its drivers that did not commit it."""
     folder = partition(record.date)
     try:
-        for name in output.names(folder):
-            if part_of(name) == record.run_id and f"{folder}/{name}" not in record.files:
-                output.remove(f"{folder}/{name}")
+        own = [f"{folder}/{name}" for name in output.names(folder) if part_of(name) == record.run_id]
+        if any(file not in record.files for file in own):
+            kept = journal.replaced_files(output)
+            kept.update(read_record(output, record_path(record.run_id)).files)  # an erasure may have replaced some
+            for file in own:
+                if file not in kept:
+                    output.remove(file)
         if output.exists(work_folder(record.run_id)):
             output.remove(work_folder(record.run_id), recursive=True)
     except Exception as error:  # the run is committed; left-overs do no harm

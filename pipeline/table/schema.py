@@ -148,3 +148,12 @@ class SchemeMetadata:
     values: list[float] | None = None
     range: list[float] | None = None
     zero_shot: bool = False
+
+    @property
+    def label_names(self) -> list[str]:
+        return self.labels
+
+
+def file_schemes(metadata: Mapping[bytes, bytes]) -> dict[str, SchemeMetadata]:
+    """Return the schemes that a file of the table describes in its metadata. Raises KeyError where it describes none."""
+    return {name: SchemeMetadata(**fields) for name, fields in json.loads(metadata[b"ugrie"])["schemes"].items()}
