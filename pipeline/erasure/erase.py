@@ -122,7 +122,7 @@ class EraseJob:
             for run_id in committing:
                 if run_id not in done and not self.output.exists(record_path(run_id)):
                     self.remaining.append(f"run {run_id} was about to be committed: finish it, or remove it by `ugrie clean`")
-            pages.write(self.output, self.pages)
+            pages.write(self.output, self.pages, with_index=bool(done))
             journal.note(Unit(), [])
 
     def _erase_run(self, journal: Journal, run_id: str) -> Iterator[Erased]:

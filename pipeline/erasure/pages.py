@@ -29,8 +29,8 @@ def remove(output: OutputFolder, pages: Iterable[str]) -> None:
             output.remove(path)
 
 
-def write(output: OutputFolder, pages: Iterable[str]) -> None:
-    """Write pages again that were removed, from the records and the rows as they are now, and the page of all nights.
+def write(output: OutputFolder, pages: Iterable[str], with_index: bool) -> None:
+    """Write pages again that were removed, from the records and the rows as they are now, and maybe the page of all nights.
 
     A failure is only logged: what the pages showed is gone.
     """
@@ -44,7 +44,8 @@ def write(output: OutputFolder, pages: Iterable[str]) -> None:
                 page.write(output, run_id=name.removesuffix(".html"))
         except (UserError, StorageError) as error:
             logger.warning("%s was removed, and could not be written again: %s; `ugrie report` writes it", path, error)
-    index.rebuild(output)
+    if with_index:
+        index.rebuild(output)
 
 
 def _is_among(date: dt.date, name: str) -> bool:

@@ -93,16 +93,16 @@ class Suppressed:
         return _find(_hash_contents(content_hashes), self.content_hashes) >= 0
 
     def rows(self, rows: pa.Table) -> np.ndarray:
-        """Return which rows of the table are named, as booleans. Only the columns `columns` are looked at."""
+        """Return which rows of the table are named, as booleans. Only those of `columns` that are there are looked at."""
         named = np.zeros(len(rows), bool)
         for indices in self.find(rows).values():
             named |= indices >= 0
         return named
 
     def find(self, rows: pa.Table) -> dict[str, np.ndarray]:
-        """Return for each of `columns` the index of the entry that names each row: -1 for none."""
+        """Return for each of `columns` that is there the index of the entry that names each row: -1 for none."""
         found = {}
-        for name in self.columns:
+        for name in set(self.columns) & set(rows.column_names):
             if name == "image_id":
                 found[name] = _find_ids(rows[name].to_numpy(), self.image_ids)
             elif name == "uri":
