@@ -17,16 +17,16 @@ from pipeline.erasure import pages, unfinished
 from pipeline.erasure.counts import ErasedCounts
 from pipeline.erasure.rows import Entries, Named, find, rewrite
 from pipeline.errors import StorageError, UserError
+from pipeline.maintenance.vacuum import leftovers
+from pipeline.maintenance.vacuum import remove as remove_leftovers
 from pipeline.storage.uris import public_message
-from pipeline.table import delta
 from pipeline.table.commit import part_of, part_prefix
 from pipeline.table.journal import Journal, Unit, alone
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder, record_path
 from pipeline.table.run_record import Erasure, RunRecord, past_runs, read_record
 from pipeline.table.schema import SchemeMetadata
 from pipeline.table.suppressed import Suppressed, SuppressList
-from pipeline.table.vacuum import leftovers
-from pipeline.table.vacuum import remove as remove_leftovers
+from pipeline.table_formats import delta
 
 FOREVER = dt.timedelta(days=36_500)
 

@@ -11,7 +11,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError, StorageError, UserError
 from pipeline.images.coalesce import Row
 from pipeline.images.failure import CHANGED, image_error
-from pipeline.inputs.source import allowed_protocols
+from pipeline.sources.source import allowed_protocols
 from pipeline.storage import client, filesystem
 from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.libraries import is_http

@@ -3,7 +3,7 @@
 from pipeline.images.fetch import Fetcher
 from pipeline.images.row_reader import RowReader
 from pipeline.inputs.manifest import image_id
-from pipeline.inputs.source import allowed_protocols, list_items
+from pipeline.sources.source import allowed_protocols, list_items
 
 
 def fetcher(source, **settings):

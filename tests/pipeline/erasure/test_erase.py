@@ -10,11 +10,12 @@ import pytest
 
 from pipeline.erasure import erase, pages
 from pipeline.erasure.erase import EraseJob
-from pipeline.table import delta, journal
+from pipeline.maintenance.vacuum import leftovers
+from pipeline.table import journal
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
 from pipeline.table.suppressed import read_list
-from pipeline.table.vacuum import leftovers
+from pipeline.table_formats import delta
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from pipeline.inputs.manifest import plan_path
 from pipeline.run import driver
 from pipeline.run.driver import annotate
 from pipeline.run.plan import prepare
-from pipeline.table import delta
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table_formats import delta
 from tests.plugins.posts import KEEP, NAMES, TYPES, written
 
 pytestmark = pytest.mark.timeout(300)

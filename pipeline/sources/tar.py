@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.inputs.item import Item, Kept, escaped
-from pipeline.inputs.tar_headers import members
-from pipeline.inputs.text_table import json_object, kept_texts
+from pipeline.inputs.kinds import IMAGE_SUFFIXES
+from pipeline.sources.tar_headers import members
+from pipeline.sources.text_table import json_object, kept_texts
 from pipeline.storage.files import open_file
 from pipeline.storage.left_out import DEAD_LINK, MARKER, NOT_BY_NAME, SPECIAL, marker
 from pipeline.storage.listing import File
@@ -26,12 +27,6 @@ from pipeline.table.kept_columns import Keep
 THREADS = 8  # shards read at once
 MAX_JSON = 2**20  # bytes of a sample's .json
 READ_AHEAD = 8 * 2**20  # bytes per shard
-# All names of the formats that are decoded, and no suffix at all.
-SUFFIXES = {
-    *("", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".tga", ".icb", ".vda", ".vst"),
-}
 
 
 class _Place(NamedTuple):
@@ -131,7 +126,7 @@ def _reason(member: tarfile.TarInfo) -> str | None:
         return SPECIAL
     if marker(f"/{member.name}") is not None:
         return MARKER
-    return None if posixpath.splitext(member.name)[1].lower() in SUFFIXES else NOT_BY_NAME
+    return None if posixpath.splitext(member.name)[1].lower() in IMAGE_SUFFIXES else NOT_BY_NAME
 
 
 def _follow(archive: Iterable[tarfile.TarInfo], links: list[tarfile.TarInfo]) -> dict[int, _Place]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from pipeline.errors import StorageError, UserError
 from pipeline.storage.uris import public_message, without_secrets
-from pipeline.table import delta, journal
+from pipeline.table import journal
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ANNOTATIONS, RUNS, WORK, OutputFolder, work_folder
 from pipeline.table.run_record import RunRecord, read_record
+from pipeline.table_formats import delta
 from ugrie.text import one_line
 
 LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)

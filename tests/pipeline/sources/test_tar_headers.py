@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from pipeline.inputs.tar_headers import MAX_HEADER, members
+from pipeline.sources.tar_headers import MAX_HEADER, members
 
 
 def archive(*names, **settings) -> bytes:

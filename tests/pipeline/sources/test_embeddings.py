@@ -10,10 +10,10 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
-from pipeline.inputs import embeddings
-from pipeline.inputs.embeddings import embedded_items, embeddings_of, read_embedded
 from pipeline.inputs.manifest import write_manifest
 from pipeline.run.plan import prepare
+from pipeline.sources import embeddings
+from pipeline.sources.embeddings import embedded_items, embeddings_of, read_embedded
 from pipeline.table.output_folder import OutputFolder
 
 

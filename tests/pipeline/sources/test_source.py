@@ -13,9 +13,10 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.inputs import file_listing, source
+from pipeline.inputs import file_listing
 from pipeline.inputs.item import Item, kept_rows
 from pipeline.run.plan import prepare
+from pipeline.sources import source
 from pipeline.storage.left_out import MARKER, OUTPUT
 from pipeline.storage.listing import File
 from pipeline.table.kept_columns import Keep

@@ -19,16 +19,17 @@ from deltalake.exceptions import CommitFailedError
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.maintenance.vacuum import leftovers, remove
 from pipeline.run import driver
 from pipeline.run.driver import RunError, annotate
 from pipeline.run.earlier import images_of
 from pipeline.run.plan import prepare
-from pipeline.table import commit, delta, delta_log
-from pipeline.table.delta_storage import storage_options
+from pipeline.table import commit
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
 from pipeline.table.schema import Tables
-from pipeline.table.vacuum import leftovers, remove
+from pipeline.table_formats import delta, delta_log
+from pipeline.table_formats.delta_storage import storage_options
 from tests.plugins.outputs import in_order
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import load_scheme

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import AnnotateConfig
-from pipeline.table import delta
-from pipeline.table.orphans import warn
+from pipeline.maintenance.orphans import warn
+from pipeline.table_formats import delta
 
 FOLDER = "annotations/dt=2026-01-02"
 

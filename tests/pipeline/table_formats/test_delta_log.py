@@ -10,9 +10,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from pipeline.errors import UserError
-from pipeline.table import delta
-from pipeline.table.delta_log import DeltaLog
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table_formats import delta
+from pipeline.table_formats.delta_log import DeltaLog
 from tests.plugins.outputs import Made
 
 

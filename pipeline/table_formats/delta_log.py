@@ -17,10 +17,10 @@ from pipeline.errors import UserError
 from pipeline.storage.filesystem import LOCAL
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import protocol, without_secrets
-from pipeline.table.delta_storage import PROTOCOLS, explain, storage_options
 from pipeline.table.image_ids import unreadable
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
+from pipeline.table_formats.delta_storage import PROTOCOLS, explain, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

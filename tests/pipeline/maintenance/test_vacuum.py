@@ -8,8 +8,8 @@ import time
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.maintenance.vacuum import leftovers, remove
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.vacuum import leftovers, remove
 
 WEEK = dt.timedelta(days=7)
 RECORD = {"run_id": "done", "schema_version": 1, "model": "m@1", "date": "2026-01-02", "finished_at": "2026-01-02T03:00:00+00:00"}

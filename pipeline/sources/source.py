@@ -21,8 +21,8 @@ from pipeline.inputs.file_listing import FileListing, left_out_text
 from pipeline.inputs.item import Item, escaped
 from pipeline.inputs.kinds import IMAGE, SHARD, choose
 from pipeline.inputs.own_folders import own_folders
-from pipeline.inputs.tar import tar_items
-from pipeline.inputs.uri_table import table_items
+from pipeline.sources.tar import tar_items
+from pipeline.sources.uri_table import table_items
 from pipeline.storage.filesystem import Options, connect, protocol_names
 from pipeline.storage.listing import File
 from pipeline.storage.retry import transient_errors

@@ -14,8 +14,8 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.images.decode import FORMATS
-from pipeline.inputs import source
-from pipeline.inputs.tar import SUFFIXES
+from pipeline.inputs.kinds import IMAGE_SUFFIXES
+from pipeline.sources import source
 from pipeline.storage.left_out import DEAD_LINK, MARKER, NOT_BY_NAME, SPECIAL
 from tests.plugins.listing import items, kept, names
 
@@ -46,7 +46,7 @@ def test_several_shards_are_read_at_once_and_not_too_far_ahead(tmp_path, tar, mo
         with lock:
             at_once["now"] -= 1
 
-    monkeypatch.setattr("pipeline.inputs.tar.open_file", opened)
+    monkeypatch.setattr("pipeline.sources.tar.open_file", opened)
     assert names(tmp_path) == [f"{k}.jpg" for i in range(30) for k in range(i % 4 + 1)]
     assert 2 < at_once["most"] <= 8
     assert at_once["ahead"] <= 64 * 2**20
@@ -67,7 +67,7 @@ def listed(uri):
 def test_every_name_of_a_format_that_is_decoded_is_an_images():
     Image.init()
     formats = {*FORMATS, "MPO", "DIB"}  # these two are opened as JPEG and BMP
-    assert {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats} <= SUFFIXES
+    assert {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats} <= IMAGE_SUFFIXES
 
 
 def test_members_that_are_no_images_by_their_names_are_counted(tmp_path, tar):

@@ -7,10 +7,10 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.storage.filesystem import connect
-from pipeline.table import delta
-from pipeline.table.delta_log import DeltaLog
-from pipeline.table.delta_storage import storage_options
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table_formats import delta
+from pipeline.table_formats.delta_log import DeltaLog
+from pipeline.table_formats.delta_storage import storage_options
 from tests.plugins.outputs import Made
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.inputs import text_table
-from pipeline.inputs.text_table import text_rows, text_values
+from pipeline.sources import text_table
+from pipeline.sources.text_table import text_rows, text_values
 from pipeline.table.kept_columns import Keep
 
 

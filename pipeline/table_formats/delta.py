@@ -17,11 +17,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
 from pipeline.table.commit import part_of
-from pipeline.table.delta_log import PARTITION, DeltaLog, check_installed, table_name
-from pipeline.table.delta_storage import explain
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SchemeMetadata, Tables
+from pipeline.table_formats.delta_log import PARTITION, DeltaLog, check_installed, table_name
+from pipeline.table_formats.delta_storage import explain
 
 FILE_BYTES = 256 * 2**20  # of a compacted file
 ATTEMPTS = 12  # to commit, where other writers come first

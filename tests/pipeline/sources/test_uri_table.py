@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.inputs import source, uri_table
 from pipeline.inputs.item import Item
-from pipeline.inputs.uri_table import uri_items
+from pipeline.sources import source, uri_table
+from pipeline.sources.uri_table import uri_items
 from pipeline.storage.uris import why_refused
 from pipeline.table.kept_columns import Keep
 from tests.plugins.listing import items, kept, names, write

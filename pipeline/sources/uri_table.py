@@ -19,7 +19,7 @@ from pipeline.inputs.item import Item, Kept
 from pipeline.inputs.kinds import PARQUET, kind_of
 from pipeline.inputs.parquet_pages import CheckedColumns, PageTooLargeError, column_batches, column_index, values_at
 from pipeline.inputs.sniff import HEAD, what_it_is
-from pipeline.inputs.text_table import check_column, text_rows
+from pipeline.sources.text_table import check_column, text_rows
 from pipeline.storage.files import open_file
 from pipeline.storage.libraries import is_http
 from pipeline.storage.listing import File

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterable
 
 from pipeline.config import AnnotateConfig
-from pipeline.table import delta
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import RUNS, WORK, OutputFolder, partition, record_path
 from pipeline.table.run_record import read_record
+from pipeline.table_formats import delta
 
 logger = logging.getLogger(__name__)
 MOST_NAMED = 5
