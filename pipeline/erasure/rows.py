@@ -15,6 +15,7 @@ from pipeline.errors import StorageError
 from pipeline.storage.client import naming_full_disk
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message
+from pipeline.table.kept_columns import kept_type
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import SchemeMetadata, file_schemes
 from pipeline.table.suppressed import Suppressed
@@ -93,12 +94,13 @@ def rewrite(
         try:
             with output.open(file, ahead=AHEAD) as opened:
                 parquet = pq.ParquetFile(opened)
-                schema, metadata = parquet.schema_arrow, parquet.metadata
+                schema, metadata = _without_views(parquet.schema_arrow), parquet.metadata
                 if b"ugrie" in (schema.metadata or {}):
                     schemes = file_schemes(schema.metadata)
                 with pq.ParquetWriter(local, schema, compression="zstd", use_dictionary=_dictionaries(metadata)) as writer:
                     for group in range(metadata.num_row_groups):
                         rows = parquet.read_row_group(group, use_threads=False)
+                        rows = rows if rows.schema.equals(schema) else rows.cast(schema)
                         named = suppressed.rows(rows)
                         if named.any():
                             _count(rows.filter(named), erased, schemes or {})
@@ -125,6 +127,13 @@ def unreadable(output: OutputFolder, file: str, error: Exception) -> StorageErro
     """Return the error for a file that can't be read."""
     problem = public_message(error, output.options)
     return StorageError(f"{output.absolute(file)} can't be read ({problem}): restore it or remove it, and give the command again")
+
+
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    """Return a schema without views of text, which deltalake's writers state, and which Arrow can't filter."""
+    if not any("view" in str(kind) for kind in schema.types):
+        return schema
+    return pa.schema([field.with_type(kept_type(field.type)) for field in schema], schema.metadata)
 
 
 def _dictionaries(metadata: pq.FileMetaData) -> list[str]:

@@ -80,6 +80,8 @@ def execute(plan: Plan) -> RunResult:
     try:
         check_failures(counts, plan.config.max_failed_ratio)
     except FailuresError:
+        with suppress(FileNotFoundError):
+            plan.output.remove(committing_path(plan.config.run_id))
         for file in files:  # no record will list them
             if file["rows"]:
                 with suppress(FileNotFoundError):

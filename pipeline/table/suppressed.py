@@ -109,8 +109,8 @@ class Suppressed:
                 found[name] = _find(_hash_uris(rows[name].to_pylist()), self.uris)
             else:
                 found[name] = np.full(len(rows), -1)
-                known = rows[name].drop_null()
-                found[name][pc.is_valid(rows[name]).to_numpy()] = _find(_hash_contents(known.to_pylist()), self.content_hashes)
+                known = [content_hash for content_hash in rows[name].to_pylist() if content_hash is not None]
+                found[name][pc.is_valid(rows[name]).to_numpy()] = _find(_hash_contents(known), self.content_hashes)
         return found
 
     def and_also(self, other: "Suppressed") -> "Suppressed":

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.erasure import erase, pages
 from pipeline.erasure.erase import EraseJob
+from pipeline.errors import UserError
 from pipeline.maintenance.vacuum import leftovers
 from pipeline.table import journal
 from pipeline.table.output_folder import OutputFolder
@@ -233,3 +234,121 @@ def delta_paths(folder):
     from deltalake import DeltaTable
 
     return pa.table(DeltaTable(folder / "annotations").get_add_actions())["path"].to_pylist()
+
+
+def test_a_compacted_table_loses_the_rows_of_all_files_old_versions_among_them(night, tmp_path, job):
+    """Those of the records, those of the compaction, and those that only an earlier version of the table has."""
+    folder = tmp_path / "out"
+    nights(night, folder, 2, schemes=("valence",))
+    output = OutputFolder(str(folder), {})
+    delta.add(output)
+    delta.compact(output, None)
+    delta.compact(output, None)
+    from deltalake import DeltaTable
+
+    DeltaTable(folder / "annotations").delete("uri = 's3://b/2/7.jpg'")
+    before = [row for row in delta_rows(folder) if row["content_hash"] != SAME]
+    done = job(folder, SAME)
+    erased = list(done.run())
+    assert sorted((each.run_id or "", each.rows) for each in erased) == [("", 4), ("", 4), ("night-2026-01-01", 4), ("night-2026-01-02", 4)]
+    assert sorted(delta_rows(folder), key=str) == sorted(before, key=str)
+    assert SAME.encode() not in everything(folder)
+    check_counts(folder)
+    assert list(job(folder, SAME).run()) == []
+    delta.add(output)
+    assert len(delta_rows(folder)) == len(before)
+
+
+def test_counts_stay_true_where_a_vacuum_has_removed_a_runs_own_files(night, tmp_path, job):
+    folder = tmp_path / "out"
+    nights(night, folder, 1, schemes=("valence", "polarity2"))
+    output = OutputFolder(str(folder), {})
+    delta.add(output)
+    delta.compact(output, None)
+    for file in past_runs(output)[0].files:
+        output.remove(file)
+    list(job(folder, SAME).run())
+    (record,) = past_runs(output)
+    assert (record.counts.rows, record.counts.erased, record.counts.status["ok"]) == (39, 4, 36)
+    assert sum(record.counts.labels["polarity2"].values()) == len(delta_rows(folder)) - 3 == 36
+
+
+def test_a_table_with_features_that_an_erasure_would_break_is_refused_before_anything_changes(night, tmp_path, job):
+    folder = tmp_path / "out"
+    nights(night, folder, 1, schemes=("valence",))
+    output = OutputFolder(str(folder), {})
+    delta.add(output)
+    from deltalake import DeltaTable
+
+    DeltaTable(folder / "annotations").alter.set_table_properties({"delta.appendOnly": "true"})
+    before = everything(folder)
+    for attempt in ("run", "preview"):
+        with pytest.raises(UserError, match=r"has features that an erasure doesn't keep to \(delta\.appendOnly\)"):
+            list(getattr(job(folder, SAME), attempt)())
+    assert everything(folder) == before
+
+
+def test_embeddings_go_with_their_rows(made, job):
+    made.commit("a", range(20), keep_embeddings=True)
+    before = made.rows()
+    list(job(made.folder, "file:///4.jpg", "file:///13.jpg").run())
+    after = made.rows()
+    assert after.num_rows == 18
+    assert after["embedding"].type == before["embedding"].type
+    assert after.equals(before.filter(pc.invert(pc.is_in(before["image_id"], pa.array([4, 13])))))
+
+
+def test_an_output_in_s3_is_erased_as_well(anywhere, job):
+    anywhere.commit("a", range(20))
+    anywhere.commit("b", range(15, 30), date="2026-01-03")
+    delta.add(anywhere.folder)
+    assert [each.rows for each in job(anywhere.folder, "file:///16.jpg", 17, 2).run()] == [3, 2]
+    left = anywhere.rows()
+    assert sorted(left["image_id"].to_pylist()) == sorted([*{*range(20)} - {2, 16, 17}, *{*range(15, 30)} - {16, 17}])
+    assert anywhere.shown().equals(left)
+
+
+def test_files_of_dead_drivers_go_and_those_of_others_are_named(night, tmp_path, job):
+    folder = tmp_path / "out"
+    (record,) = nights(night, folder, 1, schemes=("valence",))
+    data = (folder / record.files[0]).read_bytes()
+    day = folder / "annotations" / "dt=2026-01-01"
+    for name in ("part-night-2026-01-01-99999999-00000", "part-busy-99999999-00000", "notes"):
+        (day / f"{name}.parquet").write_bytes(data)
+    (day / "text.parquet").write_bytes(b"no table")
+    done = job(folder, SAME)
+    list(done.run())
+    assert not (day / "part-night-2026-01-01-99999999-00000.parquet").exists()
+    said = "\n".join(done.remaining)
+    assert "notes.parquet stay, since no run wrote it: remove it" in said
+    assert "part-busy-99999999-00000.parquet stay, since run busy is not committed: finish it, or remove it by `ugrie clean`" in said
+    assert "text.parquet can't be read" in said
+
+
+def test_pages_that_show_an_image_are_written_again(night, tmp_path, job, images):
+    """The night's own, that of several nights, and that of all; another night's is left as it is."""
+    from pipeline.report import page
+
+    (tmp_path / "in").mkdir()
+    folder = tmp_path / "out"
+    for day in (1, 2):
+        shown = []
+        for i in range(4):
+            path = tmp_path / "in" / f"{day}-{i}.jpg"
+            path.write_bytes(images.jpeg(10 * day + i))
+            shown.append((f"file://{path}", path.read_bytes()))
+        night(folder, f"2026-01-{day:02}", shown, schemes=("valence",), input=str(tmp_path / "in"))
+    output = OutputFolder(str(folder), {})
+    for selected in ({"run_id": "night-2026-01-01"}, {"run_id": "night-2026-01-02"}, {"since": past_runs(output)[-1].date}):
+        page.write(output, **selected)
+    pages_before = {path.name: path.read_text() for path in folder.rglob("*.html")}
+    assert set(pages_before) == {"night-2026-01-01.html", "night-2026-01-02.html", "nights_2026-01-01_2026-01-02.html", "index.html"}
+    assert "1-2.jpg" in pages_before["night-2026-01-01.html"]
+    list(job(folder, f"file://{tmp_path}/in/1-2.jpg").run())
+    after = {path.name: path.read_text() for path in folder.rglob("*.html")}
+    assert set(after) == set(pages_before)
+    assert "1-2.jpg" not in "".join(after.values())
+    assert "1-1.jpg" in after["night-2026-01-01.html"]
+    assert "jpeg;base64" in after["night-2026-01-01.html"]
+    assert "1 was erased since" in after["night-2026-01-01.html"]
+    assert after["night-2026-01-02.html"] == pages_before["night-2026-01-02.html"]
