@@ -51,7 +51,7 @@ def test_images_on_a_list_are_counted_and_not_drawn(found, corpus, tmp_path):
     assert (about.listed, about.suppressed, about.known, about.new) == (40, 5, 0, 35)
     assert not {row["uri"] for row in about.sample} & set(named)
     (tmp_path / "list.txt").write_text("photo.jpg")
-    with pytest.raises(UserError, match="line 1: 'photo.jpg' names no image"):
+    with pytest.raises(UserError, match=r"line 1: 'photo\.jpg' names no image"):
         found(corpus.folder, suppress=str(tmp_path / "list.txt"))
 
 
