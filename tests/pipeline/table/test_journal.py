@@ -25,7 +25,7 @@ def soon(monkeypatch):
     monkeypatch.setattr(journal, "DEAD_SECONDS", 0.2)
 
 
-def died(output, **state):
+def died(output):
     """Leave the journal of a process that was killed."""
     owner = journal.Journal(output, 1, "ugrie clean --erase")
     owner.unit = Unit("r", {OLD: NEW})
@@ -79,9 +79,11 @@ def test_one_that_ends_with_an_error_needs_no_waiting(output):
     assert time.monotonic() - begun < 10
 
 
-def test_of_two_that_follow_a_dead_one_at_once_one_is_at_work(output, soon):
+def test_of_two_that_follow_a_dead_one_at_once_one_is_at_work(output, monkeypatch):
+    monkeypatch.setattr(journal, "DEAD_SECONDS", 2.0)
+    monkeypatch.setattr(journal, "BEAT_SECONDS", 0.02)
     died(output)
-    entered, refused = [], []
+    entered, refused = [], threading.Event()
     barrier = threading.Barrier(2)
 
     def follow():
@@ -89,17 +91,17 @@ def test_of_two_that_follow_a_dead_one_at_once_one_is_at_work(output, soon):
         try:
             with alone(output, "next") as (own, before, _):
                 entered.append(before.files)
-                time.sleep(0.5)
+                refused.wait(30)
                 own.note(Unit(), [])
         except UserError:
-            refused.append(True)
+            refused.set()
 
     threads = [threading.Thread(target=follow) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (entered, refused) == ([{OLD: NEW}], [True])
+    assert (entered, refused.is_set()) == ([{OLD: NEW}], True)
 
 
 def test_one_that_was_stopped_while_another_took_over_changes_nothing_more(output):
