@@ -34,15 +34,18 @@ from ugrie.vision.config import TowerConfig
 MEASURES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "nll", "ece", "pearson_r")
 
 
-def measure(recipe_file: Path, root: Path, folds: int, seeds: int) -> dict[str, Any]:
+def measure(recipe_file: Path, root: Path, folds: int, seeds: int, separate: bool) -> dict[str, Any]:
     recipe, schemes, tower, data = labelled.read(recipe_file, root)
-    runs: dict[str, list[dict[str, dict[str, float]]]] = {"unified": [], "single": []}
-    shares: dict[str, list[dict[str, float]]] = {"unified": [], "single": []}
+    kinds = ("unified", "single") if separate else ("unified",)
+    runs: dict[str, list[dict[str, dict[str, float]]]] = {kind: [] for kind in kinds}
+    shares: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for seed in range(seeds):
         seeded = recipe.model_copy(update={"seed": seed})
         unified = predict_out_of_fold(seeded, schemes, tower, data, folds)
-        single = [alone(seeded, scheme, tower, data, folds) for scheme in schemes]
-        for kind, predicted in (("unified", unified), ("single", together(schemes, single))):
+        found = {"unified": unified}
+        if separate:
+            found["single"] = together(schemes, [alone(seeded, scheme, tower, data, folds) for scheme in schemes])
+        for kind, predicted in found.items():
             runs[kind].append(measures(schemes, data, predicted))
             shares[kind].append(contradicting(predicted, {scheme.name: np.ones(len(data), bool) for scheme in schemes}))
         print(f"seed {seed + 1} of {seeds}", file=sys.stderr)
@@ -86,8 +89,9 @@ def measures(schemes: Sequence[Scheme], data: Labelled, predicted: Prediction) -
 
 
 def compared(runs: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]], where: str, name: str) -> dict[str, Any]:
-    unified, single = (np.array([run[where][name] for run in runs[kind]]) for kind in ("unified", "single"))
-    return {"unified": mean_interval(unified), "single": mean_interval(single), "difference": mean_interval(unified - single)}
+    values = {kind: np.array([run[where][name] for run in of]) for kind, of in runs.items()}
+    differences = {"difference": mean_interval(values["unified"] - values["single"])} if "single" in values else {}
+    return {kind: mean_interval(of) for kind, of in values.items()} | differences
 
 
 def contradicting(predicted: Prediction, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -107,10 +111,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the recipe's data sets")
     parser.add_argument("--folds", type=int, default=5, help="number of folds")
     parser.add_argument("--seeds", type=int, default=5, help="number of cross-validations, each with other folds and weights")
+    parser.add_argument("--no-separate", action="store_true", help="leave the separate models out, which take as long again or longer")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
-    results = measure(args.recipe, args.data, args.folds, args.seeds)
-    report(f"unified-{args.recipe.parent.name}", results, args.json)
+    results = measure(args.recipe, args.data, args.folds, args.seeds, not args.no_separate)
+    report(f"{'folds' if args.no_separate else 'unified'}-{args.recipe.parent.name}", results, args.json)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ pytest_plugins = [
         "corpus",
         "fake_gpu",
         "hub",
+        "iceberg_tables",
         "nights",
         "operators",
         "in_process",

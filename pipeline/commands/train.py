@@ -19,7 +19,7 @@ interrupted.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -66,25 +66,35 @@ def train(
         raise UserError(f"{flag} is for --recipe: an adaptation is always cross-validated, and keeps the checkpoint's BART: leave it out")
     start_log(line="%(message)s")
     try:
-        if from_ is not None:
-            from ugrie.adapting.adapt import NoGainError, adapt_checkpoint
-
-            try:
-                adapt_checkpoint(from_, data, output, cache, [name for name in schemes.split(",") if name], tower_weights)
-            except NoGainError as error:
-                sys.exit(f"train: {error}")
-            return
-        from ugrie.training.run import train_recipe
-        from ugrie.training.train import TrainingError
-
-        assert recipe is not None
-        metrics = train_recipe(recipe, data, output, cache, folds, bart, tower_weights)
+        if recipe is not None:
+            metrics = _train(recipe, data, output, cache, folds, bart, tower_weights)
+        else:
+            metrics = _adapt(str(from_), data, output, cache, [name for name in schemes.split(",") if name], tower_weights)
     except ModuleNotFoundError as error:
         raise UserError(f"{error}: training needs UGRIE's train extra: pip install 'ugrie[train]'") from None
-    except TrainingError as error:
-        sys.exit(f"train: {error}")
     except KeyboardInterrupt:
         print("train: interrupted: run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     if metrics:
         print(json.dumps(metrics, indent=1))
+
+
+def _train(*arguments: Any) -> dict[str, Any]:
+    """Train by a recipe, and return what was cross-validated. Exits with 1 if training fails."""
+    from ugrie.training.run import train_recipe
+    from ugrie.training.train import TrainingError
+
+    try:
+        return train_recipe(*arguments)
+    except TrainingError as error:
+        sys.exit(f"train: {error}")
+
+
+def _adapt(*arguments: Any) -> dict[str, Any]:
+    """Adapt a checkpoint, and return the gain of each scheme. Exits with 1 if there is none."""
+    from ugrie.adapting.adapt import NoGainError, adapt_checkpoint
+
+    try:
+        return {name: vars(gain) for name, gain in adapt_checkpoint(*arguments).items()}
+    except NoGainError as error:
+        sys.exit(f"train: {error}")

@@ -6,7 +6,7 @@ Columns to keep are keys of a sample's `.json`: the member whose name differs fr
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 import fsspec
@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.inputs.item import Item, Kept, escaped
 from pipeline.inputs.kinds import IMAGE_SUFFIXES
+from pipeline.sources.data_file import DataFile
 from pipeline.sources.tar_headers import members
 from pipeline.sources.text_table import json_object, kept_texts
 from pipeline.storage.files import open_file
@@ -36,22 +37,24 @@ class _Place(NamedTuple):
     size: int
 
 
-def tar_items(fs: fsspec.AbstractFileSystem, shards: Iterable[File], left_out: Counter[str], keep: Keep) -> Iterator[Item]:
+def tar_items(fs: fsspec.AbstractFileSystem, shards: Iterable[DataFile], left_out: Counter[str], keep: Keep) -> Iterator[Item]:
     """List the images of several shards, in their order, and count in `left_out` the members that are none.
 
     An image without a `.json` has null in the columns to keep.
 
     Raises UserError for a shard that is broken, after the images before it.
     """
-    keep.note(())
     for items, others in parallel_map(lambda shard: _list_shard(fs, shard, keep), shards, THREADS):
         left_out.update(others)
         yield from items
 
 
-def _list_shard(fs: fsspec.AbstractFileSystem, shard: File, keep: Keep) -> tuple[list[Item], Counter[str]]:
+def _list_shard(fs: fsspec.AbstractFileSystem, data: DataFile, keep: Keep) -> tuple[list[Item], Counter[str]]:
     """Return a shard's images, those that links name at the end, and the counts of its other members by reason."""
+    shard, columns = data.file, data.read(keep)
     uri = without_secrets(fs.unstrip_protocol(shard.name))
+    if keep:
+        keep.note(data.given)
     left_out: Counter[str] = Counter()
     names: Counter[str] = Counter()
     links: list[tarfile.TarInfo] = []
@@ -68,8 +71,8 @@ def _list_shard(fs: fsspec.AbstractFileSystem, shard: File, keep: Keep) -> tuple
 
     try:
         for member, file in _members(fs, shard):
-            if keep and member.isreg() and member.name.lower() == f"{_sample(member.name).lower()}.json":
-                found[_sample(member.name)] = _kept(file, member, f"{uri}!/{escaped(member.name)}", keep)
+            if columns and member.isreg() and member.name.lower() == f"{_sample(member.name).lower()}.json":
+                found[_sample(member.name)] = _kept(file, member, f"{uri}!/{escaped(member.name)}", keep, columns)
             if member.issym() or member.islnk():
                 links.append(member)
             elif (reason := _reason(member)) is not None:
@@ -86,9 +89,9 @@ def _list_shard(fs: fsspec.AbstractFileSystem, shard: File, keep: Keep) -> tuple
         else:
             left_out[reason] += 1
     if keep and items:
-        nothing: list[str | None] = [None] * len(keep.columns)
-        columns = zip(*(found.get(sample, nothing) for sample in samples), strict=True)
-        kept = keep.batch([pa.array(values, pa.string()) for values in columns], uri)
+        nothing: list[str | None] = [None] * len(columns)
+        values = zip(*(found.get(sample, nothing) for sample in samples), strict=True)
+        kept = data.kept(keep, [pa.array(each, pa.string()) for each in values], len(items), uri)
         items = [item._replace(kept=Kept(kept, i)) for i, item in enumerate(items)]
     return items, left_out
 
@@ -106,7 +109,7 @@ def _sample(name: str) -> str:
     return folder + slash + base.partition(".")[0]
 
 
-def _kept(file: IO[bytes], member: tarfile.TarInfo, name: str, keep: Keep) -> list[str | None]:
+def _kept(file: IO[bytes], member: tarfile.TarInfo, name: str, keep: Keep, columns: Sequence[str]) -> list[str | None]:
     """Read a sample's .json, and return its values to keep."""
     if member.size > MAX_JSON:
         raise UserError(f"{name} has {member.size:,} bytes, more than the {MAX_JSON:,} of a .json that columns are kept of")
@@ -115,7 +118,7 @@ def _kept(file: IO[bytes], member: tarfile.TarInfo, name: str, keep: Keep) -> li
         text = file.read(member.size).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{name} is not in UTF-8") from None
-    return kept_texts(json_object(text, f"{name}: ", "columns are kept of one JSON object"), keep, f"{name}: ")
+    return kept_texts(json_object(text, f"{name}: ", "columns are kept of one JSON object"), keep, columns, f"{name}: ")
 
 
 def _reason(member: tarfile.TarInfo) -> str | None:

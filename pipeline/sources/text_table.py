@@ -44,17 +44,23 @@ def text_values(file: IO[bytes], kind: str, column: str, name: str) -> Iterator[
     return (value for value, *_ in text_rows(file, kind, column, name, Keep()))
 
 
-def text_rows(file: IO[bytes], kind: str, column: str, name: str, keep: Keep) -> Iterator[Sequence[str | None]]:
-    """Return for each row the value of a column, as `text_values` does, and those of the columns to keep. Raises UserError."""
+def text_rows(
+    file: IO[bytes], kind: str, column: str, name: str, keep: Keep, others: Sequence[str] | None = None
+) -> Iterator[Sequence[str | None]]:
+    """Return for each row the value of a column, as `text_values` does, and those of the columns to keep, or of `others` of them.
+
+    Raises UserError.
+    """
+    others = list(keep.columns.values()) if others is None else others
     lines = _Lines(file, name, newline="\n" if kind == "JSON Lines" else "")  # JSON may have \r between its tokens
     if kind == "text":
-        if keep:
+        if others:
             raise UserError(f"keep_columns: {name} holds one URI a line and no other column: save it as CSV with a header")
         yield from ([_utf8(value, "", name, lines.number)] for line in lines if (value := line.strip()))
     elif kind == "JSON Lines":
-        yield from _json_rows(lines, column, name, keep)
+        yield from _json_rows(lines, column, name, keep, others)
     else:
-        yield from _csv_rows(lines, DELIMITERS[kind], column, name, keep)
+        yield from _csv_rows(lines, DELIMITERS[kind], column, name, others)
 
 
 class _Lines:
@@ -82,16 +88,16 @@ def _uncompressed(file: IO[bytes]) -> BufferedReader:
     return BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file, BUFFER)  # type: ignore[arg-type]
 
 
-def _csv_rows(lines: _Lines, delimiter: str, column: str, name: str, keep: Keep) -> Iterator[Sequence[str | None]]:
+def _csv_rows(lines: _Lines, delimiter: str, column: str, name: str, others: Sequence[str]) -> Iterator[Sequence[str | None]]:
     rows, start = csv.reader(lines, delimiter=delimiter, strict=True), 1
     try:
         header = next(filter(None, rows), None)  # empty lines are not rows
         if header is None:
             raise UserError(f"{name} is empty")
         check_column(column, header, name)
-        for old in keep.columns.values():
+        for old in others:
             check_column(old, header, name, "--keep-columns")
-        wanted, width = [(header.index(each), each) for each in (column, *keep.columns.values())], len(header)
+        wanted, width = [(header.index(each), each) for each in (column, *others)], len(header)
         start = lines.number + 1
         for row in rows:
             if len(row) == width:
@@ -104,7 +110,7 @@ def _csv_rows(lines: _Lines, delimiter: str, column: str, name: str, keep: Keep)
         raise UserError(f"{name}, line {start}: {message}") from None
 
 
-def _json_rows(lines: _Lines, column: str, name: str, keep: Keep) -> Iterator[Sequence[str | None]]:
+def _json_rows(lines: _Lines, column: str, name: str, keep: Keep, others: Sequence[str]) -> Iterator[Sequence[str | None]]:
     missing, keys = 0, dict[str, None]()  # rows before the first that has the column, and their keys
     held: list[Sequence[str | None]] = []  # those rows, where columns are kept
     for line in lines:
@@ -112,14 +118,14 @@ def _json_rows(lines: _Lines, column: str, name: str, keep: Keep) -> Iterator[Se
             continue
         place = f"{name}, line {lines.number}"
         row = json_object(line, f"{place}: ", JSON_LINES)
-        kept = kept_texts(row, keep, f"{place}: ")
+        kept = kept_texts(row, keep, others, f"{place}: ")
         if not all(value is None or value.isascii() for value in kept):
             _utf8(line, "", name, lines.number)
         if missing >= 0:
             if column not in row:
                 missing += 1
                 keys |= dict.fromkeys(islice(row, SHOWN)) if len(keys) < SHOWN else {}
-                held += [[None, *kept]] if keep else []
+                held += [[None, *kept]] if others else []
                 if len(held) > MAX_HELD:
                     check_column(column, list(keys), name)
                 continue
@@ -149,13 +155,13 @@ def json_object(text: str, place: str, read: str) -> dict[str, Any]:
     return row
 
 
-def kept_texts(row: dict[str, Any], keep: Keep, place: str) -> list[str | None]:
-    """Return the values to keep of a `json_object`: text as it is, null as None, anything else as JSON. Raises UserError."""
-    if not keep:
+def kept_texts(row: dict[str, Any], keep: Keep, columns: Sequence[str], place: str) -> list[str | None]:
+    """Return columns to keep of a `json_object`: text as it is, null as None, anything else as JSON. Raises UserError."""
+    if not columns:
         return []
     keep.note(row)
     try:
-        return [_text(row.get(old)) for old in keep.columns.values()]
+        return [_text(row.get(old)) for old in columns]
     except RecursionError:
         raise UserError(f"{place}a column to keep holds arrays within arrays, too many to read") from None
 

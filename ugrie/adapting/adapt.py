@@ -26,7 +26,7 @@ from ugrie.model.model import UGRIE
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, bundled_schemes, load_scheme
 from ugrie.training.cross_validation import assign_folds
-from ugrie.training.record import read_record, write_record
+from ugrie.training.record import check_writable, read_record, write_record
 from ugrie.vision.download import fetch_weights
 from ugrie.vision.embeddings import EmbeddingCache
 
@@ -67,6 +67,9 @@ def adapt_checkpoint(
     folder = checkpoint.find(base)
     config = checkpoint.read_config(folder)
     name = f"{config.name}@{checkpoint.digest(folder)}"
+    if tower_weights is not None and config.tower.vision_cfg is not None:
+        raise checkpoint.CheckpointError(f"--tower-weights {tower_weights}: {config.name} bundles its own tower: leave the flag out")
+    check_writable(output, cache)
     known = {scheme.name: scheme for scheme in config.schemes}
     given = {scheme.name: scheme for scheme in map(load_scheme, schemes) if scheme.name not in known}
     offered = {each: load_scheme(each) for each in bundled_schemes() if each not in known and each not in given}

@@ -1,12 +1,25 @@
-"""training.json: how a checkpoint was made. It tells whether the same training is already done, and whose folder it is."""
+"""The folder that a training writes to, and its record, training.json: how the checkpoint was made.
+
+It tells whether the same training is already done, and whose folder it is.
+"""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from ugrie.atomic import write_whole
+from ugrie.errors import GivenError
 
 FILE = "training.json"
+
+
+def check_writable(output: Path, cache: Path) -> None:
+    """Raise GivenError if `output` or `cache` can't be written to."""
+    for flag, folder in (("--output", output), ("--cache", cache)):
+        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise GivenError(f"{flag} {folder}: {existing} is no folder that can be written to")
 
 
 def read_record(output: Path) -> dict[str, Any]:

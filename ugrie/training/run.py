@@ -8,7 +8,6 @@ Errors in the recipe and the data are found before an image is embedded. docs/tr
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from ugrie.schemes.template import Template
 from ugrie.training.cross_validation import cross_validate
 from ugrie.training.learning_curve import draw_curve
 from ugrie.training.recipe import Recipe, RecipeError, read_recipe
-from ugrie.training.record import read_record, write_record
+from ugrie.training.record import check_writable, read_record, write_record
 from ugrie.training.towers import load_tower, tower_config
 from ugrie.training.train import kept_epoch, new_model, train
 from ugrie.vision.config import TowerConfig
@@ -54,7 +53,8 @@ def train_recipe(
         stated = stated.model_copy(update={"bart": bart})
     loaded = (load_scheme(str(path.parent / name) if name.endswith(".toml") else name) for name in stated.schemes)
     schemes = Template(tuple(loaded)).schemes
-    _check_folders(stated, output, cache)
+    check_writable(output, cache)
+    _check_output(stated, output)
     _check_labels(stated, schemes)
     recipe = _resolve_bart(stated, path.parent)
     config = tower_config(recipe.tower)
@@ -105,12 +105,8 @@ def train_recipe(
     return metrics
 
 
-def _check_folders(recipe: Recipe, output: Path, cache: Path) -> None:
-    """Raise RecipeError if `output` or `cache` can't be written to, or if `output` holds a checkpoint of another recipe."""
-    for flag, folder in (("--output", output), ("--cache", cache)):
-        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise RecipeError(f"{flag} {folder}: {existing} is no folder that can be written to")
+def _check_output(recipe: Recipe, output: Path) -> None:
+    """Raise RecipeError if `output` holds a checkpoint of another recipe."""
     if any((output / file).exists() for file in checkpoint.FILES):
         try:
             same = Recipe.model_validate(read_record(output).get("recipe")) == recipe

@@ -132,15 +132,33 @@ def test_a_table_without_rows_and_a_tar_without_images_hold_no_images(tmp_path, 
 @pytest.mark.parametrize(
     ("kind", "files"),
     [
-        ("Delta", ["0.parquet", "_delta_log/00000000000000000000.json", "part-0.parquet"]),
         ("Delta", ["tables/a.parquet", "tables/_delta_log/00000000000000000000.json"]),
         ("Hudi", [".hoodie/hoodie.properties", "part-0.parquet"]),
-        ("Iceberg", ["data/0.parquet", "metadata/v1.metadata.json"]),
+        ("Iceberg", ["lake/data/0.parquet", "lake/metadata/v1.metadata.json"]),
     ],
 )
-def test_a_folder_of_a_table_with_a_log_is_refused_since_its_files_may_be_removed_ones(tmp_path, kind, files):
+def test_a_folder_with_a_table_with_a_log_is_refused_since_its_files_may_be_removed_ones(tmp_path, kind, files):
     write(tmp_path, *files)
-    with pytest.raises(UserError, match=rf"a table of {kind} \(.*(_delta_log|\.hoodie|\.metadata\.json)\).*: write the URIs"):
+    remedy = "write the URIs" if kind == "Hudi" else "name that folder"
+    with pytest.raises(UserError, match=rf"a table of {kind} \(.*(_delta_log|\.hoodie|\.metadata\.json)\).*: {remedy}"):
+        items(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "log", "file"),
+    [("Delta", "_delta_log/0.json", "dt=1/a.parquet"), ("Iceberg", "metadata/00001-x.metadata.json", "data/dt=1/a.parquet")],
+)
+def test_part_of_a_table_with_a_log_is_never_read_as_loose_parquet(tmp_path, kind, log, file):
+    write(tmp_path, log)
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"uri": ["a.jpg"]}), path)
+    for part in (path, path.parent, f"{path.parent}/*.parquet", f"{tmp_path}/{{{file},{file}}}"):
+        with pytest.raises(
+            UserError, match=rf"is part of the {kind} table file://{tmp_path}, whose files may be removed ones: name file://"
+        ):
+            items(part)
+    with pytest.raises(UserError, match=f"can't be read as an? {kind} table"):
         items(tmp_path)
 
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 from itertools import islice
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.sources import text_table
 from pipeline.sources.text_table import text_rows, text_values
 from pipeline.table.kept_columns import Keep
+from tests.plugins.listing import kept, names
 
 
 def read(data: bytes | str, kind="CSV", column="uri"):
@@ -145,6 +147,38 @@ def test_what_is_compressed_is_read_to_its_end_or_refused():
         assert read(packed) == [f"{i}.jpg" for i in range(10_000)]
         with pytest.raises(OSError, match="Truncated"):
             read(packed[:-9])
+
+
+@pytest.mark.parametrize("kind", ["CSV", "JSON Lines", "text"])
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: pa.compress(data, "zstd", asbytes=True)], ids=["gzip", "zstd"])
+def test_a_line_that_unpacks_to_very_much_is_refused_before_it_is_held(monkeypatch, kind, pack):
+    monkeypatch.setattr(text_table, "MAX_LINE", 2**19)
+    packed = pack((b'{"uri": "a.jpg"}\n' if kind == "JSON Lines" else b"uri\n") + b"x" * 2**24)
+    assert len(packed) < 2**15
+    rows = text_values(io.BytesIO(packed), kind, "uri", "list")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"list has more than 0 million characters in line 2: is it a table\?"):
+            list(rows)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "suffix", [".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".txt.zst"]
+)
+def test_tables_of_text_are_read_by_their_names_and_unpacked(tmp_path, suffix):
+    row = {"uri": "a.jpg", "id": "007"}
+    delimiter = "\t" if ".tsv" in suffix else ","
+    text = json.dumps(row) if "json" in suffix else delimiter.join(row) + "\n" + delimiter.join(row.values())
+    data = (text if ".txt" not in suffix else "a.jpg").encode()
+    codec = {".gz": "gzip", ".zst": "zstd"}.get(suffix[suffix.rindex(".") :])
+    with pa.output_stream(tmp_path / f"posts{suffix}", codec) as file:
+        file.write(data)
+    assert names(tmp_path / f"posts{suffix}") == names(tmp_path) == ["a.jpg"]
+    if ".txt" not in suffix:
+        assert kept(tmp_path, "id") == [("a.jpg", "007")]
 
 
 def test_json_and_csv_written_by_others_are_read_alike():
