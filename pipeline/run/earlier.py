@@ -41,8 +41,8 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
         try:
             return _images_of(output, runs, retry, ROW_ID if kept else "image_id")
         except UserError:  # an erasure may have replaced files meanwhile
-            now = {run.run_id: run for run in past_runs(output)}
-            before, runs = runs, [now.get(run.run_id, run) for run in runs]
+            found = {run.run_id: run for run in past_runs(output)}
+            before, runs = runs, [found.get(run.run_id, run) for run in runs]
             if runs == before:
                 raise
 
