@@ -9,7 +9,7 @@ from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import ROW_ID, Tables
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 
 
 def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs: Sequence[RunRecord], now: dt.datetime) -> PastImages:
@@ -37,6 +37,7 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
     key = ROW_ID if kept else "image_id"
     since = now - dt.timedelta(days=config.retry_days)
     retry = {run.run_id for run in runs if config.retry_days and run.finished_at >= since}
-    if delta.is_table(output):
-        return past_images(output, delta.files_of(output, runs), retry, {run.run_id for run in runs}, key)
+    files = table_format.files_of(output, runs)
+    if files is not None:
+        return past_images(output, files, retry, {run.run_id for run in runs}, key)
     return past_images(output, [file for run in runs for file in run.files], retry, key=key)

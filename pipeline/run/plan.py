@@ -36,7 +36,7 @@ from pipeline.table.kept_columns import Keep, check_names
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
 from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
 from pipeline.table.schema import RESERVED, SCHEMA_VERSION, Tables
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, SchemeError
@@ -93,7 +93,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     """
     clock = time.perf_counter()
     tables = tables_of(config)
-    delta.check(config, tables)
+    table_format.check(config, tables)
     output = OutputFolder(config.output, config.storage_options)
     asked = {
         "input": config.public()["input"],
@@ -145,7 +145,7 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
         source = list_items(config.input, config.column, config.storage_options, left_out, config.output, keep)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
     if keep:
-        delta.check(config, replace(tables, kept=keep.types))
+        table_format.check(config, replace(tables, kept=keep.types))
     started_at = dt.datetime.now(dt.UTC)
     runs = current_runs(output, NEW_OUTPUT)
     past = images_of(output, config, tables, runs, started_at)

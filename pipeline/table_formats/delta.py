@@ -35,10 +35,6 @@ def is_table(output: OutputFolder) -> bool:
 def check(config: AnnotateConfig, tables: Tables) -> None:
     """Check that a run can be added once it is done, with all runs committed before. Writes nothing. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
-    if config.table_format != "delta":
-        if is_table(output):
-            raise UserError(f"{table_name(output)} is a Delta table, whose readers would not see this run: give --table-format delta")
-        return
     if config.keep_embeddings:
         raise UserError("keep_embeddings: a Delta table has no type for embeddings (float16): leave it out, or set table_format = parquet")
     log = DeltaLog(output)
@@ -83,8 +79,6 @@ def compact(output: OutputFolder, before: dt.date | None) -> dict[str, Any]:
 
     Returns deltalake's metrics. Raises UserError, StorageError.
     """
-    if not is_table(output):
-        raise UserError(f"{table_name(output)} is no Delta table: a run with --table-format delta makes it one")
     add(output)
     from deltalake.exceptions import DeltaError
 
