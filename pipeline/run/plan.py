@@ -275,6 +275,7 @@ def tables_of(config: AnnotateConfig) -> Tables:
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
         embedding_dim=model.tower.embedding_dim if config.keep_embeddings else None,
+        wide_embeddings=config.table_format != "parquet",
         model=f"{model.name}@{checkpoint.digest(folder)}",
         tower=tower,
     )

@@ -18,9 +18,10 @@ from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ICEBERG_NAME, OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import Tables
+from pipeline.table_formats.delta_log import table_name
 from pipeline.table_formats.iceberg_catalog import TableName, check_installed, check_name, saved_name
 from pipeline.table_formats.iceberg_rewrite import PREFIX, merge, small_files
-from pipeline.table_formats.iceberg_table import IcebergTable, table_name
+from pipeline.table_formats.iceberg_table import IcebergTable
 
 ATTEMPTS = 12  # to commit, where other writers come first
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FILE_BYTES = 256 * 2**20  # of a merged file
 GROUP_ROWS = 2**14  # of a row group, as in the files of runs
+SPLIT = "BYTE_STREAM_SPLIT"
 PREFIX = "compacted-"  # of the names of merged files
 
 
@@ -52,7 +53,8 @@ def merge(table: IcebergTable, tasks: "Sequence[FileScanTask]") -> RunFile:
         local = Path(temporary) / "merged.parquet"
         schema = _schema(table)
         # Its Arrow types are left out: pyiceberg's are those for long texts, and the files of runs have others.
-        with pq.ParquetWriter(local, schema, compression="zstd", use_dictionary=_repeating(table, tasks), store_schema=False) as writer:
+        encodings = {"use_dictionary": _encoded(table, tasks, "RLE_DICTIONARY"), "use_byte_stream_split": _encoded(table, tasks, SPLIT)}
+        with pq.ParquetWriter(local, schema, compression="zstd", store_schema=False, **encodings) as writer:
             for rows in _row_groups(_batches(table, tasks, schema.names)):
                 writer.write_table(rows.cast(schema), row_group_size=GROUP_ROWS)
         table.output.upload(str(local), target)
@@ -88,11 +90,11 @@ def _schema(table: IcebergTable) -> pa.Schema:
     return pa.schema([field for field in table.table.schema().as_arrow() if field.name != PARTITION])
 
 
-def _repeating(table: IcebergTable, tasks: "Iterable[FileScanTask]") -> list[str]:
-    """Return the columns that one of the files encodes by a dictionary."""
+def _encoded(table: IcebergTable, tasks: "Iterable[FileScanTask]", encoding: str) -> list[str]:
+    """Return the columns that one of the files encodes in this way."""
     footers = [table.file(table.path(task.file.file_path), _date(task)).footer for task in tasks]
     columns = [footer.row_group(0).column(i) for footer in footers if footer.num_row_groups for i in range(footer.num_columns)]
-    return sorted({column.path_in_schema for column in columns if column.has_dictionary_page})
+    return sorted({column.path_in_schema for column in columns if encoding in column.encodings})
 
 
 def _date(task: "FileScanTask") -> dt.date:

@@ -18,6 +18,7 @@ from pipeline.table.image_ids import unreadable
 from pipeline.table.kept_columns import kept_type
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
+from pipeline.table_formats.delta_log import check_embeddings, table_name
 from pipeline.table_formats.iceberg_catalog import TableName, check_installed, load_table, location, open_catalog, save_name
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ class IcebergTable:
         """Return the columns' types in Iceberg. Raises UserError where it has none, or only a wider one, which the files don't have."""
         from pyiceberg.io.pyarrow import UnsupportedPyArrowTypeException, schema_to_pyarrow
 
+        check_embeddings(source, schema)
         kinds = []
         for field in schema:
             try:
@@ -260,11 +262,6 @@ class IcebergTable:
         except Exception as error:  # catalogs' and storage clients' errors have no common class
             problem = public_message(error, self.output.options)
             raise UserError(f"{self.shown} can't be read as an Iceberg table: {problem}") from None
-
-
-def table_name(output: OutputFolder) -> str:
-    """Return the table's URI without its secrets, for messages."""
-    return f"{without_secrets(output.uri).rstrip('/')}/{ANNOTATIONS}"
 
 
 def _kinds(schema: pa.Schema) -> dict[str, Any]:
