@@ -20,7 +20,7 @@ def _comma_separated(value: Any) -> Any:
 
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
-TableFormat = Literal["parquet", "delta"]
+TableFormat = Literal["parquet", "delta", "iceberg"]
 Place = Annotated[str, AfterValidator(canonical)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
@@ -94,7 +94,15 @@ class AnnotateConfig(BaseModel):
     )
     keep_embeddings: Annotated[bool, OUTPUT] = Field(False, description="Write each image's embedding, too")
     table_format: Annotated[TableFormat, OUTPUT] = Field(
-        "parquet", description="parquet, or delta: the same files plus a log that makes annotations/ a Delta table (needs ugrie[delta])"
+        "parquet",
+        description="parquet; or delta or iceberg: the same files, and a log or metadata that make annotations/ a Delta or Iceberg table "
+        "(needs ugrie[delta] or ugrie[iceberg])",
+    )
+    iceberg_table: Annotated[str | None, OUTPUT] = Field(
+        None,
+        pattern=r"^[^\s.]+(\.[^\s.]+){2,}$",
+        description="Name of the Iceberg table, CATALOG.NAMESPACE.TABLE, in a catalog of pyiceberg's configuration; by default the output "
+        "has a catalog of its own",
     )
     report_images: Annotated[bool, OUTPUT] = Field(
         True, description="Show thumbnails of the most and the least certain images in the run's report"

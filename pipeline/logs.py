@@ -21,7 +21,7 @@ FORMATTER = JsonFormatter(
 def start_log(log_format: LogFormat = "text", line: str = "%(asctime)s %(message)s") -> None:
     """Log to stderr in this format, also warnings and uncaught exceptions. `line` is the format of a line of text."""
     logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S")
-    for client in ("httpx", "httpx2"):  # a line for each of Hugging Face's requests
+    for client in ("httpx", "httpx2", "pyiceberg"):  # a line for each of Hugging Face's requests, and of what pyiceberg opens
         logging.getLogger(client).setLevel(logging.WARNING)
     if log_format == "json":
         for handler in logging.getLogger().handlers:

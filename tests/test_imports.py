@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 SLOW = {
     *("torch", "torch._dynamo", "torchvision", "timm", "open_clip", "transformers", "sympy", "onnxruntime"),
     *("polars", "duckdb", "scipy", "sklearn", "matplotlib", "altair", "vl_convert", "ray.data"),
-    *("s3fs", "botocore", "aiobotocore", "aiohttp", "deltalake"),
+    *("s3fs", "botocore", "aiobotocore", "aiohttp", "deltalake", "pyiceberg", "sqlalchemy"),
 }
 SETTINGS = 'AnnotateConfig(input="in", output="out")'
 PLAN = f"""

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table_formats import delta
+from pipeline.table_formats import delta, iceberg
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -61,15 +61,16 @@ def test_queries_of_the_documentation_see_all_nights_and_no_run_that_is_not_comm
 @pytest.mark.parametrize("name", [name for name, (language, text) in SNIPPETS.items() if language == "python" and "vacuum" not in text])
 def test_programs_of_the_documentation_see_all_nights(output, name):
     text = SNIPPETS[name][1]
-    if "delta" in text:
-        delta.add(OutputFolder(str(output), {}))
+    for library, kind in (("deltalake", delta), ("pyiceberg", iceberg)):
+        if library in text:
+            kind.add(OutputFolder(str(output), {}))
     space = {}
     exec(text.replace("OUTPUT", str(output)), space)
     found = [space[name] for name in ("table", "frame", "rows") if name in space]
     assert found
     for table in found:
         assert columns_of(table) >= SCHEMES
-        assert len(table) == (10 if "delta" in text else 12)
+        assert len(table) == (10 if "deltalake" in text or "pyiceberg" in text else 12)
 
 
 def test_snippets_are_found():

@@ -1,9 +1,9 @@
-"""Compact a Delta table: merge the small files of each partition into files of about 256 MB.
+"""Compact a Delta or Iceberg table: merge the small files of each partition into files of about 256 MB.
 
-The output is one of runs with --table-format delta. Runs that the table lacks
-are added first. Readers see the table as it was before or as it is after, and
-runs may go on meanwhile. The small files stay in place for readers that
-started earlier: docs/tables.md tells how to remove them.
+The output is one of runs with --table-format delta or iceberg. Runs that the
+table lacks are added first. Readers see the table as it was before or as it is
+after, and runs may go on meanwhile. The small files stay in place for readers
+that started earlier: docs/tables.md tells how to remove them.
 
 Exit codes: 0, 1 if the storage failed, 2 if the output or a setting is wrong.
 """
@@ -30,10 +30,10 @@ def compact(
 ) -> None:
     from pipeline.table.journal import alone
     from pipeline.table.output_folder import OutputFolder
-    from pipeline.table_formats import delta
+    from pipeline.table_formats import table_format
 
     folder = OutputFolder(output, storage_options(options))
     with alone(folder, "ugrie compact"):
-        done = delta.compact(folder, before)
+        done = table_format.compact(folder, before)
     added, removed = done["numFilesAdded"], done["numFilesRemoved"]
     print(f"{removed:,} files merged into {added:,}, in {done['partitionsOptimized']:,} partitions" if removed else "nothing to compact")

@@ -17,7 +17,7 @@ from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import current_runs
 from pipeline.table.schema import Tables
 from pipeline.table.suppressed import read_list
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def dry_run(config: AnnotateConfig, sample: int, cluster: Cluster) -> DryRun:
         raise UserError("the dry run estimates reading images, and --from-embeddings reads none: try --limit 1000 instead")
     check(config)
     tables = tables_of(config)
-    delta.check(config, tables)
+    table_format.check(config, tables)
     scan = scan_input(config, tables, sample)
     if not scan.new:
         return DryRun(config, tables, cluster, scan, None, None)

@@ -23,7 +23,7 @@ from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, current_runs
 from pipeline.table.schema import Tables
 from pipeline.table.suppressed import NOTHING, read_list
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 
 MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag that is the content's MD5; a multipart upload's is not
 MAX_RUNS = 5  # earlier runs that `repost_share` is taken from
@@ -57,7 +57,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
     source = list_items(config.input, config.column, config.storage_options, left_out, config.output, keep)
     source = chain([next(source)], source)
     if keep:
-        delta.check(config, replace(tables, kept=keep.types))
+        table_format.check(config, replace(tables, kept=keep.types))
     runs = current_runs(output, NEW_OUTPUT)
     past = images_of(output, config, tables, runs, dt.datetime.now(dt.UTC))
     counts: Counter[str] = Counter()

@@ -8,13 +8,13 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import UserError
 from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.uris import storage_key, without_secrets
-from pipeline.table.output_folder import ANNOTATIONS, INDEX, RUNS, WORK
+from pipeline.table.output_folder import ANNOTATIONS, ICEBERG_CATALOG, ICEBERG_NAME, INDEX, RUNS, WORK
 
-OWN = (ANNOTATIONS, RUNS, WORK, INDEX)
+OWN = (ANNOTATIONS, RUNS, WORK, INDEX, ICEBERG_NAME, ICEBERG_CATALOG)
 
 
 def own_folders(fs: fsspec.AbstractFileSystem, path: str, uri: str, output: str, options: Options) -> tuple[str, ...]:
-    """Return the paths of the output's own folders, and of its page of all nights, in the input's file system, real ones if it is local.
+    """Return the paths of the output's own folders and files in the input's file system, real ones if it is local.
 
     `fs` and `path` are where the input `uri` is. Raises UserError where the input is the output, or one of its own folders, or lies in one.
     """

@@ -10,7 +10,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import RUNS, WORK, OutputFolder, partition, record_path
 from pipeline.table.run_record import read_record
-from pipeline.table_formats import delta
+from pipeline.table_formats.table_format import format_of
 
 logger = logging.getLogger(__name__)
 MOST_NAMED = 5
@@ -25,7 +25,7 @@ def warn(output: OutputFolder, config: AnnotateConfig) -> None:
         found = [name for name in output.names(folder) if name.endswith(".parquet") and not name.startswith((".", "_"))]
         owners = {run_id for run_id in map(part_of, found) if run_id is not None}
         listed = {file for run_id in owners & committed for file in read_record(output, record_path(run_id)).files}
-        seen = [] if not found or delta.is_table(output) else found  # readers of a Delta table see the files in its log, no others
+        seen = [] if not found or format_of(output) else found  # readers of a Delta or Iceberg table see the files that it lists
     _log(
         unfinished,
         "not committed: run %s. It is running, or died: its rows don't count, and its images are annotated again, "

@@ -9,9 +9,9 @@ from pipeline.errors import StorageError, UserError
 from pipeline.storage.uris import public_message, without_secrets
 from pipeline.table import journal
 from pipeline.table.commit import part_of
-from pipeline.table.output_folder import ANNOTATIONS, RUNS, WORK, OutputFolder, work_folder
+from pipeline.table.output_folder import ANNOTATIONS, ICEBERG_NAME, RUNS, WORK, OutputFolder, work_folder
 from pipeline.table.run_record import RunRecord, read_record
-from pipeline.table_formats import delta
+from pipeline.table_formats import delta, iceberg
 from ugrie.text import one_line
 
 LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -40,6 +40,8 @@ def leftovers(output: OutputFolder, older_than: dt.timedelta) -> list[Leftover]:
     kept = replaced.union(*(record.files for record in records))
     if any(path.startswith(f"{ANNOTATIONS}/_delta_log/") for path in entries):
         kept |= delta.files(output)
+    if ICEBERG_NAME in entries:  # files that were replaced stay as long as a snapshot has them
+        kept = iceberg.files(output, records)
     found = [
         Leftover(path, run_id, len(files), sum(file["size"] or 0 for file in files), max(map(_changed, files)))
         for (run_id, path), files in sorted(_by_owner(entries, kept).items())
@@ -83,7 +85,7 @@ def _by_owner(entries: dict[str, dict[str, Any]], kept: set[str]) -> dict[tuple[
         if folder == WORK and "/" in rest and not rest.startswith("_"):
             run_id = rest.partition("/")[0]
             groups.setdefault((run_id, work_folder(run_id)), []).append(entry)
-        elif folder == ANNOTATIONS and path not in kept and (owner := part_of(path)):
+        elif folder == ANNOTATIONS and path not in kept and (owner := part_of(path) or iceberg.writer_of(path)):
             groups.setdefault((owner, path), []).append(entry)
     return groups
 

@@ -1,4 +1,4 @@
-"""Runs an annotation job in the driver: plan, execute, commit, and then the report and the Delta table."""
+"""Runs an annotation job in the driver: plan, execute, commit, and then the report and the table of another format."""
 
 import datetime as dt
 import logging
@@ -21,7 +21,7 @@ from pipeline.table.commit import commit, tidy
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, RunRecord
 from pipeline.table.stats import FailuresError
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 from ugrie.text import one_line
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def annotate(config: AnnotateConfig) -> RunRecord:
 
     page.write_beside(config, output, record)  # before `tidy`: the manifest still says where the images are
     tidy(output, record)
-    if config.table_format == "delta":
-        try:
-            delta.add(output)
-        except (StorageError, UserError) as error:
-            remedy = f"the same command with --run-id {record.run_id} adds it, or the next run"
-            raise RunError(f"run {record.run_id} is committed, but not in the Delta table yet: {error}; {remedy}") from error
+    try:
+        table_format.add(output, config)
+    except (StorageError, UserError) as error:
+        remedy = f"the same command with --run-id {record.run_id} adds it, or the next run"
+        table = config.table_format.capitalize()
+        raise RunError(f"run {record.run_id} is committed, but not in the {table} table yet: {error}; {remedy}") from error
     return record
 
 

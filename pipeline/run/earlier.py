@@ -10,7 +10,7 @@ from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import ROW_ID, Tables
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 
 
 def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs: Sequence[RunRecord], now: dt.datetime) -> PastImages:
@@ -48,6 +48,7 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
 
 
 def _images_of(output: OutputFolder, runs: Sequence[RunRecord], retry: set[str], key: str) -> PastImages:
-    if delta.is_table(output):
-        return past_images(output, delta.files_of(output, runs), retry, {run.run_id for run in runs}, key)
+    files = table_format.files_of(output, runs)
+    if files is not None:
+        return past_images(output, files, retry, {run.run_id for run in runs}, key)
     return past_images(output, [file for run in runs for file in run.files], retry, key=key)

@@ -37,7 +37,7 @@ from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_f
 from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
 from pipeline.table.schema import RESERVED, SCHEMA_VERSION, Tables
 from pipeline.table.suppressed import NOTHING, RunLists, Suppressed, read_list, save
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, SchemeError
@@ -96,7 +96,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     clock = time.perf_counter()
     given = config.suppress and read_list(config.suppress, config.storage_options)
     tables = tables_of(config)
-    delta.check(config, tables)
+    table_format.check(config, tables)
     output = OutputFolder(config.output, config.storage_options)
     asked = {
         "input": config.public()["input"],
@@ -152,7 +152,7 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
         source = list_items(config.input, config.column, config.storage_options, left_out, config.output, keep)
     source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
     if keep:
-        delta.check(config, replace(tables, kept=keep.types))
+        table_format.check(config, replace(tables, kept=keep.types))
     started_at = dt.datetime.now(dt.UTC)
     runs = current_runs(output, NEW_OUTPUT)
     past = images_of(output, config, tables, runs, started_at)
@@ -284,6 +284,7 @@ def tables_of(config: AnnotateConfig) -> Tables:
         schemes=template.schemes,
         crop_size=model.tower.crop_size,
         embedding_dim=model.tower.embedding_dim if config.keep_embeddings else None,
+        wide_embeddings=config.table_format != "parquet",
         model=f"{model.name}@{checkpoint.digest(folder)}",
         tower=tower,
     )

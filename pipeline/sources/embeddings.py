@@ -7,7 +7,7 @@ again if they are asked for, by their names in the table; then the same holds fo
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import fsspec
 import numpy as np
@@ -19,17 +19,19 @@ from pipeline.inputs.item import Item, Kept
 from pipeline.storage.files import open_file
 from pipeline.storage.filesystem import Options
 from pipeline.storage.uris import public_message, without_secrets
+from pipeline.table.commit import part_of
 from pipeline.table.image_ids import unreadable
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import current_runs
+from pipeline.table.run_record import RunRecord, current_runs
 from pipeline.table.schema import ROW_ID
+from pipeline.table_formats import table_format
 
 logger = logging.getLogger(__name__)
 LOST = "restore it, then resume with the same --run-id; or, if rows of it were erased, give another --run-id"
 IMAGES_AGAIN = "annotate the images themselves, without --from-embeddings"
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
-LISTED = ["image_id", "uri", "bytes", "status"]  # columns read to list the images
+LISTED = ["image_id", "uri", "bytes", "status", "run_id"]  # columns read to list the images
 COLUMNS = ["uri", "content_hash", "width", "height", "bytes", "embedding"]  # columns read to annotate them
 
 
@@ -59,10 +61,11 @@ def embedded_items(uri: str, tower: str, options: Options, keep: Keep | None = N
             "each image gets one row, without %s: to keep these columns of the input, give them as --keep-columns", ", ".join(lost)
         )
     empty = True
+    current = table_format.files_of(output, with_embeddings)
     for run in with_embeddings:
         if run.tower == tower:
-            for file in run.files:
-                for item in _items(output, file, keep):
+            for file in run.files if current is None else _files_now(run, current):
+                for item in _items(output, file, keep, run.run_id):
                     empty = False
                     yield item
     if empty:
@@ -75,8 +78,14 @@ def embedded_items(uri: str, tower: str, options: Options, keep: Keep | None = N
         raise UserError(f"{public_uri} holds no embeddings of this model's image tower: {reason}")
 
 
-def _items(output: OutputFolder, file: str, keep: Keep) -> Iterator[Item]:
-    """List the images of one file of the table that were annotated."""
+def _files_now(run: RunRecord, current: Sequence[str]) -> list[str]:
+    """Return the files of a Delta or Iceberg table that hold a run's rows now: its own, and compacted ones of its date."""
+    own = set(run.files)
+    return [file for file in current if file in own or (part_of(file) is None and f"/dt={run.date}/" in file)]
+
+
+def _items(output: OutputFolder, file: str, keep: Keep, run_id: str) -> Iterator[Item]:
+    """List the images of a run in one file of the table that were annotated."""
     kept_columns = [ROW_ID, *keep.columns] if keep else []
     path = output.absolute(file)
     try:
@@ -87,8 +96,8 @@ def _items(output: OutputFolder, file: str, keep: Keep) -> Iterator[Item]:
                 kept = None
                 if keep:
                     kept = keep.batch([batch.column(name) for name in keep.columns], file).append_column(ROW_ID, batch.column(ROW_ID))
-                for i, (image_id, uri, size, status) in enumerate(zip(*columns, strict=True)):
-                    if status == "ok":
+                for i, (image_id, uri, size, status, written_by) in enumerate(zip(*columns, strict=True)):
+                    if status == "ok" and written_by == run_id:
                         yield Item(uri, size, "", path, position, None, image_id, None if kept is None else Kept(kept, i))
                     position += 1
     except (OSError, KeyError, pa.ArrowException) as error:
@@ -132,4 +141,4 @@ def _rows_at(parquet: pq.ParquetFile, positions: np.ndarray) -> Iterator[pa.Tabl
 def embeddings_of(rows: pa.Table) -> np.ndarray:
     """Return the column of embeddings as float16 [rows, embedding_dim]."""
     column = rows["embedding"].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(rows), -1)
+    return column.flatten().to_numpy().astype(np.float16, copy=False).reshape(len(rows), -1)

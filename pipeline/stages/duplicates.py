@@ -86,7 +86,7 @@ class DuplicateCopier:
 
     @property
     def _schema(self) -> pa.Schema:
-        return pa.schema([self.tables.output.field(name) for name in ("content_hash", *self.tables.of_content)])
+        return pa.schema([self.tables.annotation.field(name) for name in ("content_hash", *self.tables.of_content)])
 
     def _of_block(self, owner: str, file: Path, hashes: set[str]) -> pa.Table:
         try:

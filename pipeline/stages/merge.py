@@ -94,7 +94,8 @@ class Merger:
                 return {"again": again}
             merged = local / "merged.parquet"
             results, left_out = [], 0
-            with pq.ParquetWriter(merged, self.tables.output, compression="zstd", use_dictionary=self.tables.repeating) as writer:
+            encodings = {"use_dictionary": self.tables.repeating, "use_byte_stream_split": self.tables.split}
+            with pq.ParquetWriter(merged, self.tables.output, compression="zstd", **encodings) as writer:
                 for group in self._row_groups(numbers):
                     rows = pa.concat_tables([self._rows(number, local) for number in group])
                     retried = np.concatenate([blocks[number].retried for number in group])
@@ -105,7 +106,7 @@ class Merger:
                     if (others | named).any():
                         own = ~(others | named)
                         complete, owners, retried = complete.filter(own), owners.filter(own), retried[own]
-                    writer.write_table(complete, row_group_size=GROUP_ROWS)
+                    writer.write_table(complete.cast(self.tables.output), row_group_size=GROUP_ROWS)
                     results.append(self._counts(complete, owners, retried))
             result = sum_counts(results, self.tables.schemes)
             result["suppressed"] = left_out
@@ -147,7 +148,7 @@ class Merger:
             return rows
         listed = pa.concat_tables([self.manifest.read(self.output, number, KEPT) for number in numbers])
         columns = {ROW_ID: listed[ROW_ID], **dict(zip(self.tables.kept.names, _fields(listed["kept"]), strict=True))}
-        return pa.table([columns[n] if n in columns else rows[n] for n in self.tables.output.names], self.tables.output)
+        return pa.table({name: columns[name] if name in columns else rows[name] for name in self.tables.output.names})
 
     @contextmanager
     def _removing_broken(self, number: int) -> Iterator[None]:

@@ -3,6 +3,7 @@
     OUTPUT/annotations/dt=YYYY-MM-DD/part-<run_id>-<attempt>-00000.parquet
     OUTPUT/runs/<run_id>.json  <run_id>.html
     OUTPUT/index.html                                              the page of all nights
+    OUTPUT/iceberg.json  iceberg.db                                an Iceberg table's name, and its catalog
     OUTPUT/_work/<run_id>/plan.json  manifest-<attempt>/  rows/    until the run is committed
 
 Paths are relative to the folder, as records state them. Each request is retried (`pipeline.storage.retry`).
@@ -26,6 +27,7 @@ from pipeline.storage.uris import public_message, without_secrets
 ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
 INDEX = "index.html"
 COMPARED_BYTES = 8 * 2**20
+ICEBERG_NAME, ICEBERG_CATALOG = "iceberg.json", "iceberg.db"
 
 
 def partition(date: dt.date) -> str:

@@ -45,6 +45,7 @@ class Tables:
     tower: str  # the digest of the image tower that makes the embeddings: `ugrie.model.checkpoint.tower_digest`
     zero_shot: Mapping[str, ZeroShot] = field(default_factory=dict)  # by name, the schemes that the model was not trained for
     kept: pa.Schema | None = None  # the columns kept from the input; None if there are none (`pipeline.table.kept_columns`)
+    wide_embeddings: bool = False  # whether the table has them as lists of float32, since its format lacks float16
 
     @property
     def answered(self) -> tuple[str | ZeroShot, ...]:
@@ -87,10 +88,18 @@ class Tables:
         return plain + [f"{scheme.name}.label" for scheme in self.schemes if scheme.kind == "categorical"]
 
     @property
+    def split(self) -> list[str]:
+        """The columns, by their Parquet paths, to store byte by byte: what float16 lacks of float32 is zeros, which then take no room."""
+        return ["embedding.list.element"] if self.embedding_dim is not None and self.wide_embeddings else []
+
+    @property
     def output(self) -> pa.Schema:
         """The table as written: `annotation`, and after the image's columns the `row_id` and the columns kept from the input."""
         kept = [] if self.kept is None else [pa.field(ROW_ID, pa.int64()), *self.kept]
-        return pa.schema([*IMAGE, *kept, *list(self.annotation)[len(IMAGE) :]], self.annotation.metadata)
+        schema = pa.schema([*IMAGE, *kept, *list(self.annotation)[len(IMAGE) :]], self.annotation.metadata)
+        if self.embedding_dim is None or not self.wide_embeddings:
+            return schema
+        return schema.set(schema.get_field_index("embedding"), pa.field("embedding", pa.list_(pa.float32())))
 
     @property
     def annotation(self) -> pa.Schema:

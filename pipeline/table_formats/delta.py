@@ -15,7 +15,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline.config import AnnotateConfig
-from pipeline.errors import StorageError, UserError
+from pipeline.errors import StorageError
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
 from pipeline.table.run_record import RunRecord
@@ -36,12 +36,6 @@ def is_table(output: OutputFolder) -> bool:
 def check(config: AnnotateConfig, tables: Tables) -> None:
     """Check that a run can be added once it is done, with all runs committed before. Writes nothing. Raises UserError."""
     output = OutputFolder(config.output, config.storage_options)
-    if config.table_format != "delta":
-        if is_table(output):
-            raise UserError(f"{table_name(output)} is a Delta table, whose readers would not see this run: give --table-format delta")
-        return
-    if config.keep_embeddings:
-        raise UserError("keep_embeddings: a Delta table has no type for embeddings (float16): leave it out, or set table_format = parquet")
     log = DeltaLog(output)
     log.new_columns([("this run", tables.output), *((file, schema) for file, schema, _ in log.files(log.missing()))])
 
@@ -109,8 +103,6 @@ def compact(output: OutputFolder, before: dt.date | None) -> dict[str, Any]:
 
     Returns deltalake's metrics. Raises UserError, StorageError.
     """
-    if not is_table(output):
-        raise UserError(f"{table_name(output)} is no Delta table: a run with --table-format delta makes it one")
     add(output)
     from deltalake.exceptions import DeltaError
 

@@ -200,8 +200,7 @@ class DeltaLog:
         """
         from deltalake import Schema
 
-        if "embedding" in schema.names:
-            raise UserError(f"{source} holds embeddings, for which a Delta table has no type (float16): choose another output")
+        check_embeddings(source, schema)
         schemes = json.loads((schema.metadata or {}).get(b"ugrie", b"{}")).get("schemes", {})
         schemes = {name: {key: value for key, value in fields.items() if key != "zero_shot"} for name, fields in schemes.items()}
         fields = [
@@ -241,6 +240,13 @@ def check_installed() -> None:
     """Raise UserError where deltalake is not installed."""
     if find_spec("deltalake") is None:
         raise UserError("a Delta table needs deltalake: pip install 'ugrie[delta]'")
+
+
+def check_embeddings(source: str, schema: pa.Schema) -> None:
+    """Raise UserError where a file has embeddings as Parquet tables have them: neither Delta nor Iceberg has a type for float16."""
+    if "embedding" in schema.names and schema.field("embedding").type.value_type == pa.float16():
+        remedy = "choose another output, into which --from-embeddings takes them"
+        raise UserError(f"{source} holds embeddings in float16, for which Delta and Iceberg tables have no type: {remedy}")
 
 
 def table_name(output: OutputFolder) -> str:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+    from pyiceberg.table import Table as IcebergTable
 
 
 @dataclass
@@ -43,8 +44,16 @@ class Made:
             tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=4 if embeddings else None, tower="t", model=self.model
         ).output
 
-    def write(self, run_id: str, ids: Sequence[int], schema: pa.Schema, date: str = "2026-01-02", attempt: str = "aaaaaaaa") -> str:
-        """Write a file of a run that no record lists yet. One image in ten has failed."""
+    def write(
+        self,
+        run_id: str,
+        ids: Sequence[int],
+        schema: pa.Schema,
+        date: str = "2026-01-02",
+        attempt: str = "aaaaaaaa",
+        values: Callable[[int], dict[str, Any]] = lambda i: {},
+    ) -> str:
+        """Write a file of a run that no record lists yet. One image in ten has failed. `values` are more of a row's, by its image."""
         fs, root = self.place
         now = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, dt.UTC)
         rows = []
@@ -60,7 +69,7 @@ class Made:
                         row[column.name] = first | {"probs": [0.7, 0.2 + i % 10 / 100, 0.1]}
                     elif pa.types.is_fixed_size_list(column.type):
                         row[column.name] = [0.0] * 4
-            rows.append(row)
+            rows.append(row | values(i))
         buffer = BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd", row_group_size=7)
         name = f"annotations/dt={date}/part-{run_id}-{attempt}-00000.parquet"
@@ -77,6 +86,7 @@ class Made:
         from pipeline.table.schema import SCHEMA_VERSION
 
         schema = settings.pop("schema", None) or self.schema(schemes, settings.get("keep_embeddings", False))
+        values = settings.pop("values", lambda i: {})
         record = {
             "run_id": run_id,
             "schema_version": SCHEMA_VERSION,
@@ -86,7 +96,7 @@ class Made:
             "finished_at": f"{date}T03:00:00+00:00",
             "schemes": dict.fromkeys(schemes, "categorical"),
             "counts": {"rows": len(ids)},
-            "files": [self.write(run_id, ids, schema, date)] if ids else [],
+            "files": [self.write(run_id, ids, schema, date, values=values)] if ids else [],
             "config": settings,
         }
         return commit.commit(self.folder, RunRecord.model_validate(record))
@@ -115,6 +125,23 @@ class Made:
     def shown(self) -> pa.Table:
         """Return the rows that readers of the Delta table see, in the form of `rows`."""
         return in_order(self.delta.to_pyarrow_table())
+
+    @property
+    def iceberg(self) -> "IcebergTable":
+        """The output as an Iceberg table, as readers open it: by its catalog on the local disk, and by its folder in S3."""
+        from pyiceberg.catalog.sql import SqlCatalog
+        from pyiceberg.table import StaticTable
+
+        if not self.options:
+            return SqlCatalog("ugrie", uri=f"sqlite:///{self.output}/iceberg.db").load_table("ugrie.annotations")
+        server = {"s3.endpoint": self.options["client_kwargs"]["endpoint_url"], "s3.region": "us-east-1"}
+        key = {"s3.access-key-id": self.options["key"], "s3.secret-access-key": self.options["secret"]}
+        return StaticTable.from_metadata(f"{self.output}/annotations", server | key)
+
+    def in_iceberg(self) -> pa.Table:
+        """Return the rows that readers of the Iceberg table see, in the form of `rows`."""
+        found, rows = in_order(self.iceberg.scan().to_arrow()), self.rows()
+        return found.cast(rows.schema) if found.column_names == rows.column_names else found  # some texts are of Arrow's long type
 
 
 def in_order(table: pa.Table) -> pa.Table:

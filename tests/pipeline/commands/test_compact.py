@@ -89,11 +89,11 @@ def test_an_output_in_s3_is_compacted_as_well(command, s3, tmp_path):
     assert made.shown().equals(made.rows())
 
 
-def test_an_output_that_is_no_delta_table_is_left_as_it_is(command, made, capsys):
+def test_an_output_that_is_no_table_of_a_format_is_left_as_it_is(command, made, capsys):
     made.commit("a", range(5))
     assert command.run(["--output", made.output]) == 2
     said = capsys.readouterr().err
-    assert "/annotations is no Delta table: a run with --table-format delta makes it one" in said
+    assert "/annotations is no Delta or Iceberg table: a run with --table-format delta or iceberg makes it one" in said
     assert not (Path(made.output) / "annotations" / "_delta_log").exists()
 
 

@@ -22,8 +22,8 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
-def test_the_folders_and_the_page_of_an_output_have_their_real_paths_however_it_is_spelled(photos):
-    expected = tuple(f"{photos}/out/{name}" for name in ("annotations", "runs", "_work", "index.html"))
+def test_the_folders_and_files_of_an_output_have_their_real_paths_however_it_is_spelled(photos):
+    expected = tuple(f"{photos}/out/{name}" for name in ("annotations", "runs", "_work", "index.html", "iceberg.json", "iceberg.db"))
     for output in ("photos/out", "./photos/out/", f"file://{photos}/out", "link/out", os.path.join("link", "..", "photos", "out")):
         assert own(str(photos), output) == expected
 

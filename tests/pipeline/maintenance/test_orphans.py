@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import AnnotateConfig
 from pipeline.maintenance.orphans import warn
-from pipeline.table_formats import delta
+from pipeline.table_formats import delta, iceberg
 
 FOLDER = "annotations/dt=2026-01-02"
 
@@ -73,11 +73,12 @@ def test_of_many_the_first_are_named(made, said):
     assert "run-05" not in line
 
 
-def test_in_a_delta_table_files_that_its_log_does_not_list_harm_nobody(made, said):
+@pytest.mark.parametrize("kind", [delta, iceberg])
+def test_in_a_table_of_a_format_files_that_it_does_not_list_harm_nobody(made, said, kind):
     for run_id in ("a", "b"):
         made.commit(run_id, range(5))
-    delta.add(made.folder)
-    delta.compact(made.folder, None)
+    kind.add(made.folder)
+    kind.compact(made.folder, None)
     put(made, f"{FOLDER}/mine.parquet")
     assert said() == []
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
@@ -15,7 +16,7 @@ from pipeline.run import driver
 from pipeline.run.driver import annotate
 from pipeline.run.plan import prepare
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
 from tests.plugins.posts import KEEP, KINDS, NAMES, TYPED, TYPES, written
 
 pytestmark = pytest.mark.timeout(300)
@@ -185,14 +186,23 @@ def test_rows_that_another_run_wrote_meanwhile_are_left_out_and_others_of_their_
     }
 
 
-def test_kept_columns_are_in_the_delta_table_and_known_there_after_a_compaction(some_posts, annotate_here, rows, tmp_path):
+def in_iceberg(output):
+    return SqlCatalog("ugrie", uri=f"sqlite:///{output}/iceberg.db").load_table("ugrie.annotations").scan().to_arrow()
+
+
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_kept_columns_are_in_the_table_and_known_there_after_a_compaction(some_posts, annotate_here, rows, tmp_path, kind):
     posts, output = some_posts(40), tmp_path / "out"
     source, _ = posts.write("parquet", tmp_path / "in" / "posts")
-    settings = {"table_format": "delta", "retry_days": 0}
+    settings = {"table_format": kind, "retry_days": 0}
     annotate_here(config_of(source, output, "images", keep=(), **settings))
     record = annotate_here(config_of(source, output, "rows", **settings))
-    table = deltalake.DeltaTable(output / "annotations").to_pyarrow_table()
     expected = rows.table(output, record)
+    if kind == "delta":
+        table = deltalake.DeltaTable(output / "annotations").to_pyarrow_table()
+    else:
+        table = in_iceberg(output)
+        table = table.select(expected.column_names).cast(expected.schema)
     found = table.filter(pc.equal(table["run_id"], "rows"))
     assert [found.schema.field(name).type for name in NAMES] == TYPES.types
     assert found.select(["row_id", *NAMES]).sort_by("post_id").equals(expected.select(["row_id", *NAMES]).sort_by("post_id"))
@@ -200,7 +210,7 @@ def test_kept_columns_are_in_the_delta_table_and_known_there_after_a_compaction(
     assert len(others) < 40 == len(found)
     assert {others[name].null_count for name in ("row_id", *NAMES)} == {len(others)}
 
-    delta.compact(OutputFolder(str(output), {}), None)
+    table_format.compact(OutputFolder(str(output), {}), None)
     posts.write("parquet", tmp_path / "in" / "posts", [*posts.rows, posts.rows[5] | {"post_id": 5}])
     again = annotate_here(config_of(source, output, "again", **settings))
     assert (again.counts.rows, again.counts.known) == (1, 40)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from pipeline.run.plan import prepare
 from pipeline.sources import embeddings
 from pipeline.sources.embeddings import embedded_items, embeddings_of, read_embedded
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table_formats import table_format
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +138,40 @@ def test_a_file_that_was_changed_meanwhile_ends_the_run(output, manifest, lost):
         pq.write_table(table.slice(0, 5) if lost == "its rows" else table.take(list(reversed(range(40)))), file)
     with pytest.raises(StorageError, match=r"restore it, then resume with the same --run-id"):
         read_embedded(work.fs, blocks.read(work, 0))
+
+
+def items_of(output, tower):
+    """The embedding of each image that is listed, as float16, by its ID."""
+    found = list(embedded_items(str(output), tower, {}))
+    fs = fsspec.filesystem("file")
+    return {item.image_id: embeddings_of(read_embedded(fs, one_row(item)))[0].tolist() for item in found}
+
+
+def one_row(item):
+    columns = {"container": [item.container], "position": [item.position], "uri": [item.uri], "image_id": [item.image_id]}
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_embeddings_of_a_table_without_float16_are_the_same(kept, corpus, operators, tmp_path, kind):
+    """In the files of runs and in compacted ones, once the others are gone too. Two runs of one night have them."""
+    output, tower = tmp_path / "output", kept[1]
+    for run_id, settings in {"first": {}, "second": {"reannotate": True}, "others": {"keep_embeddings": False, "reannotate": True}}.items():
+        asked = {"input": str(corpus.folder), "date": "2026-01-01", "keep_embeddings": True, "table_format": kind} | settings
+        config = AnnotateConfig(output=str(output), run_id=run_id, block_rows=16, **asked)
+        operators.commit(prepare(config))
+        table_format.add(OutputFolder(str(output), {}), config)
+    (file,) = output.glob("annotations/dt=2026-01-01/part-first-*.parquet")
+    assert pq.read_schema(file).field("embedding").type == pa.list_(pa.float32())
+    columns = pq.read_metadata(file).row_group(0).to_dict()["columns"]
+    assert [each["path_in_schema"] for each in columns if "BYTE_STREAM_SPLIT" in each["encodings"]] == ["embedding.list.element"]
+    expected = items_of(kept[0], tower)
+    assert len(expected) == 34
+    assert items_of(output, tower) == expected
+    folder = OutputFolder(str(output), {})
+    table_format.compact(folder, None)
+    for path in output.glob("annotations/dt=2026-01-01/part-*-*[0-9a-f]-00000.parquet"):
+        path.unlink()
+    assert items_of(output, tower) == expected
+    again = prepare(AnnotateConfig(input=str(output), output=str(tmp_path / "again"), run_id="again", from_embeddings=True))
+    assert again.manifest.rows == 34

@@ -28,7 +28,7 @@ from pipeline.table import commit
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
 from pipeline.table.schema import Tables
-from pipeline.table_formats import delta, delta_log
+from pipeline.table_formats import delta, delta_log, table_format
 from pipeline.table_formats.delta_storage import storage_options
 from tests.plugins.outputs import in_order
 from ugrie.model.zero_shot import ZeroShot
@@ -38,7 +38,7 @@ from ugrie.schemes.scheme import load_scheme
 def check(made, schemes=("polarity3", "valence"), **settings):
     tables = Tables(tuple(map(load_scheme, schemes)), crop_size=8, embedding_dim=None, tower="t", model=made.model)
     settings = {"input": "in", "output": made.output, "table_format": "delta", "storage_options": made.options} | settings
-    delta.check(AnnotateConfig(**settings), tables)
+    table_format.check(AnnotateConfig(**settings), tables)
 
 
 def past(made, schemes=("polarity3", "valence"), now="2026-01-02T09:00:00+00:00", **settings):
@@ -79,7 +79,7 @@ def test_its_rows_are_those_of_the_files_that_were_there_already(anywhere):
 def test_it_is_read_as_the_docs_say(made):
     made.commit("a", range(25))
     delta.add(made.folder)
-    page = (Path(__file__).parents[3] / "docs" / "tables.md").read_text().partition("## Delta")[2]
+    page = (Path(__file__).parents[3] / "docs" / "tables.md").read_text().partition("## Delta")[2].partition("\n## ")[0]
     reading, vacuum = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     found: dict[str, Any] = {}
     exec(reading.replace("OUTPUT", made.output), found)
@@ -219,7 +219,7 @@ def test_a_scheme_that_means_something_else_is_found_before_the_run(made):
     config = AnnotateConfig(input="in", output=made.output, table_format="delta")
     for scheme, what in ((other, "its scheme polarity3 has other labels"), (renamed, "its column polarity3 is of another type")):
         with pytest.raises(UserError, match=f"can't be added to the Delta table {made.output}/annotations: {what} than the table's"):
-            delta.check(config, Tables((scheme,), crop_size=8, embedding_dim=None, tower="t", model="m@123"))
+            table_format.check(config, Tables((scheme,), crop_size=8, embedding_dim=None, tower="t", model="m@123"))
 
 
 def test_a_scheme_may_be_zero_shot_on_some_nights_and_trained_on_others(made):
@@ -227,15 +227,14 @@ def test_a_scheme_may_be_zero_shot_on_some_nights_and_trained_on_others(made):
     delta.add(made.folder)
     answers = {"polarity3": ZeroShot(load_scheme("polarity3"), "d", np.eye(3), np.zeros(3))}
     tables = Tables((load_scheme("polarity3"),), crop_size=8, embedding_dim=None, tower="t", model="m@123", zero_shot=answers)
-    delta.check(AnnotateConfig(input="in", output=made.output, table_format="delta"), tables)
+    table_format.check(AnnotateConfig(input="in", output=made.output, table_format="delta"), tables)
 
 
-def test_embeddings_are_refused_this_runs_and_those_of_earlier_ones(made):
-    with pytest.raises(UserError, match="keep_embeddings: a Delta table has no type for embeddings"):
-        check(made, keep_embeddings=True)
+@pytest.mark.parametrize("table_format", ["delta", "iceberg"])
+def test_embeddings_of_earlier_runs_without_a_format_are_refused(made, table_format):
     made.commit("a", range(5), keep_embeddings=True)
-    with pytest.raises(UserError, match=r"part-a-aaaaaaaa-00000.parquet holds embeddings, .*: choose another output"):
-        check(made)
+    with pytest.raises(UserError, match=r"part-a-aaaaaaaa-00000.parquet holds embeddings in float16, .*: choose another output"):
+        check(made, table_format=table_format)
 
 
 def test_deltalake_that_is_not_installed_is_named(made, monkeypatch):
@@ -256,8 +255,8 @@ def test_a_run_whose_rows_a_delta_tables_readers_would_not_see_is_refused(made):
 
 
 def test_a_plan_for_a_delta_table_finds_what_is_wrong_and_writes_nothing(corpus, tmp_path):
-    config = AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), table_format="delta", keep_embeddings=True)
-    with pytest.raises(UserError, match="keep_embeddings"):
+    config = AnnotateConfig(input=str(corpus.folder), output=f"{tmp_path}/a%20b", table_format="delta")
+    with pytest.raises(UserError, match="can't be a Delta table"):
         prepare(config)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,124 @@
+"""The output as an Iceberg table: OUTPUT/annotations with metadata, in which one commit makes all files of a run visible.
+
+Rows are not written again: the commit names the files that the run wrote. As in a Delta table (`pipeline.table_formats.delta`), a run is
+added after its record was created, and whatever adds next adds what is missing. The table keeps each run's ID as a property, set by the
+commit that adds its files, and a commit that is second looks for it: no run is added twice, also where its files were replaced by
+compacted ones and its snapshot has expired.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from pipeline.config import AnnotateConfig
+from pipeline.errors import StorageError, UserError
+from pipeline.storage.uris import public_message
+from pipeline.table.commit import part_of
+from pipeline.table.output_folder import ICEBERG_NAME, OutputFolder
+from pipeline.table.run_record import RunRecord
+from pipeline.table.schema import Tables
+from pipeline.table_formats.delta_log import table_name
+from pipeline.table_formats.iceberg_catalog import TableName, check_installed, check_name, saved_name
+from pipeline.table_formats.iceberg_rewrite import PREFIX, merge, small_files
+from pipeline.table_formats.iceberg_table import IcebergTable
+
+ATTEMPTS = 12  # to commit, where other writers come first
+
+
+def is_table(output: OutputFolder) -> bool:
+    """Return whether an output is an Iceberg table, so that its readers see the files listed there and no others. Raises UserError."""
+    with output.readable():
+        return output.exists(ICEBERG_NAME)
+
+
+def check(config: AnnotateConfig, tables: Tables) -> None:
+    """Check that a run can be added once it is done, with all runs committed before. Writes nothing. Raises UserError."""
+    check_installed()
+    output, name = OutputFolder(config.output, config.storage_options), TableName.of(config.iceberg_table)
+    check_name(output, name)
+    table = IcebergTable(output, name)
+    table.new_columns([("this run", tables.output), *((file.path, file.schema) for file in table.files(table.missing()))])
+
+
+def add(output: OutputFolder, name: TableName | None = None) -> None:
+    """Add all committed runs that the table lacks, in one commit; create the table where there is none, by default in its own catalog.
+
+    Of several processes that add the same at once, one does. Raises UserError, StorageError.
+    """
+    check_installed()
+    name = saved_name(output) or name or TableName()
+    try:
+        _retried(lambda: IcebergTable(output, name).add_missing())
+    except UserError:
+        raise
+    except Exception as error:  # catalogs' and storage clients' errors have no common class
+        problem = public_message(error, output.options)
+        raise StorageError(f"{table_name(output)} can't be written as an Iceberg table: {problem}") from None
+
+
+def files(output: OutputFolder, runs: Sequence[RunRecord]) -> set[str]:
+    """Return the files of all snapshots that the table keeps, and of these committed runs where it lacks them: paths within the output.
+
+    Raises UserError.
+    """
+    table = _table(output)
+    return table.referenced().union(*(run.files for run in table.missing(runs)))
+
+
+def writer_of(path: str) -> str | None:
+    """Return "compaction" for a file that a compaction wrote; None for any other file."""
+    return "compaction" if path.rpartition("/")[2].startswith(PREFIX) else None
+
+
+def files_of(output: OutputFolder, runs: Sequence[RunRecord]) -> list[str]:
+    """Return the files that hold the rows of these committed runs now (paths within the output), and maybe rows of other runs too.
+
+    Files of a run that is not in the table yet are among them. Raises UserError.
+    """
+    table = _table(output)
+    missing = [file for run in table.missing(runs) for file in run.files]
+    own = [file for run in runs for file in run.files if file in table.present]
+    return sorted({*own, *missing, *(file for file in table.present if part_of(file) is None)})
+
+
+def compact(output: OutputFolder, before: dt.date | None) -> dict[str, int]:
+    """Merge the small files of each partition, or of those before a date, into large ones. The small files stay where they are.
+
+    Returns the counts that deltalake names for a Delta table. Raises UserError, StorageError.
+    """
+    add(output)
+    table = _table(output)
+    groups = small_files(table, before)
+    old = [task for group in groups for task in group]
+    try:
+        new = [merge(table, group) for group in groups]
+        if new:
+            _retried(lambda: _table(output).replace(old, new))
+    except UserError:
+        raise
+    except Exception as error:  # as above
+        problem = public_message(error, output.options)
+        raise StorageError(f"{table_name(output)} was not compacted, and is unchanged: {problem}") from None
+    return {"numFilesAdded": len(new), "numFilesRemoved": len(old), "partitionsOptimized": len({file.date for file in new})}
+
+
+def _table(output: OutputFolder) -> IcebergTable:
+    return IcebergTable(output, saved_name(output) or TableName())
+
+
+def _retried(commit: Callable[[], None]) -> None:
+    """Make a commit, again where another writer came first. Raises the last attempt's error."""
+    Retrying(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(0.1, 5), reraise=True)(
+        commit
+    )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Return whether another attempt may succeed: another writer was first, or the catalog did not answer."""
+    from pyiceberg import exceptions
+    from sqlalchemy.exc import SQLAlchemyError
+
+    others = (exceptions.CommitFailedException, exceptions.ValidationException, exceptions.TableAlreadyExistsError)
+    failures = (exceptions.CommitStateUnknownException, exceptions.ServerError, exceptions.ServiceUnavailableError)
+    return isinstance(error, (*others, *failures, exceptions.TooManyRequestsError, SQLAlchemyError))
