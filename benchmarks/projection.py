@@ -253,7 +253,9 @@ Assumed, not measured:
 - **Deduplication** is one actor for each 64 loaders, at most eight, each with a range of the hashes. With a core for each, one serves
   {served["1"]} images/s, four {served["4"]}, eight {served["8"]} (computed from their processes' time, `benchmarks/dedup.py`).
   Beyond that, use several runs with an input each.
-- **Listing** one flat folder is a sequence of requests of a thousand keys each. Folders are listed 32 at a time.
+- **Listing** takes a request for a thousand keys, 32 of them at a time: folders side by side, and in S3 what is left of a long one in
+  ranges of keys, which are found by asking for what is after a key that is guessed from those before. A folder of a million keys takes
+  at most a fifth more requests for it.
 - **Memory of a worker** does not depend on the number of images. A loader holds a block of crops (38 MB) and the bytes of some tens of
   images. A worker that merges blocks into a file of the table keeps blocks and file on its disk until the file is stored; the file
   has at most a million rows or 256 MiB. The data waiting in the object store is bounded (see [tuning](tuning.md)).
