@@ -257,8 +257,9 @@ Assumed, not measured:
   ranges of keys, which are found by asking for what is after a key that is guessed from those before. A folder of a million keys takes
   at most a fifth more requests for it.
 - **Memory of a worker** does not depend on the number of images. A loader holds a block of crops (38 MB) and the bytes of some tens of
-  images. A worker that merges blocks into a file of the table keeps blocks and file on its disk until the file is stored; the file
-  has at most a million rows or 256 MiB. The data waiting in the object store is bounded (see [tuning](tuning.md)).
+  images, of some hundreds in a run with hundreds of loaders: twice 32 MiB, and what is fetched ahead. A worker that merges blocks into
+  a file of the table keeps blocks and file on its disk until the file is stored; the file has at most a million rows or
+  256 MiB. The data waiting in the object store is bounded (see [tuning](tuning.md)).
 - **Memory of the driver and of Ray's own processes** grows with the number of blocks, because Ray keeps data of each task: {per_block} kB
   of the driver's for a block. Larger blocks (`--block-rows`) mean fewer of them, and more memory for each.
 - **The commit** reads every block once and writes every file once, as many files at a time as there are pairs of CPUs.
