@@ -53,6 +53,7 @@ bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/r
 	@$(BIN)/python benchmarks/storage_requests.py
 	@$(BIN)/python benchmarks/embeddings.py
 	@$(BIN)/python benchmarks/start.py --photos $(PHOTOS)
+	@$(BIN)/python benchmarks/dedup.py
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/reannotate.py --photos $(PHOTOS)
 	@.venv-bench/bin/python benchmarks/hotspots.py --photos $(PHOTOS)

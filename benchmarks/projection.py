@@ -2,8 +2,8 @@
 
     python benchmarks/projection.py docs/scale.md
 
-Measures nothing: it reads the committed results of pipeline.py, decode.py, storage_requests.py and scale.py. ASSUMED holds what was
-assumed and not measured; the page states it too.
+Measures nothing: it reads the committed results of pipeline.py, decode.py, storage_requests.py, dedup.py and scale.py. ASSUMED holds
+what was assumed and not measured; the page states it too.
 """
 
 import argparse
@@ -28,7 +28,6 @@ CARDS = {"A10G": 70, "L4": 121, "A100": 312, "H100": 989}  # bf16 matrix product
 L14_GFLOPS = 162  # of an image in ViT-L/14, counted by PyTorch
 SHARE_OF_PEAK = 0.5  # that a tower is assumed to reach
 REQUESTS_A_SECOND = 5500  # GETs for one prefix beyond which S3 answers SlowDown (its documentation)
-CLAIM_SECONDS = 36e-6  # of the deduplication actor for an image
 
 
 def results(benchmark: str) -> dict[str, Any]:
@@ -200,13 +199,14 @@ def page() -> str:
     costs, scale = Costs.measured(), results("scale")
     known, new = scale["planning"]["all known"], scale["planning"]["all new"]
     assumed = "\n".join(f"- {item}: ${price:g}" for item, price in ASSUMED.items())
+    served = {parts: number(found["images_a_second_with_a_core_each"]) for parts, found in results("dedup").items()}
     per_block = number(costs.driver_bytes_a_block / 1e3)
     largest = 16e9 / (costs.plan_bytes + costs.driver_bytes_a_block / 256)
     return f"""# Scale
 
-`benchmarks/projection.py` writes this page from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py` and
-`scale.py` on a machine of two cores without a GPU (`benchmarks/results/`). Larger numbers are multiples of these: nobody has run
-UGRIE over ten billion images, and no result of a GPU has been recorded yet.
+`benchmarks/projection.py` writes this page from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py`,
+`dedup.py` and `scale.py` on a machine of two cores without a GPU (`benchmarks/results/`). Larger numbers are multiples of these: nobody
+has run UGRIE over ten billion images, and no result of a GPU has been recorded yet.
 
 ## Memory and cost by number of rows
 
@@ -250,12 +250,16 @@ Assumed, not measured:
   Split ten billion into several runs, by night or by prefix, each with its own `--input`; they can then be repeated one by one, too.
 - **S3** serves some {REQUESTS_A_SECOND:,} GETs a second for a prefix, which limits single objects under one prefix to as many
   images/s; with shards the limit is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
-- **Deduplication** is one actor, {CLAIM_SECONDS * 1e6:.0f} µs an image: {number(1 / CLAIM_SECONDS)} images/s for one run.
+- **Deduplication** is one actor for each 64 loaders, at most eight, each with a range of the hashes. With a core for each, one serves
+  {served["1"]} images/s, four {served["4"]}, eight {served["8"]} (computed from their processes' time, `benchmarks/dedup.py`).
   Beyond that, use several runs with an input each.
-- **Listing** one flat folder is a sequence of requests of a thousand keys each. Folders are listed 32 at a time.
+- **Listing** takes a request for a thousand keys, 32 of them at a time: folders side by side, and in S3 what is left of a long one in
+  ranges of keys, which are found by asking for what is after a key that is guessed from those before. A folder of a million keys takes
+  at most a fifth more requests for it.
 - **Memory of a worker** does not depend on the number of images. A loader holds a block of crops (38 MB) and the bytes of some tens of
-  images. A worker that merges blocks into a file of the table keeps blocks and file on its disk until the file is stored; the file
-  has at most a million rows or 256 MiB. The data waiting in the object store is bounded (see [tuning](tuning.md)).
+  images, of some hundreds in a run with hundreds of loaders: twice 32 MiB, and what is fetched ahead. A worker that merges blocks into
+  a file of the table keeps blocks and file on its disk until the file is stored; the file has at most a million rows or
+  256 MiB. The data waiting in the object store is bounded (see [tuning](tuning.md)).
 - **Memory of the driver and of Ray's own processes** grows with the number of blocks, because Ray keeps data of each task: {per_block} kB
   of the driver's for a block. Larger blocks (`--block-rows`) mean fewer of them, and more memory for each.
 - **The commit** reads every block once and writes every file once, as many files at a time as there are pairs of CPUs.

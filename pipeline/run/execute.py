@@ -118,7 +118,8 @@ def open_dedup(plan: Plan, allocation: Allocation) -> Deduplicator:
             precision=_precision(config, allocation),
             since=plan.started_at - dt.timedelta(days=days) if days else None,
             decoder=identity(config),
-        )
+        ),
+        allocation.loaders,
     )
 
 

@@ -1,9 +1,10 @@
 """Finds duplicates by content hash: of images with the same bytes one is annotated, and its row is copied to the others.
 
-One actor, which takes no CPU, holds the owner of each content hash: the file whose row is copied. That is the file of the block of this
-run that claimed the hash first, or a file of the table that an earlier run of the same model wrote. Workers claim the hashes of some
-tens of images per call. The actor's state may be lost, with its node or because it does not answer: then some images are annotated
-once more, and nothing else happens. `pipeline.stages.duplicates` copies the rows.
+An actor, which takes no CPU, holds the owner of each content hash: the file whose row is copied. That is the file of the block of this
+run that claimed the hash first, or a file of the table that an earlier run of the same model wrote. A run with many loaders has several
+actors, each for a range of the hashes, on any nodes. Workers claim the hashes of some tens of images per call. An actor's state may be
+lost, with its node or because it does not answer: then some images whose hashes are in its range are annotated once more, and nothing else
+happens. `pipeline.stages.duplicates` copies the rows.
 """
 
 import datetime as dt
@@ -42,36 +43,67 @@ LOAD_SECONDS = 10.0  # that a run's first claims may wait for the keys of earlie
 CLAIM_SECONDS = 40.0
 PARALLEL_FILES = 4
 PARALLEL_BLOCKS = 16
+# A call costs an actor as much CPU as 100 to 150 hashes do (benchmarks/dedup.py), so a claim has this many hashes for each actor. One actor
+# then serves some 50,000 images/s, three times what this many loaders decode. Eight of them are asked for a whole block of 256 at once.
+CLAIM_HASHES = 32
+LOADERS_A_PART = 64
+MOST_PARTS = 8
 
 
 @dataclass(frozen=True)
 class Deduplicator:
-    """A run's deduplication, as workers hold it. Without an actor every block annotates all of its images itself."""
+    """A run's deduplication, as workers hold it: an actor for each equal range of hashes. Without any, every block annotates all images."""
 
-    actor: Any = None
+    actors: tuple[Any, ...] = ()
 
     @classmethod
-    def start(cls, earlier: "EarlierRows") -> "Deduplicator":
-        """Start the actor on the driver's node. It reads the keys of earlier rows while it answers claims."""
+    def start(cls, earlier: "EarlierRows", loaders: int) -> "Deduplicator":
+        """Start as many actors as that many loaders need. They read the keys of earlier rows while they answer claims.
+
+        A single one is on the driver's node, whose loss ends the run anyway. Several are spread over the nodes.
+        """
+        parts = min(MOST_PARTS, max(1, -(-loaders // LOADERS_A_PART)))
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 64, "scheduling_strategy": node}
-        return cls(ray.remote(DedupActor).options(**options).remote(earlier))
+        # Without the state API's record of each call, and with one thread, a call takes a fifth less CPU.
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "enable_task_events": False}
+        actor = ray.remote(DedupActor).options(**options, scheduling_strategy=node if parts == 1 else "SPREAD")
+        return cls(tuple(actor.remote(earlier, part, parts) for part in range(parts)))
+
+    @property
+    def most_claimed(self) -> int:
+        """The number of hashes to claim at once: enough that the cost of calling the actors is small."""
+        return CLAIM_HASHES * max(1, len(self.actors))
 
     def owners(self, block: int, hashes: Sequence[str]) -> list[str | None]:
-        """Return for each content hash the file whose row is to be copied; None where the block is to annotate the image itself."""
-        if self.actor is None or not hashes:
-            return [None] * len(hashes)
-        try:
-            return ray.get(self.actor.claim.remote(block, list(map(key, hashes))), timeout=CLAIM_SECONDS)
-        except RayError as error:
-            logger.warning("the actor that finds duplicates does not answer (%s): they are annotated again", type(error).__name__)
-            return [None] * len(hashes)
+        """Return for each content hash the file whose row is to be copied; None where the block is to annotate the image itself.
+
+        Calls each actor once that holds any of the hashes. Where one does not answer, only the images of its hashes are annotated again.
+        """
+        found: list[str | None] = [None] * len(hashes)
+        if not self.actors:
+            return found
+        keys = list(map(key, hashes))
+        indices: dict[int, list[int]] = {}  # by part
+        for i, each in enumerate(keys):
+            indices.setdefault(part_of(each, len(self.actors)), []).append(i)
+        claims = {part: self.actors[part].claim.remote(block, [keys[i] for i in own]) for part, own in indices.items()}
+        end = time.monotonic() + CLAIM_SECONDS
+        for part, claim in claims.items():
+            try:
+                owners = ray.get(claim, timeout=max(0.0, end - time.monotonic()))
+            except RayError as error:
+                logger.warning("an actor that finds duplicates does not answer (%s): they are annotated again", type(error).__name__)
+            else:
+                for i, owner in zip(indices[part], owners, strict=True):
+                    found[i] = owner
+        return found
 
 
 class DedupActor:
-    """The actor: the owner of each key, in an unnamed SQLite file, of which memory holds `CACHE_KIB` at most."""
+    """An actor: the owner of each key of its part, in an unnamed SQLite file, of which memory holds `CACHE_KIB` at most."""
 
-    def __init__(self, earlier: "EarlierRows | None" = None):
+    def __init__(self, earlier: "EarlierRows | None" = None, part: int = 0, parts: int = 1):
+        self.part, self.parts = part, parts
         self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         for setting in (f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF"):
             self.database.execute(f"PRAGMA {setting}")
@@ -97,6 +129,7 @@ class DedupActor:
         begun, count = time.perf_counter(), 0
         try:
             for file, keys in keys_by_file():
+                keys = keys[part_of(keys, self.parts) == self.part]
                 count += len(keys)
                 with self.lock:
                     self.files.append(file)
@@ -182,6 +215,11 @@ def key(content_hash: str) -> int:
     annotated again without copying.
     """
     return int.from_bytes(bytes.fromhex(content_hash[:16]), "big", signed=True)
+
+
+def part_of(keys: Any, parts: int) -> Any:
+    """Return which of `parts` equal ranges a key is in, or each key of an array."""
+    return ((keys >> 32) + 2**31) * parts >> 32
 
 
 def keys_of(column: pa.ChunkedArray) -> np.ndarray:

@@ -23,13 +23,12 @@ from pipeline.inputs.manifest import Manifest
 from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.tracker import BlockTracker
 from pipeline.stages.write import file_name
+from pipeline.storage.parallel import one_ahead
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import REPOST, SUPPRESSED, Tables
 from pipeline.table.suppressed import NOTHING, Suppressed
 
-# Images, and their bytes, that are held while the deduplicator is asked for their owners.
-MAX_CHUNK_IMAGES, MAX_CHUNK_BYTES = 32, 32 * 2**20
-FIRST_CHUNK_IMAGES = 4
+MAX_CHUNK_BYTES = 32 * 2**20  # of images that are held while the deduplicator is asked for their owners
 
 Fetched = tuple[dict[str, Any], bytes | ImageError]  # an image's row, with its bytes or what went wrong
 
@@ -97,14 +96,20 @@ class Loader:
     def _with_owners(self, block: int, rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess) -> Iterator[Fetched]:
         """Fetch the images. Yield each one's record, in which a duplicate names its `owner`, with its bytes or what went wrong.
 
+        While the caller decodes some images, the next are fetched and their hashes claimed.
         A worker that begins the block after another one died claims the same hashes and gets the same owners.
         """
+        for chunk in one_ahead(self._claimed(block, rows, fetcher)):
+            yield from chunk
+
+    def _claimed(self, block: int, rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess) -> Iterator[list[Fetched]]:
         own: set[str] = set()
-        for chunk in _chunks(rows, fetcher):
+        for chunk in _chunks(rows, fetcher, self.dedup.most_claimed):
             hashes = {i: hashlib.sha256(data).hexdigest() for i, (_, data) in enumerate(chunk) if isinstance(data, bytes)}
             dropped = set(compress(hashes, self.suppressed.contents(list(hashes.values()))))
             hashes = {i: content_hash for i, content_hash in hashes.items() if i not in dropped}
             owners = dict(zip(hashes, self.dedup.owners(block, list(hashes.values())), strict=True))
+            claimed: list[Fetched] = []
             for i, (row, data) in enumerate(chunk):
                 record = {"block": block, "image_id": row["image_id"], "uri": row["uri"], "status": "ok", "owner": None}
                 if i in dropped:
@@ -114,7 +119,8 @@ class Loader:
                     if owner is None:
                         own.add(hashes[i])
                     record |= {"bytes": len(data), "content_hash": hashes[i], "owner": owner, "status": "ok" if owner is None else REPOST}
-                yield record, data
+                claimed.append((record, data))
+            yield claimed
 
 
 def _again(record: dict[str, Any]) -> dict[str, Any]:
@@ -126,15 +132,14 @@ def _again(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"owner": owner, "status": REPOST, "error": None, "width": None, "height": None}
 
 
-def _chunks(rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess) -> Iterator[list[Fetched]]:
-    """Fetch the images in chunks: small ones first, so that decoding begins early; none larger than what is fetched ahead."""
-    largest = min(2 * fetcher.concurrency, MAX_CHUNK_IMAGES)
-    images, chunk, size = FIRST_CHUNK_IMAGES, [], 0
+def _chunks(rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess, most: int) -> Iterator[list[Fetched]]:
+    """Fetch the images in chunks of `most` at most: a small one first, so that decoding begins early."""
+    images, chunk, size = most // 4, [], 0
     for row, data in fetcher.fetch(rows):
         chunk.append((row, data))
         size += len(data) if isinstance(data, bytes) else 0
-        if len(chunk) >= min(images, largest) or size >= MAX_CHUNK_BYTES:
+        if len(chunk) >= images or size >= MAX_CHUNK_BYTES:
             yield chunk
-            images, chunk, size = 2 * images, [], 0
+            images, chunk, size = most, [], 0
     if chunk:
         yield chunk

@@ -1,8 +1,8 @@
 """List the files below a folder in path order. Many folders are listed at once, and files are yielded soon after they are listed.
 
 S3 is listed page by page, one request a page. Near the top each folder is listed by itself. Once enough folders are found to
-list in parallel, the rest is listed as flat prefixes, so that there are few more requests than pages. Other storage is listed
-folder by folder.
+list in parallel, the rest is listed as flat prefixes, so that there are few more requests than pages. What is left of a long
+folder is divided into ranges of keys while there are too few folders to list at once. Other storage is listed folder by folder.
 """
 
 import os
@@ -18,17 +18,20 @@ import fsspec
 import fsspec.asyn
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.errors import StorageError
 from pipeline.storage.client import with_retries
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import version_of
 from pipeline.storage.left_out import LOOP, MARKER, OUTPUT, SPECIAL, LeftOut, marker
 from pipeline.storage.libraries import is_s3
 from pipeline.storage.retry import Policy
-from pipeline.storage.s3_page import list_objects
+from pipeline.storage.s3_page import LAST, letters_of, list_objects, middle, same_start
 
 THREADS = 32
 MOST_HELD = 500_000  # files listed but not yet yielded: some 200 bytes each
 SMALL = 1000  # files: a shorter list is merged with the next one, since looking ahead takes longer the more lists there are
+DIVIDED_PAGES = 16  # of a folder that are listed one after another before the rest is divided, which takes some two requests
+DIVIDE_TRIES = 4
 PAGE = Policy(seconds=600, attempts=6)
 
 
@@ -57,6 +60,11 @@ class _Folder:
     `levels` is how many levels of folders to descend; None: all. `threads` is the folder's share of THREADS, which folders found
     together split evenly. In S3 a folder with less than one thread is listed as a flat prefix, unless `levels` is limited.
     A local folder has its `real` path, and those of the folders whose links lead to it.
+
+    In S3 a folder may be a range of another: paths after `after` up to `until`. What is left of one has the first and the last path that
+    were listed, the `letters` of its names, and how many `pages` were listed since it was last divided. With `divide` it is to be
+    divided. A folder at the `edge` of a range may be found in the next one as well: storage that sorts folders by their names without a
+    slash has it on the other side.
     """
 
     path: str
@@ -65,6 +73,14 @@ class _Folder:
     token: str | None = None
     real: str = ""
     links: tuple[str, ...] = ()
+    after: str = ""
+    until: str = ""
+    first: str = ""
+    last: str = ""
+    letters: str = ""
+    pages: int = 0
+    divide: bool = False
+    edge: bool = False
 
 
 _Part = list[File | LeftOut] | _Folder
@@ -90,9 +106,19 @@ def files_below(
     ahead: deque[_Part | _Listing] = deque([_Folder(root, levels, real=real)])  # the next first
     pool = ThreadPoolExecutor(THREADS)
     last = ""
+    edges: set[str] = set()
+
+    def start(each: _Folder) -> _Listing:
+        if each.edge:
+            if each.path in edges:
+                return pool.submit(list)
+            edges.add(each.path)
+            each = replace(each, edge=False)
+        return pool.submit(_divide if each.divide else _list_folder, fs, each, len(folder.rstrip("/")), skip)
+
     try:
         while ahead:
-            running = _look_ahead(ahead, lambda each: pool.submit(_list_folder, fs, each, len(folder.rstrip("/")), skip))
+            running = _look_ahead(ahead, start)
             if ahead and isinstance(files := ahead[0], list):
                 ahead.popleft()
                 for file in files:
@@ -115,10 +141,11 @@ def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[_Folder], _List
     passed: list[_Part | _Listing] = []
     running: list[_Listing] = []
     held = 0
+    busy = sum(not isinstance(part, list) for part in ahead)
     while ahead and len(running) < THREADS and held < MOST_HELD:
         part = ahead.popleft()
         if isinstance(part, _Folder):
-            part = start(part)
+            part = start(replace(part, divide=busy < THREADS and part.pages >= DIVIDED_PAGES))
         if isinstance(part, list):
             held += len(part)
             if passed and isinstance(previous := passed[-1], list) and len(previous) < SMALL:
@@ -142,10 +169,13 @@ def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: in
 
     `root_length` is the length of the path at which the whole listing started: what is hidden is decided below it.
     """
+    rest: _Folder | None = None
     if is_s3(fs):
         entries, token = _list_page(fs, folder)
+        rest = _rest(fs, folder, entries, token)
+        entries = [entry for entry in entries if any(_sides(folder, entry[0]))]
     else:
-        entries, token = _list_entries(fs, folder, root_length), None
+        entries = _list_entries(fs, folder, root_length)
     threads = folder.threads / max(sum(not isinstance(file, File) for _, file in entries), 1)
     parts: list[_Part] = []
     for path, file in sorted(entries, key=itemgetter(0)):
@@ -153,12 +183,80 @@ def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: in
             file if isinstance(file, File) else _subfolder(folder, path, file, threads)
         )
         if isinstance(part, _Folder):
-            parts += [part] if folder.levels != 0 else []
+            inside = _sides(folder, path)
+            parts += [replace(part, edge=inside[0] != inside[1])] if folder.levels != 0 else []
         elif parts and isinstance(parts[-1], list):
             parts[-1].append(part)
         else:
             parts.append([part])
-    return [*parts, replace(folder, token=token)] if token else parts
+    return [*parts, rest] if rest else parts
+
+
+def _sides(folder: _Folder, path: str) -> tuple[bool, bool]:
+    """Return whether a path is within a folder's range: as S3 sorts it, and as storage does that sorts folders without their slash."""
+    first, second = (folder.after < each and (not folder.until or each <= folder.until) for each in (path, path.rstrip("/")))
+    return first, second
+
+
+def _rest(fs: fsspec.AbstractFileSystem, folder: _Folder, entries: list[_Entry], token: str | None) -> _Folder | None:
+    """Return what is left of a folder of S3 after a page of it, or None."""
+    if token is None or not entries:
+        return replace(folder, token=token) if token else None
+    if folder.until and any(path.rstrip("/") > folder.until for path, _ in entries):
+        return None
+    files = [path for path, file in entries if isinstance(file, File)]
+    names = [path[len(folder.path) + 1 :] for path in files]
+    # Directory buckets are in no order. In a flat prefix no range of names ends at a file in a subfolder.
+    ordered = files == sorted(files) and not folder.path.partition("/")[0].endswith("--x-s3")
+    divisible = ordered and bool(names) and (_by_folders(folder) or "/" not in names[-1])
+    if not ordered and (folder.after or folder.until):
+        raise StorageError(f"{folder.path} is not listed in the order of its keys, and can't be read: list its files in a table instead")
+    return replace(
+        folder,
+        token=token,
+        first=folder.first or min(path for path, _ in entries),
+        last=max(path for path, _ in entries),
+        letters=letters_of(names),
+        pages=folder.pages + 1 if divisible else min(folder.pages + 1, DIVIDED_PAGES - 1),
+    )
+
+
+def _divide(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int, skip: tuple[str, ...]) -> list[_Part]:
+    """Divide what is left of a folder of S3 into two ranges of names, the second of which begins with what a page has found of it."""
+    if not _by_folders(folder):
+        folder = replace(folder, threads=1, token=None, after=folder.last)
+    base = f"{folder.path}/"
+    high = folder.until or _end(fs, folder)
+    for _ in range(DIVIDE_TRIES):
+        at = base + middle(folder.last[len(base) :], high[len(base) :], folder.letters)
+        if not folder.last < at < high:
+            break
+        second = _list_folder(fs, replace(folder, token=None, after=at, first="", last="", pages=0, divide=False), root_length, skip)
+        if second:
+            return [replace(folder, until=at, pages=0, divide=False), *second]
+        high = at
+    return [replace(folder, until=high if high < f"{base}{chr(0x10FFFF)}" else "", pages=-DIVIDE_TRIES * DIVIDED_PAGES, divide=False)]
+
+
+def _end(fs: fsspec.AbstractFileSystem, folder: _Folder) -> str:
+    """Return a path that no file below a folder of S3 is after: with the longest prefix of those listed so far that all have."""
+
+    def is_end(length: int) -> bool:
+        entries, token = _list_page(fs, replace(folder, token=None, after=f"{folder.last[:length]}{LAST}"), keys=1)
+        return not entries and token is None
+
+    low, high = len(folder.path) + 1, same_start(folder.first, folder.last)
+    if not is_end(low):
+        return f"{folder.path}/{chr(0x10FFFF)}"
+    while low < high:
+        length = (low + high + 1) // 2
+        low, high = (length, high) if is_end(length) else (low, length - 1)
+    return f"{folder.last[:low]}{LAST}"
+
+
+def _by_folders(folder: _Folder) -> bool:
+    """Return whether a folder of S3 is listed without what is in its subfolders, rather than as a flat prefix."""
+    return folder.threads >= 1 or folder.levels is not None
 
 
 def _left_out(folder: _Folder, path: str, file: File | str | None, root_length: int, skip: tuple[str, ...]) -> LeftOut | None:
@@ -190,13 +288,15 @@ def _real(folder: _Folder, path: str) -> str:
     return f"{folder.real.rstrip('/')}/{path[len(folder.path.rstrip('/')) + 1 :]}"
 
 
-def _list_page(fs: fsspec.AbstractFileSystem, folder: _Folder) -> tuple[list[_Entry], str | None]:
-    """Return the entries of one page of S3's listing of a folder, and the token of the next page."""
+def _list_page(fs: fsspec.AbstractFileSystem, folder: _Folder, keys: int | None = None) -> tuple[list[_Entry], str | None]:
+    """Return the entries of one page of S3's listing of a folder, at most `keys`, and the token of the next page."""
     bucket = fs.split_path(folder.path)[0]
     prefix = f"{folder.path[len(bucket) + 1 :]}/" if len(folder.path) > len(bucket) else ""
-    request = {"Bucket": bucket, "Prefix": prefix}
-    request |= {"Delimiter": "/"} if folder.threads >= 1 or folder.levels is not None else {}
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
+    request |= {"Delimiter": "/"} if _by_folders(folder) else {}
+    request |= {"StartAfter": folder.after[len(bucket) + 1 :]} if folder.after and not folder.token else {}
     request |= {"ContinuationToken": folder.token} if folder.token else {}
+    request |= {"MaxKeys": keys} if keys else {}
     page = with_retries(fs, folder.path, PAGE, lambda seconds: fsspec.asyn.sync(fs.loop, list_objects, fs, request, timeout=seconds))
     entries: list[_Entry] = [(f"{bucket}/{each['Prefix']}", None) for each in page.get("CommonPrefixes", ())]
     for each in page.get("Contents", ()):

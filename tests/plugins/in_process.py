@@ -63,7 +63,7 @@ def without_ray() -> Iterator[None]:
             "_merge_files": merge_files,
         }.items():
             patch.setattr(execute, name, instead)
-        patch.setattr(execute.Deduplicator, "start", lambda earlier: LocalDeduplicator(DedupActor(earlier)))
+        patch.setattr(execute.Deduplicator, "start", lambda earlier, loaders: LocalDeduplicator(DedupActor(earlier)))
         patch.setattr(execute.BlockTracker, "start", execute.BlockTracker)
         yield
 

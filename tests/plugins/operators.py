@@ -35,6 +35,7 @@ class LocalDeduplicator:
     """`pipeline.stages.dedup.Deduplicator` without Ray: the actor's object is in this process."""
 
     actor: Any
+    most_claimed: int = 32
 
     def owners(self, block: int, hashes: Sequence[str]) -> list[str | None]:
         from pipeline.stages.dedup import key

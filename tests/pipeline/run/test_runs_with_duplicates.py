@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"reuse_days": 3}, 3), ({"reuse_days": 0}, None), ({"reannotate": True}, None)])
 def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, monkeypatch, tmp_path, settings, days):
     plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), block_rows=16, **settings))
-    monkeypatch.setattr(execute.Deduplicator, "start", staticmethod(lambda rows: rows))
+    monkeypatch.setattr(execute.Deduplicator, "start", staticmethod(lambda rows, loaders: rows))
     known = execute.open_dedup(replace(plan, todo=(1,)), one_worker())
     assert known.since == (days and plan.started_at - dt.timedelta(days=days))
     assert (known.done, known.precision, known.folder) == ((0, 2), "fp32", plan.rows_folder)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.config import AnnotateConfig
 from pipeline.run.plan import prepare
 from pipeline.stages import dedup, write
-from pipeline.stages.dedup import LASTING, DedupActor, Deduplicator, EarlierRows, key, keys_of
+from pipeline.stages.dedup import LASTING, DedupActor, Deduplicator, EarlierRows, key, keys_of, part_of
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import SCHEMA_VERSION, Tables
 from tests.plugins.operators import block_path
@@ -102,6 +102,74 @@ def test_a_past_that_cannot_be_known_stops_nothing(caplog):
     actor = DedupActor(Known(("annotations/b", [1]), ("annotations/a", OSError("gone"))))
     assert actor.claim(0, [1, 2]) == ["annotations/b", None]
     assert "not all earlier rows could be read" in caplog.text
+
+
+# --- several actors
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1)), st.integers(1, 8))
+def test_parts_are_equal_ranges_of_keys(keys, parts):
+    found = part_of(np.array(keys, np.int64), parts)
+    assert found.tolist() == [part_of(each, parts) for each in keys]
+    assert [part_of(each, parts) for each in sorted(keys)] == sorted(found.tolist())
+    assert all(
+        0 <= part < parts and abs(each + 2**63 - (2 * part + 1) * 2**63 / parts) <= 2**63 / parts + 2**32
+        for each, part in zip(keys, found.tolist(), strict=True)
+    )
+    assert [part_of(each * 2**61 + 1 - 2**63, 8) for each in range(8)] == list(range(8))
+
+
+def test_each_part_knows_its_own_of_the_earlier_rows():
+    keys = [each * 2**61 + 1 - 2**63 for each in range(8)]
+    actors = [DedupActor(Known(("annotations/a", keys)), part, 8) for part in range(8)]
+    assert [actor.claim(0, keys).count("annotations/a") for actor in actors] == [1] * 8
+
+
+class Remote:
+    """A handle of an actor in this process, which counts its claims. `ray.get` is replaced by `answer`."""
+
+    def __init__(self, part, parts):
+        self.actor, self.claims, self.claim = DedupActor(part=part, parts=parts), [], self
+
+    def remote(self, block, keys):
+        self.claims.append(keys)
+        return lambda: self.actor.claim(block, keys)
+
+
+@pytest.fixture
+def four_parts(monkeypatch):
+    import ray
+
+    def answer(claim, timeout):
+        if (found := claim()) is None:
+            raise ray.exceptions.ActorDiedError
+        return found
+
+    monkeypatch.setattr(ray, "get", answer)
+    return Deduplicator(tuple(Remote(part, 4) for part in range(4)))
+
+
+HASHES = [hashlib.sha256(bytes([i])).hexdigest() for i in range(40)]
+
+
+def test_a_claim_is_one_call_to_each_part_that_is_concerned(four_parts):
+    assert four_parts.owners(1, HASHES) == [None] * 40
+    assert four_parts.owners(2, [*reversed(HASHES)]) == [write.file_name(1)] * 40
+    assert four_parts.owners(3, HASHES[:1]) == [write.file_name(1)]
+    calls = [len(actor.claims) for actor in four_parts.actors]
+    assert sorted(calls) == [2, 2, 2, 3]
+    assert calls[part_of(key(HASHES[0]), 4)] == 3
+    assert sorted(each for actor in four_parts.actors for each in actor.claims[0]) == sorted(map(key, HASHES))
+    assert four_parts.most_claimed == 4 * Deduplicator().most_claimed
+
+
+def test_a_part_that_is_lost_loses_only_what_it_knew(four_parts, caplog):
+    four_parts.owners(1, HASHES)
+    four_parts.actors[2].actor.claim = lambda block, keys: None
+    of_lost = [part_of(key(each), 4) == 2 for each in HASHES]
+    assert any(of_lost)
+    assert four_parts.owners(2, HASHES) == [None if lost else write.file_name(1) for lost in of_lost]
+    assert caplog.text.count("does not answer (ActorDiedError)") == 1
 
 
 # --- the rows of earlier runs
@@ -216,11 +284,12 @@ def test_without_ray_and_where_nobody_answers_every_block_does_its_images_itself
 
     hashes = [hashlib.sha256(bytes([i])).hexdigest() for i in range(3)]
     assert Deduplicator().owners(0, hashes) == [None] * 3
-    shared = Deduplicator.start(earlier_rows(tmp_path))
+    shared = Deduplicator.start(earlier_rows(tmp_path), loaders=1)
     owners = ray.remote(num_cpus=0)(lambda block, some: shared.owners(block, some))
     assert ray.get(owners.remote(1, hashes[:2])) == [None, None]
     assert ray.get(owners.remote(2, hashes)) == [write.file_name(1), write.file_name(1), None]
-    ray.kill(shared.actor)
+    (actor,) = shared.actors
+    ray.kill(actor)
     assert shared.owners(3, hashes) == [None] * 3
 
 
@@ -229,9 +298,11 @@ def test_a_ledger_that_was_lost_knows_what_was_before_the_run_again(local_ray, t
 
     before, new = [hashlib.sha256(data).hexdigest() for data in (b"before", b"new")]
     write_file(tmp_path, "a", [("ok", before)])
-    shared = Deduplicator.start(earlier_rows(tmp_path))
+    shared = Deduplicator.start(earlier_rows(tmp_path), loaders=dedup.LOADERS_A_PART + 1)
+    assert len(shared.actors) == 2
     assert shared.owners(1, [before, new]) == ["annotations/a.parquet", None]
-    ray.kill(shared.actor, no_restart=False)
+    for actor in shared.actors:
+        ray.kill(actor, no_restart=False)
     block, end = 2, time.monotonic() + 60
     while shared.owners(block, [new]) != [None] and time.monotonic() < end:
         block += 1

@@ -175,9 +175,6 @@ def test_an_image_of_several_rows_is_fetched_and_decoded_once_in_a_block(reposte
 class Fetched:
     """A fetcher whose rows are fetched already."""
 
-    def __init__(self, concurrency):
-        self.concurrency = concurrency
-
     def fetch(self, rows):
         yield from rows
 
@@ -185,14 +182,14 @@ class Fetched:
 THINGS = st.one_of(st.integers(0, 200).map(bytes), st.just(ImageError("missing", "gone")))
 
 
-@given(st.lists(THINGS, max_size=150), st.integers(1, 40), st.integers(1, 500))
-def test_no_more_is_held_together_than_is_fetched_ahead_nor_than_the_bound(things, concurrency, most_bytes):
+@given(st.lists(THINGS, max_size=300), st.sampled_from([32, 64, 256]), st.integers(1, 500))
+def test_no_more_is_claimed_at_once_than_the_bounds(things, most, most_bytes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "MAX_CHUNK_BYTES", most_bytes)
-        chunks = list(load._chunks([({"image_id": i}, thing) for i, thing in enumerate(things)], Fetched(concurrency)))
+        chunks = list(load._chunks([({"image_id": i}, thing) for i, thing in enumerate(things)], Fetched(), most))
     assert [row["image_id"] for chunk in chunks for row, _ in chunk] == list(range(len(things)))
     assert [data for chunk in chunks for _, data in chunk] == things
     for chunk in chunks:
-        assert 0 < len(chunk) <= min(32, 2 * concurrency)
+        assert 0 < len(chunk) <= most
         assert sum(len(data) for _, data in chunk[:-1] if isinstance(data, bytes)) < most_bytes
-    assert not chunks or len(chunks[0]) <= 4
+    assert not chunks or len(chunks[0]) <= most // 4

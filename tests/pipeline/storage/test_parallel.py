@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import pytest
 
-from pipeline.storage.parallel import parallel_map
+from pipeline.storage.parallel import one_ahead, parallel_map
 
 
 def test_results_come_in_order_however_long_each_takes():
@@ -34,3 +34,30 @@ def test_an_error_comes_where_its_result_would_have_and_ends_it():
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert list(results) == []
+
+
+def test_the_next_item_is_made_while_one_is_used():
+    made = [threading.Event() for _ in range(4)]
+
+    def items():
+        for i, event in enumerate(made):
+            event.set()
+            yield i
+
+    found = []
+    for item in one_ahead(items()):
+        found.append(item)
+        assert item == 3 or made[item + 1].wait(20)
+        assert not any(event.is_set() for event in made[item + 2 :])
+    assert found == [0, 1, 2, 3]
+
+
+def test_an_error_comes_after_the_items_before_it():
+    def items():
+        yield 1
+        raise OSError("gone")
+
+    ahead = one_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(ahead)
