@@ -19,6 +19,7 @@ CONTRADICTING, UNSURE = 0.1, 0.1  # of all images of a review, at most
 AMONG = 4  # unsure images are chosen among so many times as many
 RIDGE = 1.0  # of the regression whose error the representative images make small
 REPRESENTED = 2048  # images of the corpus that they represent
+MEDIAN_OF = 256  # rows, whose distances to all others give the width of the kernel
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,23 @@ def representative(features: np.ndarray, count: int, known: int) -> np.ndarray:
     if count <= 0:
         return np.empty(0, int)
     squared = _squared_distances(features, features)
-    # Row by row K loses what the chosen rows explain.
-    kernel = np.exp(-squared / max(float(np.median(squared)), 1e-12)).astype(np.float32)
+    kernel = np.exp(-squared / max(float(np.median(squared[:MEDIAN_OF])), 1e-12)).astype(np.float32)
+    # The kernel less what the chosen rows explain: kernel - explained.T @ explained. Of it only the diagonal and the norms are kept.
+    explained = np.empty((known + count, len(features)))
+    diagonal, norms = np.ones(len(features)), np.einsum("ij,ij->j", kernel, kernel).astype(np.float64)
     free = np.arange(len(features)) >= known
     chosen: list[int] = []
     for number in range(known + count):
-        if number < known:
-            row = number
-        else:
-            gain = np.einsum("ij,ij->j", kernel, kernel) / (kernel.diagonal() + RIDGE)
-            row = int(np.where(free, gain, -1).argmax())
-            free[row] = False
-            chosen.append(row)
-        column = kernel[:, row].copy()
-        kernel -= np.outer(column, column / (column[row] + RIDGE))
-    return np.array(chosen)
+        row = number if number < known else int(np.where(free, norms / (diagonal + RIDGE), -1).argmax())
+        free[row] = False
+        chosen.append(row)
+        before = explained[:number]
+        column = (kernel[:, row] - before.T @ before[:, row]) / np.sqrt(diagonal[row] + RIDGE)
+        product = kernel @ column.astype(np.float32) - before.T @ (before @ column)
+        norms += column**2 * (column @ column) - 2 * column * product
+        diagonal -= column**2
+        explained[number] = column
+    return np.array(chosen[known:])
 
 
 def _squared_distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:

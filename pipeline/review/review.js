@@ -300,8 +300,8 @@
   }
 
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
-    const onButton = event.target.matches("button, summary");
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox])")) return;
+    const onButton = event.target.matches("button, summary, input"); // which Enter and the space bar press
     const key = event.key.toLowerCase();
     const commands = { x: cantTell, n: exclude, u: undo, backspace: undo, arrowleft: () => go(state.at - 1), arrowright: () => go(state.at + 1) };
     if (!onButton) Object.assign(commands, { enter: forward, " ": () => byId("uncover").click() });

@@ -26,7 +26,7 @@ class Corpus:
         return page.write(self.output, self.folder / name, page.Settings(count, share, seed, **settings))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_corpus(images, night):
     def make(folder: Path, count: int = 40, embedded: bool = True, failures: Any = (("s3://b/gone", "missing", "gone"),)) -> Corpus:
         source, output = folder / "in", folder / "out"
