@@ -301,10 +301,12 @@
 
   function onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox])")) return;
-    const onButton = event.target.matches("button, summary, input"); // which Enter and the space bar press
+    // The space bar and Enter press what has the focus.
+    const onButton = event.target.matches("button, summary");
     const key = event.key.toLowerCase();
     const commands = { x: cantTell, n: exclude, u: undo, backspace: undo, arrowleft: () => go(state.at - 1), arrowright: () => go(state.at + 1) };
-    if (!onButton) Object.assign(commands, { enter: forward, " ": () => byId("uncover").click() });
+    if (!onButton) commands.enter = forward;
+    if (!onButton && !event.target.matches("input")) commands[" "] = () => byId("uncover").click();
     if (key in commands) {
       event.preventDefault();
       commands[key]();
