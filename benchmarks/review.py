@@ -55,9 +55,9 @@ class Annotated:
 
 
 def components(embeddings: np.ndarray) -> np.ndarray:
-    """Return the principal components of embeddings of unit length: float32 [n, COMPONENTS]."""
+    """Return the principal components of embeddings of unit length: [n, COMPONENTS at most]."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    found = PCA(COMPONENTS, random_state=0).fit_transform(unit)
+    found = PCA(min(COMPONENTS, *unit.shape), random_state=0).fit_transform(unit)
     return found / found.std()
 
 

@@ -120,7 +120,7 @@ def score_sentences(model: BartForConditionalGeneration, encoded: Tensor, slots:
 
 def differing_labels(model: BartForConditionalGeneration, encoded: Tensor, slots: tuple[Slot, ...]) -> int:
     """Count the labels that differ from those of beam search over each slot's trie, as wide as the slot."""
-    ours = [scores.argmax(1).tolist() for scores in SlotFiller(model, slots, [model.config.decoder_start_token_id]).fill(encoded)]
+    ours = [labels.tolist() for labels in SlotFiller(model, slots, [model.config.decoder_start_token_id]).fill(encoded).labels]
     differing = 0
     for row in range(len(encoded)):
         context: list[int] = []

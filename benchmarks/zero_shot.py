@@ -28,6 +28,8 @@ def measure(model: str, weights: str | None, data: Path, names: list[str]) -> di
     folder = checkpoint.find(model)
     schemes = [load_scheme(name) for name in names]
     config = checkpoint.read_config(folder).model_copy(update={"schemes": tuple(schemes)})
+    if config.tower.name is None:
+        sys.exit(f"{model} bundles its image tower, which has no text tower: give a checkpoint whose tower is a CLIP, such as ugrie-l14")
     labelled = read_labelled_set(data, config, {})
     if not isinstance(labelled.table.images, np.ndarray):
         sys.exit(f"{data} holds images: give embeddings, such as an .npz with an array 'embedding'")

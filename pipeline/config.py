@@ -44,7 +44,8 @@ class AnnotateConfig(BaseModel):
     # The required settings come first, so that `annotate.py INPUT OUTPUT` works, too.
     input: Annotated[Place, INPUT] = Field(
         min_length=1,
-        description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl …) or image bytes (.parquet); .tar shards",
+        description="Images: a folder, prefix or glob; a table of URIs (.parquet, .csv, .jsonl …) or image bytes (.parquet); "
+        "a table of Delta or Iceberg; .tar shards; hf://datasets/org/name",
     )
     output: Annotated[Place, OUTPUT] = Field(min_length=1, description="Folder or prefix that receives annotations/ and runs/")
 

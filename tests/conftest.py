@@ -19,6 +19,7 @@ pytest_plugins = [
         "corpus",
         "fake_gpu",
         "hub",
+        "iceberg_tables",
         "nights",
         "operators",
         "in_process",

@@ -32,8 +32,8 @@ def clean(
     options: Annotated[str, Parameter(name="--storage-options", help="fsspec options for the output, as a JSON object")] = "{}",
     dry_run: Annotated[bool, Parameter(negative="", help="List what would be removed, and remove nothing")] = False,
 ) -> None:
+    from pipeline.maintenance.vacuum import leftovers, remove, shown
     from pipeline.table.output_folder import OutputFolder
-    from pipeline.table.vacuum import leftovers, remove, shown
 
     folder = OutputFolder(output, storage_options(options))
     found = leftovers(folder, dt.timedelta(days=older_than))

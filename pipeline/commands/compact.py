@@ -28,8 +28,8 @@ def compact(
     before: Annotated[dt.date | None, Parameter(help="Only partitions before this date, YYYY-MM-DD; by default all")] = None,
     options: Annotated[str, Parameter(name="--storage-options", help="fsspec options for the output, as a JSON object")] = "{}",
 ) -> None:
-    from pipeline.table import delta
     from pipeline.table.output_folder import OutputFolder
+    from pipeline.table_formats import delta
 
     done = delta.compact(OutputFolder(output, storage_options(options)), before)
     added, removed = done["numFilesAdded"], done["numFilesRemoved"]

@@ -9,14 +9,14 @@ from pipeline.errors import UserError
 from pipeline.estimate.cost import Cluster, CostEstimate, estimate_cost, mean_of
 from pipeline.estimate.profile import Profile, profile_images
 from pipeline.estimate.scan import InputScan, scan_input
-from pipeline.inputs.source import list_items
 from pipeline.run.hooks import Hook
 from pipeline.run.plan import NEW_OUTPUT, tables_of
-from pipeline.table import delta
+from pipeline.sources.source import list_items
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import current_runs
 from pipeline.table.schema import Tables
+from pipeline.table_formats import delta
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import SCHEMA, new_images
-from pipeline.inputs.source import list_items
 from pipeline.run.earlier import images_of
 from pipeline.run.plan import NEW_OUTPUT
-from pipeline.table import delta
+from pipeline.sources.source import list_items
 from pipeline.table.image_ids import union
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, current_runs
 from pipeline.table.schema import Tables
+from pipeline.table_formats import delta
 
 MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag that is the content's MD5; a multipart upload's is not
 MAX_RUNS = 5  # earlier runs that `repost_share` is taken from

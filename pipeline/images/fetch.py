@@ -15,12 +15,13 @@ from pipeline.images.coalesce import PREFETCH_BYTES, Row, coalesce, is_table, sp
 from pipeline.images.parquet_reader import ColumnReader
 from pipeline.images.prefetch import PrefetchingFile
 from pipeline.images.row_reader import RowReader
+from pipeline.sources.source import stored_column
 from pipeline.storage.uris import without_secrets
 
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Fetches the images of manifest rows, `concurrency` at once. `column` is that of a Parquet table's image bytes.
+    """Fetches the images of manifest rows, `concurrency` at once. `column` is that of a Parquet table's image bytes, by name or `field_id`.
 
     Each image gets the reader's `timeout`. A request for several members of a .tar gets half of it; if it fails, each member is read
     on its own within the other half. Images of a Parquet table wait for the ranges of the file they are in, each of which gets all of it.
@@ -29,11 +30,13 @@ class Fetcher:
     reader: RowReader
     column: str
     concurrency: int
+    field_id: int | None = None
 
     @classmethod
     def of(cls, config: AnnotateConfig) -> "Fetcher":
         """Return the fetcher for a run's settings."""
-        return cls(RowReader.of(config), config.column, config.fetch_concurrency)
+        column = stored_column(config.input, config.column, config.storage_options)
+        return cls(RowReader.of(config), column.name, config.fetch_concurrency, column.field_id)
 
     def fetch(self, rows: list[Row]) -> Iterator[tuple[Row, bytes | ImageError]]:
         """Return each row with its bytes or its failure, in order.
@@ -86,7 +89,7 @@ class Fetcher:
             return last
         tail, size = self.reader.read_tail(fs, path, row["version"], parquet_reader.TAIL)
         try:
-            return ColumnReader(PrefetchingFile(size, tail, self._ranges(row)), self.column, key, self.reader.max_bytes)
+            return ColumnReader(PrefetchingFile(size, tail, self._ranges(row)), self.column, key, self.reader.max_bytes, self.field_id)
         except StorageError:
             raise
         except Exception as error:  # Arrow's, of a file that is broken: it fails these images

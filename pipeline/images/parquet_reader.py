@@ -20,6 +20,7 @@ from pipeline.errors import StorageError
 from pipeline.images.coalesce import MAX_REQUEST_BYTES
 from pipeline.images.prefetch import Chunk, PrefetchingFile
 from pipeline.inputs.parquet_pages import CheckedPages, PageTooLargeError, chunk_range, column_index
+from pipeline.sources.data_file import field_id_of
 
 TAIL = 2**16  # bytes at the end of a file: what Arrow reads first, and where the footer mostly fits
 BUFFER = 2**16  # bytes that Arrow reads at once, unless a page is larger
@@ -28,18 +29,20 @@ BATCH = 64  # rows decoded at once, at most
 
 
 class ColumnReader:
-    """Reads the image bytes in a column of a Parquet file, and keeps its position between calls.
+    """Reads the image bytes in a column of a Parquet file, and keeps its position between calls. A field of `field_id` is the column.
 
     `key` identifies the file, its version and the column. In memory, between calls too, are two pages, compressed and not, at most
     BATCH rows, and what `PrefetchingFile` holds. What pages unpack to is limited to `max_bytes` or MAX_PAGE (see `CheckedPages`).
     """
 
-    def __init__(self, file: PrefetchingFile, column: str, key: tuple[Any, ...] = (), max_bytes: int = 0):
+    def __init__(self, file: PrefetchingFile, column: str, key: tuple[Any, ...] = (), max_bytes: int = 0, field_id: int | None = None):
         self.key = key
         self._file = file
         self._pages = CheckedPages(file, max(MAX_PAGE, max_bytes + 2**20))
         self._parquet = pq.ParquetFile(self._pages, pre_buffer=False, buffer_size=BUFFER)
-        self._fields, kind = [column], self._parquet.schema_arrow.field(column).type
+        schema = self._parquet.schema_arrow
+        column = next((field.name for field in schema if field_id is not None and field_id_of(field) == field_id), column)
+        self._fields, kind = [column], schema.field(column).type
         while pa.types.is_struct(kind):  # Hugging Face datasets keep images as a struct of `bytes` and `path`
             self._fields.append("bytes")
             kind = kind.field("bytes").type

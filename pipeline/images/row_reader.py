@@ -11,7 +11,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import ImageError, StorageError, UserError
 from pipeline.images.coalesce import Row
 from pipeline.images.failure import CHANGED, image_error
-from pipeline.inputs.source import allowed_protocols
+from pipeline.sources.source import allowed_protocols, storage_of
 from pipeline.storage import client, filesystem
 from pipeline.storage.filesystem import Options, connect
 from pipeline.storage.libraries import is_http
@@ -44,7 +44,7 @@ class RowReader:
     def of(cls, config: AnnotateConfig) -> "RowReader":
         """Return the reader for a run's settings."""
         return cls(
-            input=config.input,
+            input=storage_of(config.input),
             options=config.storage_options,
             protocols=allowed_protocols(config.input, config.allow_protocols),
             max_bytes=config.max_bytes,

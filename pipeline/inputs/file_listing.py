@@ -15,7 +15,7 @@ from pipeline.storage.braces import expand_braces
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.filesystem import Options
 from pipeline.storage.left_out import MARKER, LeftOut, marker
-from pipeline.storage.libraries import is_s3
+from pipeline.storage.libraries import is_hugging_face, is_s3
 from pipeline.storage.listing import File, file_of, files_below
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message, without_secrets
@@ -66,7 +66,14 @@ class FileListing:
         if empty:
             one_of = "" if path in self.uri else f", as {without_secrets(path)}"
             but = f" but {left_out_text(self.left_out)}" if self.left_out else ""
-            raise UserError(f"nothing found at {self.uri}{one_of}{but}: check the path, and that it is not empty")
+            hint = ""
+            if is_hugging_face(self.fs):
+                hint = (
+                    "; a private or gated data set needs your token as HF_TOKEN"
+                    if path.startswith("datasets/")
+                    else "; give hf://datasets/…"
+                )
+            raise UserError(f"nothing found at {self.uri}{one_of}{but}: check the path, and that it is not empty{hint}")
 
     def _info(self, path: str) -> dict[str, Any]:
         try:
@@ -106,7 +113,7 @@ class FileListing:
         """Raise UserError if one of these files of tables is part of a table of Delta, Hudi or Iceberg."""
         for folder, (kind, path) in self.tables.items():
             if any(file.name.startswith(f"{folder.rstrip('/')}/") for file in files):
-                remedy = "write the URIs of its current rows to a .parquet, and name that"
+                remedy = "write the URIs of its rows to a .parquet, and name that" if kind == "Hudi" else "name that folder"
                 raise UserError(f"{self.uri} holds a table of {kind} ({without_secrets(path)}), whose files may be removed ones: {remedy}")
 
 

@@ -10,7 +10,6 @@ from itertools import chain
 
 from pipeline.errors import UserError
 from pipeline.inputs.item import escaped
-from pipeline.inputs.tar import SUFFIXES as IMAGE_SUFFIXES
 from pipeline.storage.listing import File
 from pipeline.storage.uris import without_secrets
 
@@ -22,6 +21,13 @@ READ = (
     "what is read: images, .tar shards, and tables (.parquet, .csv, .tsv, .jsonl, .ndjson, or .txt with one URI a line; "
     "all but Parquet also as .gz or .zst)"
 )
+
+# All names of the formats that are decoded, and no suffix at all.
+IMAGE_SUFFIXES = {
+    *("", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".tga", ".icb", ".vda", ".vst"),
+}
 
 _ARCHIVES = frozenset((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tgz", ".tbz2", ".txz"))
 _DOCUMENTS = (

@@ -11,12 +11,13 @@ import pydantic
 from PIL import Image
 
 from pipeline.config import AnnotateConfig
-from pipeline.errors import ImageError, StorageError
+from pipeline.errors import ImageError, StorageError, UserError
 from pipeline.images.coalesce import Row
 from pipeline.images.decode import Limits
 from pipeline.images.fetch import Fetcher
 from pipeline.images.sandbox import Sandbox
 from pipeline.report.locate import Located, locate
+from pipeline.sources.source import storage_of
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 
@@ -61,16 +62,17 @@ def thumbnails(
         return dict.fromkeys(by_hash, Thumbnail(None, "this version of UGRIE can't read the run's settings"))
     found = dict.fromkeys(by_hash, Thumbnail(None, f"not fetched within the {making.seconds:.0f} s for all images"))
     rows = []
-    for content_hash, row in zip(by_hash, locate(output, config.run_id, config.input, list(by_hash.values())), strict=True):
-        if isinstance(row, ImageError):
-            found[content_hash] = _failed(row)
-        else:
-            rows.append(row | {"content_hash": content_hash})
-    rows.sort(key=lambda row: (row["container"] or "", row["position"] or 0))  # neighbours in a file are fetched together
     try:
+        located = locate(output, config.run_id, storage_of(config.input), list(by_hash.values()))
+        for content_hash, row in zip(by_hash, located, strict=True):
+            if isinstance(row, ImageError):
+                found[content_hash] = _failed(row)
+            else:
+                rows.append(row | {"content_hash": content_hash})
+        rows.sort(key=lambda row: (row["container"] or "", row["position"] or 0))  # neighbours in a file are fetched together
         found |= _fetch(config, rows, making)
-    except StorageError as error:
-        found |= dict.fromkeys((row["content_hash"] for row in rows), Thumbnail(None, str(error)))
+    except (StorageError, UserError) as error:  # such as a catalog that is gone: the page is made without these images
+        found |= dict.fromkeys((row["content_hash"] for row in rows) if rows else by_hash, Thumbnail(None, str(error)))
     return found
 
 

@@ -17,11 +17,11 @@ from pipeline.run.resources import check_address
 from pipeline.run.watchdog import StalledError
 from pipeline.stages.merge import VerificationError
 from pipeline.stages.model_files import pinned
-from pipeline.table import delta
 from pipeline.table.commit import commit, tidy
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, RunRecord
 from pipeline.table.stats import FailuresError
+from pipeline.table_formats import delta
 from ugrie.text import one_line
 
 if TYPE_CHECKING:

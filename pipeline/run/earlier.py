@@ -4,12 +4,12 @@ import datetime as dt
 from collections.abc import Sequence
 
 from pipeline.config import AnnotateConfig
-from pipeline.table import delta
 from pipeline.table.image_ids import NO_IDS, PastImages, past_images
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import ROW_ID, Tables
+from pipeline.table_formats import delta
 
 
 def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs: Sequence[RunRecord], now: dt.datetime) -> PastImages:

@@ -21,21 +21,22 @@ import pydantic
 
 from pipeline.config import AnnotateConfig, check_precision
 from pipeline.errors import UserError
-from pipeline.inputs.embeddings import embedded_items
 from pipeline.inputs.file_listing import left_out_text
 from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_manifest
-from pipeline.inputs.source import list_items
 from pipeline.logs import set_run_id
+from pipeline.maintenance import orphans
 from pipeline.run.earlier import images_of
+from pipeline.sources.embeddings import embedded_items
+from pipeline.sources.source import list_items
 from pipeline.stages.merge import GROUP_ROWS
 from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.stages.write import done_blocks, file_name, rows_folder
 from pipeline.storage.parallel import parallel_map
-from pipeline.table import delta, orphans
 from pipeline.table.kept_columns import Keep, check_names
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
 from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
 from pipeline.table.schema import RESERVED, SCHEMA_VERSION, Tables
+from pipeline.table_formats import delta
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, SchemeError

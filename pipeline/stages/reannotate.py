@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from pipeline.inputs.embeddings import embeddings_of, read_embedded
 from pipeline.inputs.manifest import Manifest
+from pipeline.sources.embeddings import embeddings_of, read_embedded
 from pipeline.stages.annotate import AnnotatorSettings, planned_model
 from pipeline.stages.prediction_columns import PredictionColumns
 from pipeline.table.output_folder import OutputFolder

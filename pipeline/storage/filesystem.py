@@ -57,8 +57,8 @@ def fetch_options(uri: str, options: Options, connections: int, idle_seconds: fl
 
 
 def version_of(info: dict[str, Any]) -> str:
-    """Return an object's version: its ETag, or else its modification time and size."""
-    etag = info.get("ETag") or info.get("etag")
+    """Return an object's version: its ETag, on the Hugging Face Hub its digest in Git, or else its modification time and size."""
+    etag = info.get("ETag") or info.get("etag") or info.get("blob_id")
     if etag:
         return str(etag).strip('"')
     changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("updated") or ""

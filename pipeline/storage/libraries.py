@@ -17,6 +17,11 @@ def is_http(fs: Any) -> bool:
     return isinstance(fs, loaded("fsspec.implementations.http.HTTPFileSystem"))
 
 
+def is_hugging_face(fs: Any) -> bool:
+    """Return whether a file system is that of the Hugging Face Hub's client."""
+    return isinstance(fs, loaded("huggingface_hub.hf_file_system.HfFileSystem"))
+
+
 def loaded(*names: str) -> tuple[type, ...]:
     """Return those of the classes, named with their modules, that are imported. Another thread may be just importing a module."""
     parts = (name.rpartition(".") for name in names)

@@ -52,7 +52,7 @@ def image(data: bytes) -> None:
 def source(given: tuple[str, str, tuple[str, ...]]) -> None:
     """An input, the column of a table, and columns to keep."""
     from pipeline.inputs.manifest import write_manifest
-    from pipeline.inputs.source import list_items
+    from pipeline.sources.source import list_items
     from pipeline.table.kept_columns import Keep
     from pipeline.table.output_folder import OutputFolder
 
@@ -76,7 +76,7 @@ def source(given: tuple[str, str, tuple[str, ...]]) -> None:
 def written(given: tuple[str, list[str]]) -> None:
     """A table of text in the folder, and the values of its column `uri`."""
     from pipeline.inputs.kinds import kind_of
-    from pipeline.inputs.text_table import text_values
+    from pipeline.sources.text_table import text_values
 
     name, values = given
     with open(name, "rb") as file:

@@ -1,4 +1,4 @@
-"""Fuzzing of `pipeline.inputs.source.list_items`: tables and shards that are broken in many ways, and folders with odd file names."""
+"""Fuzzing of `pipeline.sources.source.list_items`: tables and shards that are broken in many ways, and folders with odd file names."""
 
 import csv
 import gzip

@@ -3,14 +3,16 @@
 from pipeline.images.fetch import Fetcher
 from pipeline.images.row_reader import RowReader
 from pipeline.inputs.manifest import image_id
-from pipeline.inputs.source import allowed_protocols, list_items
+from pipeline.sources.source import allowed_protocols, list_items, storage_of, stored_column
 
 
 def fetcher(source, **settings):
     column, concurrency = settings.pop("column", "uri"), settings.pop("concurrency", 3)
+    field_id = settings.pop("field_id", None)
     protocols = allowed_protocols(str(source), settings.pop("allow", ()))
     defaults = {"options": {}, "max_bytes": 1000, "timeout": 10.0, "first_wait": 0.001}
-    return Fetcher(RowReader(str(source), protocols=protocols, connections=concurrency, **defaults | settings), column, concurrency)
+    reader = RowReader(storage_of(str(source)), protocols=protocols, connections=concurrency, **defaults | settings)
+    return Fetcher(reader, column, concurrency, field_id)
 
 
 def rows(*found):
@@ -23,7 +25,8 @@ def fetched(fetch, *found):
 
 
 def fetch_all(source, column="uri", **settings):
-    return fetched(fetcher(source, column=column, **settings), *list_items(str(source), column, {}))
+    stored = stored_column(str(source), column, {})
+    return fetched(fetcher(source, column=stored.name, field_id=stored.field_id, **settings), *list_items(str(source), column, {}))
 
 
 def through(where, server, **settings):

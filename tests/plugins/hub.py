@@ -1,6 +1,8 @@
-"""A stand-in for the Hugging Face Hub on this machine: the few routes that its client asks for a model's files."""
+"""A stand-in for the Hugging Face Hub on this machine: the few routes that its client asks for the files of models and data sets."""
 
+import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +18,10 @@ OTHER = "f" * 40
 
 @dataclass
 class Hub:
-    """Repositories by name: of each the files by commit, and the commits by revision. Those in `gated` need the token."""
+    """Repositories by name: of each the files by commit, and the commits by revision. Those in `gated` need the token.
+
+    A data set's name begins with `datasets/`.
+    """
 
     files: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     revisions: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -28,15 +33,19 @@ class Hub:
 
     def add(self, name: str, folder: Path, commit: str = COMMIT, **revisions: str) -> None:
         """Add the files of a folder as a commit, which is now that of the main branch."""
-        self.files.setdefault(name, {})[commit] = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        self.files.setdefault(name, {})[commit] = {
+            path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        }
         self.revisions.setdefault(name, {}).update({"main": commit, commit: commit} | revisions)
 
     def answer(self, path: str, authorization: str | None) -> tuple[int, str | None, bytes]:
         """Return the status, the hub's error code and the body for a path."""
         words = unquote(path).strip("/").split("/")
-        is_api = words[:2] == ["api", "models"]
-        name, *rest = words[2:] if is_api else words
-        name, rest = f"{name}/{rest[0]}", rest[1:]
+        is_api = words[0] == "api"
+        words = words[1:] if is_api else words
+        kind = "datasets/" if words[0] == "datasets" else ""
+        name, *rest = words[1:] if is_api or kind else words
+        name, rest = f"{kind}{name}/{rest[0]}", rest[1:]
         if name not in self.files:
             return 401, "RepoNotFound", b""
         if is_api and rest == ["refs"]:
@@ -47,14 +56,24 @@ class Hub:
             return 404, "RevisionNotFound", b""
         files = self.files[name][commit]
         if is_api and rest[:1] in ([], ["revision"]):
-            return 200, None, json.dumps({"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}).encode()
+            return (
+                200,
+                None,
+                json.dumps({"id": name.removeprefix(kind), "sha": commit, "siblings": [{"rfilename": file} for file in files]}).encode(),
+            )
         if name in self.gated and (self.token is None or authorization != f"Bearer {self.token}"):
             return 401 if authorization is None else 403, "GatedRepo", b""
         if is_api and rest[0] == "tree":
-            listing = [{"type": "file", "path": file, "size": len(data), "oid": "0"} for file, data in files.items()]
-            return 200, None, json.dumps(listing).encode()
-        if rest[0] == "resolve" and rest[-1] in files:
-            return 200, None, files[rest[-1]]
+            prefix = "".join(f"{word}/" for word in rest[2:])
+            entries: dict[str, dict[str, object]] = {}
+            for file, data in files.items():
+                if file.startswith(prefix):
+                    below = file[len(prefix) :].partition("/")
+                    about = {"type": "directory"} if below[1] else {"type": "file", "size": len(data)}
+                    entries[below[0]] = about | {"path": prefix + below[0], "oid": hashlib.sha1(data).hexdigest()}
+            return (200, None, json.dumps(list(entries.values())).encode()) if entries else (404, "EntryNotFound", b"")
+        if rest[0] == "resolve" and "/".join(rest[2:]) in files:
+            return 200, None, files["/".join(rest[2:])]
         return 404, "EntryNotFound", b""
 
 
@@ -71,6 +90,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
         def do_GET(self) -> None:
             found.requests.append(urlsplit(self.path).path)
             status, code, body = found.answer(urlsplit(self.path).path, self.headers.get("Authorization"))
+            if status == 200 and (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))) is not None:
+                status, body = 206, body[int(asked[1]) : int(asked[2]) + 1]
             self.send_response(status)
             for header, value in (("X-Error-Code", code), ("X-Error-Message", found.message)):
                 if value is not None and status >= 400:

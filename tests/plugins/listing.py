@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.inputs import source
 from pipeline.inputs.item import kept_rows
+from pipeline.sources import source
 from pipeline.table.kept_columns import Keep
 
 

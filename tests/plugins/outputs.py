@@ -107,7 +107,7 @@ class Made:
         """The output as a Delta table."""
         from deltalake import DeltaTable
 
-        from pipeline.table.delta_storage import storage_options
+        from pipeline.table_formats.delta_storage import storage_options
 
         fs, root = self.place
         return DeltaTable(f"{fs.unstrip_protocol(root) if self.options else root}/annotations", storage_options=storage_options(fs))

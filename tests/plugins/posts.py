@@ -27,6 +27,8 @@ TYPES = pa.schema(
 )
 NAMES = ("post_id", "user_id", "posted_at", "budget", "tags", "place")
 TEXT = ("post_id", "user_id", "posted_at")  # those that a CSV holds
+TYPED = ("parquet", "bytes", "delta", "delta bytes", "iceberg", "iceberg bytes")
+KINDS = (*TYPED, "csv", "tsv", "jsonl", "tar")
 KEEP = {"csv": TEXT, "tsv": TEXT}
 FIRST = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -47,7 +49,10 @@ class Posts:
         return path.read_bytes() if path.is_file() else None
 
     def write(self, kind: str, path: Path, rows: list[dict[str, Any]] | None = None) -> tuple[str, str]:
-        """Write the posts as parquet, csv, tsv, jsonl, bytes (Parquet with the images) or tar. Return the input, and its column."""
+        """Write the posts in a form, by its name in KINDS. Return the input, and its column.
+
+        Tables of Delta and Iceberg, with URIs or bytes, have several files, and rows of no post that were deleted.
+        """
         rows = self.rows if rows is None else rows
         path.parent.mkdir(parents=True, exist_ok=True)
         links = [row["image"] and str(self.folder / row["image"]) for row in rows]
@@ -68,13 +73,41 @@ class Posts:
             options = pa.csv.WriteOptions(delimiter="," if kind == "csv" else "\t")
             pa.csv.write_csv(table, path.with_suffix(f".{kind}"), options)
             return str(path.with_suffix(f".{kind}")), "image"
-        images = pa.array(links, pa.string()) if kind == "parquet" else pa.array(map(self.bytes_of, rows), pa.binary())
+        images = pa.array(map(self.bytes_of, rows), pa.binary()) if kind.endswith("bytes") else pa.array(links, pa.string())
+        if kind.startswith(("delta", "iceberg")):
+            whole = table.append_column("image", images)
+            removed = whole.slice(0, 3).set_column(0, "post_id", pa.array([-3, -2, -1], pa.int64()))
+            parts = [pa.concat_tables([removed, whole.slice(0, len(rows) // 3)]), whole.slice(len(rows) // 3)]
+            return (write_delta if kind.startswith("delta") else write_iceberg)(path.with_suffix(""), parts), "image"
         pq.write_table(table.append_column("image", images), path.with_suffix(".parquet"), row_group_size=70)
         return str(path.with_suffix(".parquet")), "image"
 
     def listed(self, kind: str) -> list[dict[str, Any]]:
         """The posts that an input of this kind can hold: in a .tar every sample has an image."""
         return [post for post in self.rows if kind != "tar" or self.bytes_of(post) is not None]
+
+
+def write_delta(folder: Path, parts: list[pa.Table]) -> str:
+    """Write a Delta table, and delete the rows whose post_id is below 0. Return its place."""
+    import deltalake
+
+    for i, part in enumerate(parts):
+        deltalake.write_deltalake(folder, part, mode="append" if i else "overwrite")
+    deltalake.DeltaTable(folder).delete("post_id < 0")
+    return str(folder)
+
+
+def write_iceberg(folder: Path, parts: list[pa.Table]) -> str:
+    """Write an Iceberg table, and delete the rows whose post_id is below 0. Return its place."""
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    catalog = SqlCatalog("posts", uri="sqlite://", warehouse=f"file://{folder}")
+    catalog.create_namespace("lake")
+    table = catalog.create_table("lake.posts", parts[0].schema)
+    for part in parts:
+        table.append(part)
+    table.delete("post_id < 0")
+    return str(folder / "lake" / "posts")
 
 
 def as_json(post: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +117,7 @@ def as_json(post: dict[str, Any]) -> dict[str, Any]:
 
 def written(post: dict[str, Any], kind: str) -> dict[str, Any]:
     """Return the values of a post as the table of a run is to have them that kept the columns of such an input."""
-    if kind in ("parquet", "bytes"):
+    if kind in TYPED:
         return {name: post[name] for name in NAMES}
     if kind in ("jsonl", "tar"):
         row = as_json(post)

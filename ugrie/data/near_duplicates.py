@@ -23,14 +23,13 @@ def joined_groups(embeddings: np.ndarray, groups: np.ndarray) -> np.ndarray:
         return groups
     unit = normalize(embeddings)
     centred = normalize(unit - unit.mean(0))
-    pairs, start = [], 0
-    for distances in pairwise_distances_chunked(centred, metric="cosine"):
+    component, start = np.arange(len(names)), 0
+    for distances in pairwise_distances_chunked(centred, metric="cosine"):  # joined chunk by chunk: copies of one image make many pairs
         rows, columns = np.nonzero(distances < 1 - ALIKE)
-        pairs.append((rows + start, columns))
+        first, second = component[codes[rows + start]], component[codes[columns]]
+        links = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(names), len(names)))
+        component = connected_components(links, directed=False)[1][component]
         start += len(distances)
-    first, second = codes[np.concatenate(pairs, 1)]
-    links = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(names), len(names)))
-    count, component = connected_components(links, directed=False)
-    earliest = np.full(count, len(names))
+    earliest = np.full(component.max() + 1, len(names))
     np.minimum.at(earliest, component, np.arange(len(names)))
     return names[earliest[component]][codes]

@@ -49,6 +49,17 @@ class MapperConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class AdaptationConfig(BaseModel):
+    """What labels given after the training changed, see `ugrie.model.adaptation.Adaptation`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str  # name@digest of the checkpoint that was adapted
+    support: PositiveInt
+    schemes: tuple[str, ...]  # those it corrects
+    zero_shot: tuple[str, ...] = ()  # those of them that start from zero-shot answers
+
+
 class BartShape(BaseModel):
     """What inference needs of a BART's config, with transformers' defaults; training and `generate` may state more in `Config.bart`."""
 
@@ -93,8 +104,10 @@ class Config(BaseModel):
     temperatures: dict[str, Scale]
     regression_shares: dict[str, Annotated[FiniteFloat, Field(ge=0, le=1)]] = {}  # in each scheme's probabilities; the rest is BART's
     consistent: tuple[tuple[str, ...], ...] = ()  # groups of schemes whose labels may not contradict each other
+    few_shot: tuple[str, ...] = ()  # schemes that BART was not trained for, which the adaptation answers
     tower: TowerConfig
     mapper: MapperConfig
+    adaptation: AdaptationConfig | None = None
     bart: dict[str, Any]
     decoder_start: tuple[int, ...] | None = None  # tokens that start every sentence; default: the one of `bart`
 
@@ -102,6 +115,18 @@ class Config(BaseModel):
     @classmethod
     def _check(cls, schemes: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
         return Template(schemes).schemes
+
+    @model_validator(mode="after")
+    def _check_adaptation(self) -> "Config":
+        adapted = () if self.adaptation is None else self.adaptation.schemes
+        for key, names, known in (
+            ("adaptation.schemes", adapted, [scheme.name for scheme in self.schemes]),
+            ("few_shot", self.few_shot, adapted),
+            ("adaptation.zero_shot", () if self.adaptation is None else self.adaptation.zero_shot, self.few_shot),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"{key}: {', '.join(unknown)} can't be answered")
+        return self
 
     @field_validator("bart")
     @classmethod
@@ -137,6 +162,11 @@ class Config(BaseModel):
         if scheme.name in known:
             raise SchemeError(f"{name}: {self.name} was trained for {scheme.name}: give that name, or rename the scheme and its file")
         return scheme
+
+    @property
+    def written(self) -> tuple[Scheme, ...]:
+        """The schemes that BART was trained to write."""
+        return tuple(scheme for scheme in self.schemes if scheme.name not in self.few_shot)
 
     def was_trained_for(self, scheme: Scheme) -> bool:
         return any(scheme.name == known.name for known in self.schemes)

@@ -1,7 +1,8 @@
-"""Chooses labels that do not contradict each other, in schemes whose labels never do in the training data.
+"""Labels that do not contradict each other, in schemes whose labels never do in the training data.
 
 Each scheme's most likely label may contradict another's: joy where the mood is negative. For such schemes a label is the most likely one
-that does not contradict the labels before it in the sentence. The probabilities stay each scheme's own.
+that does not contradict the labels before it in the sentence. `ugrie/model/slots.py` applies the rule as it fills slot after slot, so that
+what it reads for a later slot is the sentence as it stands.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,19 +40,11 @@ def consistent_groups(schemes: Sequence[Scheme], targets: Mapping[str, np.ndarra
     return tuple(tuple(name for name in polar if name in group) for group in groups if len(group) > 1)
 
 
-def choose(schemes: Sequence[Scheme], groups: Sequence[Sequence[str]], probs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the labels of n images by scheme, int64 [n]: within each group, the most likely that don't contradict the labels before.
+def slot_signs(schemes: Sequence[Scheme], groups: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """Return for each scheme the signs of its labels in each group, float32 [groups, labels]: zeros where it is not in the group.
 
-    The schemes are in the sentence's order. `probs` by scheme are float [n, labels]. Choosing a group's labels together, as the most likely
-    combination, was tried: a scheme that knows little of an image then overrules others that know more.
+    Choosing a group's labels together, as the most likely combination, was tried: a scheme that knows little of an image then overrules
+    others that know more.
     """
-    choices = {scheme.name: probs[scheme.name].argmax(1) for scheme in schemes}
-    for group in groups:
-        side = np.zeros(len(next(iter(choices.values()))), int)  # the polarity that the labels so far have, 0 for none
-        for scheme in schemes:
-            if scheme.name in group:
-                allowed = side[:, None] * signs(scheme) >= 0
-                chosen = np.where(allowed, probs[scheme.name], -1.0).argmax(1)
-                side = np.where(side == 0, signs(scheme)[chosen], side)
-                choices[scheme.name] = chosen
-    return choices
+    member = [np.array([[float(scheme.name in group)] for group in groups]).reshape(len(groups), 1) for scheme in schemes]
+    return [(mine * signs(scheme)).astype(np.float32) for mine, scheme in zip(member, schemes, strict=True)]

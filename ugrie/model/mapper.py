@@ -14,6 +14,11 @@ LENGTH = 2.0  # the kernel's length scale; the distance between orthogonal compo
 BLOCK = 8192  # images whose embeddings are in double precision at once
 
 
+def laplacian(components: Tensor, points: Tensor) -> Tensor:
+    """Return the kernel of each image with each point: [batch, components], [m, components] -> [batch, m]."""
+    return torch.exp(-torch.cdist(components, points) / LENGTH)
+
+
 class Mapper(nn.Module):
     """[batch, embedding_dim] -> [batch, prefix_length, d_model]: principal components, kernel, regression outputs, one hidden layer.
 
@@ -84,8 +89,11 @@ class Mapper(nn.Module):
 
     def answers(self, embeddings: Tensor) -> Tensor:
         """[batch, embedding_dim] -> [batch, answers]: the regression's outputs for images that it was not fitted on."""
-        kernel = torch.exp(-torch.cdist(self.components(embeddings), self.landmarks) / LENGTH)
-        return kernel @ self.weights + self.bias
+        return self.answers_at(self.components(embeddings))
+
+    def answers_at(self, components: Tensor) -> Tensor:
+        """[batch, components] -> [batch, answers], see `answers`."""
+        return laplacian(components, self.landmarks) @ self.weights + self.bias
 
     def label_scores(self, answers: Tensor) -> Tensor:
         """[batch, answers] -> [batch, labels]: unnormalised log-probabilities of the labels of every scheme, by the regression alone."""

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from ugrie.memory import Portions
 from ugrie.model import checkpoint, zero_shot
+from ugrie.model.adaptation import Adaptation
 from ugrie.model.bart import Bart
-from ugrie.model.consistency import choose
+from ugrie.model.consistency import slot_signs
 from ugrie.model.mapper import Mapper
 from ugrie.model.prediction import Annotation, Prediction, read
 from ugrie.model.slots import Opinion, SlotFiller
@@ -52,20 +53,24 @@ class UGRIE(nn.Module):
             embedding_dim=config.tower.embedding_dim,
             components=shape.components,
             landmarks=shape.landmarks,
-            answers=sum(scheme.answers for scheme in config.schemes),
-            labels=sum(len(scheme.labels) for scheme in config.schemes),
+            answers=sum(scheme.answers for scheme in config.written),
+            labels=sum(len(scheme.labels) for scheme in config.written),
             prefix_length=shape.prefix_length,
             d_model=bart.config.d_model,
             hidden=shape.hidden,
             dropout=shape.dropout,
         )
+        self.adaptation: Adaptation | None = None
+        if config.adaptation is not None:
+            self.adaptation = Adaptation(config.adaptation, config.schemes, shape.components, config.tower.embedding_dim)
         self.encoder: Encoder | None = None
         self.tower_weights: str | None = None
         self.precision: Precision = "auto"
         self._slots: dict[Template, tuple[Slot, ...]] = {}
-        self._fillers: dict[Template, SlotFiller] = {}
+        self._fillers: dict[tuple[Template, tuple[tuple[str, ...], ...]], SlotFiller] = {}
         self.portions = Portions(0, "templates")
         self._zero_shot: dict[Scheme, ZeroShot] = {}
+        self._tower_digest: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -184,12 +189,12 @@ class UGRIE(nn.Module):
         readings for the schemes that its sentence states, and none if the sentence doesn't follow the template. Raises SchemeError for
         a scheme that BART was not trained for.
         """
-        template = self.config.template(None if schemes is None else tuple(schemes))
+        template = Template(self.config.written) if schemes is None else self.config.template(tuple(schemes))
         for scheme in template.schemes:
-            if not self.config.was_trained_for(scheme):
+            if scheme not in self.config.written:
                 raise SchemeError(f"BART can't write {scheme.name}, for which {self.config.name} was not trained: leave decode at slots")
         prefix = self.mapper(embeddings.to(self.bart.device, torch.float32))
-        longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(self.config.template())) + 3
+        longest = sum(len(slot.literal) + max(map(len, slot.labels)) for slot in self.slots(Template(self.config.written))) + 3
         start = torch.tensor([self.decoder_start], device=prefix.device).expand(len(prefix), -1)
         tokens = self.transformers_bart().generate(
             inputs_embeds=prefix, decoder_input_ids=start, max_new_tokens=longest, do_sample=False, num_beams=1
@@ -226,55 +231,80 @@ class UGRIE(nn.Module):
     def predict(self, embeddings: Tensor, schemes: Sequence[str | ZeroShot] | None = None) -> Prediction:
         """Fill the template for embeddings [n, embedding_dim], with calibrated probabilities of all labels.
 
-        Schemes that the checkpoint was not trained for are answered zero-shot, by the text tower of the CLIP that its image tower
-        belongs to; `Encoder.pretrained` lists the errors of loading it. The other schemes' answers don't depend on them. Raises
-        SchemeError, and ValueError for embeddings that are not finite.
+        Schemes that an adaptation knows alone are answered by it. Schemes that the checkpoint was not trained for are answered zero-shot,
+        by the text tower of the CLIP that its image tower belongs to; `Encoder.pretrained` lists the errors of loading it. The other
+        schemes' answers don't depend on either. Raises SchemeError, and ValueError for embeddings that are not finite.
         """
         if not (is_finite := embeddings.isfinite().all(1)).all():
             raise ValueError(f"{int((~is_finite).sum())} of {len(embeddings)} embeddings hold infinity or NaN")
         asked = [scheme.name for scheme in self.config.schemes] if schemes is None else self._answered(schemes)
         template = Template(tuple(each.scheme if isinstance(each, ZeroShot) else self.config.scheme(each) for each in asked))
-        trained = tuple(scheme for scheme, each in zip(template.schemes, asked, strict=True) if isinstance(each, str))
+        written = tuple(scheme for scheme in template.schemes if scheme in self.config.written)
         probs: dict[str, np.ndarray] = {}
         choices: dict[str, np.ndarray] = {}
-        if trained:
-            probs, choices = self._fill(embeddings, template if trained == template.schemes else Template(trained))
-        images = embeddings.float().cpu().numpy() if len(trained) < len(asked) else np.empty(0)
-        for each in asked:
-            if isinstance(each, ZeroShot):
-                probs[each.scheme.name] = each.probs(images)
-                choices[each.scheme.name] = probs[each.scheme.name].argmax(1)
+        if written:
+            probs, choices = self._fill(embeddings, template if written == template.schemes else Template(written))
+        images = embeddings.float().cpu().numpy() if len(written) < len(asked) else np.empty(0)
+        few_shot = [each for each in asked if isinstance(each, str) and each in self.config.few_shot]
+        probs |= self._few_shot(images, few_shot)
+        probs |= {each.scheme.name: each.probs(images) for each in asked if isinstance(each, ZeroShot)}
+        choices |= {name: shares.argmax(1) for name, shares in probs.items() if name not in choices}
         return Prediction(template, probs, choices)
+
+    def _few_shot(self, embeddings: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the probabilities of the labels of schemes that the adaptation answers without BART: float32 [n, labels]."""
+        if not names or self.adaptation is None:
+            return {}
+        components = self.mapper.components(torch.from_numpy(embeddings).to(self.mapper.mean.device))
+        found = self.adaptation.corrections(components)
+        prior = self.adaptation.zero_shot(self.mapper.mean)
+        scores = {name: found[name] for name in names}
+        for name in prior.keys() & scores.keys():
+            scores[name] = scores[name] + torch.from_numpy(np.log(np.maximum(prior[name].probs(embeddings), 1e-12))).to(components.device)
+        return {name: each.softmax(-1).cpu().numpy() for name, each in scores.items()}
 
     def _fill(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the probabilities of the labels, and the chosen labels, of each scheme that the checkpoint was trained for."""
-        if template not in self._fillers:
-            self._fillers[template] = SlotFiller(self.bart, self.slots(template), self.decoder_start)
-        found = self.portions(lambda some, _: self._fill_portion(some, template), embeddings)
+        key = template, self.config.consistent
+        if key not in self._fillers:
+            signs = slot_signs(template.schemes, self.config.consistent)
+            self._fillers[key] = SlotFiller(self.bart, self.slots(template), self.decoder_start, signs)
+        filler = self._fillers[key]
+        found = self.portions(lambda some, _: self._fill_portion(some, template, filler), embeddings)
         if len(found) == 1:
             return found[0]
         probs, choices = ({name: np.concatenate([part[i][name] for part in found]) for name in found[0][i]} for i in range(2))
         return probs, choices
 
-    def _fill_portion(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        answers = self.mapper.answers(embeddings.to(self.bart.device, torch.float32))
+    def _fill_portion(
+        self, embeddings: Tensor, template: Template, filler: SlotFiller
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        components = self.mapper.components(embeddings.to(self.bart.device, torch.float32))
+        answers = self.mapper.answers_at(components)
         prefix = self.mapper.prefix(answers)
         encoder = self.bart.model.encoder
         encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state
-        probs = {}
-        slots = self._fillers[template].fill(encoded, self._opinions(answers, template))
-        for scheme, scores in zip(template.schemes, slots, strict=True):
+        probs, choices = {}, {}
+        filled = filler.fill(encoded, self._opinions(answers, components, template))
+        for scheme, scores, labels in zip(template.schemes, filled.log_probs, filled.labels, strict=True):
             temperature = self.config.temperatures.get(scheme.name, 1.0)
             probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()
-        return probs, choose(template.schemes, self.config.consistent, probs)
+            choices[scheme.name] = labels.cpu().numpy()
+        return probs, choices
 
-    def _opinions(self, answers: Tensor, template: Template) -> list[Opinion]:
-        """Return what the mapper's regression says of each slot's labels by its outputs alone."""
-        schemes = self.config.schemes
+    def _opinions(self, answers: Tensor, components: Tensor, template: Template) -> list[Opinion]:
+        """Return what the mapper's regression says of each slot's labels by its outputs alone, and what the adaptation corrects.
+
+        A correction is of calibrated log-probabilities, so it is stretched by the temperature that they are divided by.
+        """
+        schemes = self.config.written
         scores = self.mapper.label_scores(answers).split([len(scheme.labels) for scheme in schemes], 1)
         by_name = {scheme.name: each.log_softmax(-1) for scheme, each in zip(schemes, scores, strict=True)}
+        corrections = {} if self.adaptation is None else self.adaptation.corrections(components)
+        temperatures = {scheme.name: self.config.temperatures.get(scheme.name, 1.0) for scheme in schemes}
+        corrections = {name: each * temperatures[name] for name, each in corrections.items() if name in temperatures}
         shares = self.config.regression_shares
-        return [Opinion(by_name[scheme.name], shares.get(scheme.name, 0.0)) for scheme in template.schemes]
+        return [Opinion(by_name[s.name], shares.get(s.name, 0.0), corrections.get(s.name)) for s in template.schemes]
 
     def _answered(self, schemes: Sequence[str | ZeroShot]) -> list[str | ZeroShot]:
         """Return what answers the schemes that the checkpoint was not trained for, and the others' names. Embeds labels at first use."""
@@ -282,8 +312,8 @@ class UGRIE(nn.Module):
         untrained = [each for each in asked if isinstance(each, Scheme) and not self.config.was_trained_for(each)]
         if new := [scheme for scheme in untrained if scheme not in self._zero_shot]:
             weights = self.tower_weights or fetch_weights(self.config.tower)
-            tower = checkpoint.named_tower_digest(self.config, weights)
-            answers = zero_shot.answer(self.config.tower, tower, self.mapper.mean.cpu().numpy(), new, lambda: weights)
+            self._tower_digest = self._tower_digest or checkpoint.named_tower_digest(self.config, weights)  # hashes the whole file
+            answers = zero_shot.answer(self.config.tower, self._tower_digest, self.mapper.mean.cpu().numpy(), new, lambda: weights)
             self._zero_shot |= {scheme: answers[scheme.name] for scheme in new}
         return [each if isinstance(each, ZeroShot) else self._zero_shot.get(each, each.name) for each in asked]
 

@@ -25,9 +25,10 @@ from ugrie.schemes.scheme import Scheme
 
 FOLDS = 10
 # A scheme with fewer groups for each of its outputs has in-sample predictions: regressions on the other groups' labels would say too
-# little. A landmark is the mean of one neighbour for each so many labelled images.
-FEW = 50
-NEIGHBOURS = 4  # at most, the image itself included
+# little.
+FEW = 40
+NEIGHBOURS = 4  # whose mean a landmark is, the image itself included; fewer with less than 50 labelled images for each
+IMAGES_A_NEIGHBOUR = 50
 ALPHAS = (0.01, 0.03, 0.1, 0.3, 1.0)  # regularisation strengths; the one with the least out-of-fold error is taken, scheme by scheme
 DEFAULT_ALPHA = 0.03  # of a scheme that has too few images for out-of-fold predictions
 LANDMARKS = 700, 4000  # the least and the most that `landmarks_for` returns
@@ -73,8 +74,7 @@ def fit_regression(
     `components` are [images, components], `targets` by scheme [images, labels] (a row of zeros: no label), `groups` [images].
     The outputs of a scheme without any label are zeros.
     """
-    labelled = np.any([target.any(1) for target in targets.values()], axis=0)
-    kernels = _Kernels(components, _draw_landmarks(components, labelled, landmarks))
+    kernels = _Kernels(components, _draw_landmarks(components, targets, landmarks))
     ends = np.cumsum([scheme.answers for scheme in schemes])
     columns = {scheme.name: slice(end - scheme.answers, end) for scheme, end in zip(schemes, ends, strict=True)}
     weights, bias = np.zeros((len(kernels.landmarks), ends[-1])), np.zeros(ends[-1])
@@ -89,13 +89,20 @@ def fit_regression(
     return Regression(kernels.landmarks, weights, bias, predictions, bool(in_sample))
 
 
-def _draw_landmarks(components: np.ndarray, labelled: np.ndarray, landmarks: int) -> np.ndarray:
+def _draw_landmarks(components: np.ndarray, targets: Mapping[str, np.ndarray], landmarks: int) -> np.ndarray:
     """Draw labelled images, and return the mean of each and its nearest neighbours; with few images, the image itself.
 
-    A mean is as good a landmark, and is no image's own embedding.
+    A mean is as good a landmark, and is no image's own embedding. Images that have labels of the same schemes are drawn as often as those
+    of others, while there are some: so a small data set that alone has a scheme has landmarks enough, beside a large one.
     """
-    drawn = np.random.RandomState(0).permutation(np.flatnonzero(labelled))[:landmarks]
-    count = max(1, min(NEIGHBOURS, labelled.sum() // FEW))
+    has_label = np.stack([target.any(1) for target in targets.values()], 1)
+    shuffled = np.random.RandomState(0).permutation(np.flatnonzero(has_label.any(1)))
+    _, kinds = np.unique(has_label[shuffled], axis=0, return_inverse=True)
+    place = np.zeros(len(shuffled), int)  # among the images of its kind
+    for kind in range(kinds.max() + 1):
+        place[kinds == kind] = np.arange(np.count_nonzero(kinds == kind))
+    drawn = shuffled[np.argsort(place, kind="stable")][:landmarks]
+    count = max(1, min(NEIGHBOURS, len(shuffled) // IMAGES_A_NEIGHBOUR))
     nearest = NearestNeighbors(n_neighbors=count).fit(components).kneighbors(components[drawn], return_distance=False)
     means = normalize(components[nearest].mean(1)).astype(np.float64)
     return means[~np.tril(euclidean_distances(means) < APART, -1).any(1)]

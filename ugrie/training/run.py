@@ -8,7 +8,6 @@ Errors in the recipe and the data are found before an image is embedded. docs/tr
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ugrie.atomic import write_whole
 from ugrie.data.labelled import Labelled, load_all
 from ugrie.data.layout import with_layout
 from ugrie.data.table import DataError, Image
@@ -28,6 +26,7 @@ from ugrie.schemes.template import Template
 from ugrie.training.cross_validation import cross_validate
 from ugrie.training.learning_curve import draw_curve
 from ugrie.training.recipe import Recipe, RecipeError, read_recipe
+from ugrie.training.record import check_writable, read_record, write_record
 from ugrie.training.towers import load_tower, tower_config
 from ugrie.training.train import kept_epoch, new_model, train
 from ugrie.vision.config import TowerConfig
@@ -54,7 +53,8 @@ def train_recipe(
         stated = stated.model_copy(update={"bart": bart})
     loaded = (load_scheme(str(path.parent / name) if name.endswith(".toml") else name) for name in stated.schemes)
     schemes = Template(tuple(loaded)).schemes
-    _check_folders(stated, output, cache)
+    check_writable(output, cache)
+    _check_output(stated, output)
     _check_labels(stated, schemes)
     recipe = _resolve_bart(stated, path.parent)
     config = tower_config(recipe.tower)
@@ -79,7 +79,7 @@ def train_recipe(
         if not data.targets[scheme.name].any():
             raise DataError(f"no image has a label for {scheme.name}: add some, or take it from the recipe's schemes")
     run = _run_digest(stated, folds, model, data)
-    previous = _read_record(output)
+    previous = read_record(output)
     if previous.get("run") == run:
         logger.info("%s is already trained with this recipe on this data: nothing to do", output)
         return previous["cross_validated"]
@@ -95,25 +95,21 @@ def train_recipe(
             update={"tower": encoder.config}
         )  # with the SHA-256 of weights that are not in the checkpoint
     record = {"recipe": stated.model_dump(mode="json", exclude_unset=True)}
-    _write_record(output, record)  # first: if the run is interrupted here, the same command recognises the folder as its own and resumes
+    write_record(output, record)  # first: if the run is interrupted here, the same command recognises the folder as its own and resumes
     card = path.parent / "MODEL_CARD.md"
     model.save_pretrained(output, card.read_text() if card.is_file() else f"# {recipe.name}\n\nTrained by `ugrie train`.\n")
     draw_curve(curve, kept_epoch(curve, recipe), recipe.name, output / "training.png")
-    _write_record(output, record | {"run": run, "curve": curve, "cross_validated": metrics})
+    write_record(output, record | {"run": run, "curve": curve, "cross_validated": metrics})
     shutil.rmtree(state)
     logger.info("%s is written", output)
     return metrics
 
 
-def _check_folders(recipe: Recipe, output: Path, cache: Path) -> None:
-    """Raise RecipeError if `output` or `cache` can't be written to, or if `output` holds a checkpoint of another recipe."""
-    for flag, folder in (("--output", output), ("--cache", cache)):
-        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise RecipeError(f"{flag} {folder}: {existing} is no folder that can be written to")
+def _check_output(recipe: Recipe, output: Path) -> None:
+    """Raise RecipeError if `output` holds a checkpoint of another recipe."""
     if any((output / file).exists() for file in checkpoint.FILES):
         try:
-            same = Recipe.model_validate(_read_record(output).get("recipe")) == recipe
+            same = Recipe.model_validate(read_record(output).get("recipe")) == recipe
         except ValueError:
             same = False
         if not same:
@@ -157,16 +153,3 @@ def _run_digest(recipe: Recipe, folds: int, model: UGRIE, data: Labelled) -> str
     for values in (data.embeddings, *data.targets.values(), data.groups, data.repeats):
         state.update(f"{values.dtype} {values.shape}".encode() + np.ascontiguousarray(values).tobytes())
     return state.hexdigest()[:32]
-
-
-def _read_record(output: Path) -> dict[str, Any]:
-    """Return the content of training.json; empty if it is missing or invalid."""
-    try:
-        record = json.loads((output / "training.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _write_record(output: Path, record: dict[str, Any]) -> None:
-    write_whole(output / "training.json", lambda part: part.write_text(json.dumps(record, indent=1) + "\n"))

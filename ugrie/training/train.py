@@ -90,6 +90,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     training_rows, validation_rows = split(data, recipe.validation, rng) if recipe.validation else (np.arange(len(data)), np.arange(0))
     training_set, validation_set = data.take(training_rows), data.take(validation_rows)
     _resize(model, data, recipe)
+    model.config = model.config.model_copy(update={"consistent": consistent_groups(model.config.schemes, data.targets)})
     model.portions = Portions(VALIDATED, "templates")
     model.bart = model.transformers_bart()
     initial_weights = copy.deepcopy(model.state_dict())
@@ -113,7 +114,7 @@ def train(model: UGRIE, data: Labelled, recipe: Recipe, state: Path | None = Non
     model.eval()
     found = calibrate(model, validation_set) if len(validation_set) else Calibration(default_shares(model, data), {})
     fitted = {"temperatures": found.temperatures, "regression_shares": found.regression_shares}
-    model.config = model.config.model_copy(update=fitted | {"consistent": consistent_groups(model.config.schemes, data.targets)})
+    model.config = model.config.model_copy(update=fitted)
     if recipe.refit:
         _refit(model, initial_weights, data, recipe)
     return curve

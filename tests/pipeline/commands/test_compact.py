@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from pipeline.table import delta
+from pipeline.table_formats import delta
 from tests.plugins.outputs import Made, in_order
 
 

@@ -159,6 +159,47 @@ def test_an_output_that_may_not_be_written_is_named(refused, folder):
     )
 
 
+ADAPT = ["--from", "ugrie-l14", "--data", "data/mine.npz", "--output", "adapted"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "line"),
+    [
+        (ADAPT[2:], "give --recipe RECIPE to train a checkpoint, or --from CHECKPOINT to adapt one"),
+        ([*ADAPT, "--recipe", "recipe.toml"], "give --recipe RECIPE to train a checkpoint, or --from CHECKPOINT to adapt one"),
+        ([*ADAPT, "--folds", "5"], "--folds is for --recipe: an adaptation is always cross-validated, .*: leave it out"),
+        ([*ADAPT, "--bart", "data"], "--bart is for --recipe: .*"),
+        (["--from", "ugrie-l41", *ADAPT[2:]], r"there is no model 'ugrie-l41' \(did you mean 'ugrie-l14'\?\).*"),
+        ([*ADAPT[:5], "file"], "--output file: .*file is no folder that can be written to"),
+        ([*ADAPT[:5], "taken"], "--output taken: holds a checkpoint that was not adapted from ugrie-l14@.*; name another folder, .*"),
+        ([*ADAPT, "--schemes", "mine.toml"], "mine.toml: there is no such scheme file"),
+        (["--from", "ugrie-tiny", *ADAPT[2:], "--tower-weights", "w"], "--tower-weights w: ugrie-tiny bundles its own tower: .*"),
+    ],
+)
+def test_a_wrong_argument_of_an_adaptation_is_one_line_that_names_it(command, folder, capsys, monkeypatch, tokens, line):
+    monkeypatch.setattr(embeddings.EmbeddingCache, "__call__", lambda *_: pytest.fail("images were embedded"))
+    before = set(folder.rglob("*"))
+    assert command.run(tokens) == 2
+    assert re.fullmatch(f"train: {line}", capsys.readouterr().err.splitlines()[-1])
+    assert set(folder.rglob("*")) == before
+
+
+def test_an_adaptation_is_written_or_refused_with_the_exit_code_1(command, folder, capsys):
+    """Labels that follow from the images gain, random ones don't."""
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(60, 768)).astype(np.float16)
+    np.savez(folder / "random.npz", embedding=vectors, polarity2=draw.choice(["positive", "negative"], 60))
+    learnable = np.where(vectors[:, 0] > 0, "positive", "negative")
+    np.savez(folder / "learnable.npz", embedding=np.where(vectors[:, :1] > 0, 1, -1) * np.arange(768) + vectors, polarity2=learnable)
+    assert command.run(["--from", "ugrie-l14", "--data", "learnable.npz", "--output", "adapted"]) == 0
+    assert json.loads(capsys.readouterr().out)["polarity2"]["loss"] > 0
+    assert (folder / "adapted/MODEL_CARD.md").is_file()
+    with pytest.raises(SystemExit) as left:
+        command.run(["--from", "ugrie-l14", "--data", "random.npz", "--output", "refused"])
+    assert re.fullmatch("train: random.npz: no scheme of ugrie-l14 gains by these labels, .*", str(left.value.code))
+    assert not (folder / "refused").exists()
+
+
 def test_without_its_packages_it_says_what_to_install(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "ugrie.training.run", None)
     assert "pip install 'ugrie[train]'" in refused(RECIPE)

@@ -105,6 +105,22 @@ def test_names_that_are_taken_and_inputs_without_columns_are_refused_together(co
     assert images.startswith(f"keep_columns: {corpus.folder} holds images, which have no columns")
 
 
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_a_table_that_cant_be_read_is_told_with_the_other_problems(some_posts, tmp_path, monkeypatch, kind):
+    source, column = some_posts(5).write(kind, tmp_path / "posts")
+    wrong = {"output": str(tmp_path / "out"), "column": column, "keep_columns": ("post_ids", "uri")}
+    with pytest.raises(ExceptionGroup) as refused:
+        check(AnnotateConfig(input=source, **wrong))
+    taken, lacking = map(str, refused.value.exceptions)
+    assert taken.startswith("keep_columns: the table has a column 'uri' of its own")
+    assert "posts has no column 'post_ids' (did you mean 'post_id'?)" in lacking
+    for name in ("table_formats.delta_log", "sources.iceberg_table"):
+        monkeypatch.setattr(f"pipeline.{name}.find_spec", lambda library: None)
+    with pytest.raises(ExceptionGroup) as refused:
+        check(AnnotateConfig(input=source, **wrong))
+    assert str(refused.value.exceptions[1]).endswith(f"pip install 'ugrie[{kind}]'")
+
+
 def test_the_sample_is_counted_by_status_and_some_failures_are_shown(lines):
     said = lines()
     assert "random sample of 64 new images, annotated on this machine (cpu, 2 cores):" in said

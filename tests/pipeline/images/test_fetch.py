@@ -10,7 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.images import parquet_reader
 from pipeline.inputs.item import Item
-from pipeline.inputs.source import list_items
+from pipeline.sources.source import list_items
 from tests.plugins.fetching import fetch_all, fetched, fetcher, rows
 
 

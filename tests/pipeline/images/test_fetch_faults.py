@@ -8,7 +8,7 @@ import pytest
 from benchmarks.servers.proxy import BODIES, READING
 from pipeline.errors import StorageError
 from pipeline.inputs.item import Item
-from pipeline.inputs.source import list_items
+from pipeline.sources.source import list_items
 from tests.plugins.fetching import fetched, fetcher, through
 
 

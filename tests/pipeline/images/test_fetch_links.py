@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from pipeline.inputs.item import Item
-from pipeline.inputs.uri_table import uri_items
+from pipeline.sources.uri_table import uri_items
 from pipeline.storage.ssrf import USER_AGENT
 from tests.plugins.fetching import fetched, fetcher, rows
 

@@ -14,7 +14,7 @@ from pipeline.errors import ImageError, StorageError
 from pipeline.images import fetch_process
 from pipeline.images.failure import OUT_OF_MEMORY
 from pipeline.images.fetch_process import FetchProcess
-from pipeline.inputs.source import list_items
+from pipeline.sources.source import list_items
 from tests.plugins.fetching import fetched, fetcher
 
 MEMORY = 2_000_000_000

@@ -13,7 +13,7 @@ from pipeline.errors import StorageError
 from pipeline.images import coalesce, parquet_reader, prefetch
 from pipeline.images.fetch import Fetcher
 from pipeline.images.parquet_reader import LastReader
-from pipeline.inputs.source import list_items
+from pipeline.sources.source import list_items
 from tests.plugins.corpus import write_tar
 from tests.plugins.fetching import fetched, fetcher, rows, through
 

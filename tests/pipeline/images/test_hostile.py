@@ -11,8 +11,8 @@ import pytest
 from pipeline.config import AnnotateConfig
 from pipeline.images.decode import OUT_OF_MEMORY
 from pipeline.images.sandbox import Sandbox
-from pipeline.inputs.source import list_items
 from pipeline.run.plan import prepare
+from pipeline.sources.source import list_items
 from pipeline.stages.tracker import BlockTracker
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]

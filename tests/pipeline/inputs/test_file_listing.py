@@ -1,4 +1,4 @@
-"""The files that an input names; tests/pipeline/inputs/test_source.py lists them as images."""
+"""The files that an input names; tests/pipeline/sources/test_source.py lists them as images."""
 
 from collections import Counter
 

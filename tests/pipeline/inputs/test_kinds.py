@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.inputs import source
 from pipeline.inputs.kinds import IMAGE, OTHER, SHARD, choose, kind_of, suffix_of
+from pipeline.sources import source
 from pipeline.storage.left_out import NOT_BY_NAME
 from pipeline.storage.listing import File
 from tests.plugins.listing import names, write

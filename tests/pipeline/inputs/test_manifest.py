@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.inputs import manifest, seen
 from pipeline.inputs.item import Item, Kept
 from pipeline.inputs.manifest import image_id, write_manifest
-from pipeline.inputs.uri_table import uri_items
+from pipeline.sources.uri_table import uri_items
 from pipeline.table.output_folder import OutputFolder
 
 

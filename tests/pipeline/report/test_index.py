@@ -9,12 +9,12 @@ import threading
 import pytest
 
 from pipeline.config import AnnotateConfig
+from pipeline.maintenance.vacuum import leftovers
 from pipeline.report import drift, index, moods
 from pipeline.report.page import write as write_page
 from pipeline.report.page import write_beside
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
-from pipeline.table.vacuum import leftovers
 
 ALERT = "<script>alert(1)</script>"
 BREAK = '"><img src=x onerror=alert(1)>'

@@ -12,8 +12,8 @@ import pytest
 from pipeline.config import AnnotateConfig
 from pipeline.report.cards import make_card
 from pipeline.report.page import write, write_beside
-from pipeline.table import delta
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table_formats import delta
 
 ALERT = "<script>alert(1)</script>"
 BREAK = '"><img src=x onerror=alert(1)>'

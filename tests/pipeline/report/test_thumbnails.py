@@ -12,9 +12,9 @@ from PIL import Image
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import write_manifest
-from pipeline.inputs.source import list_items
 from pipeline.report.highlights import Highlight
 from pipeline.report.thumbnails import REPORT, settings_of, thumbnails
+from pipeline.sources.source import list_items
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 

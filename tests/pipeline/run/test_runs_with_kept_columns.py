@@ -14,9 +14,9 @@ from pipeline.inputs.manifest import plan_path
 from pipeline.run import driver
 from pipeline.run.driver import annotate
 from pipeline.run.plan import prepare
-from pipeline.table import delta
 from pipeline.table.output_folder import OutputFolder
-from tests.plugins.posts import KEEP, NAMES, TYPES, written
+from pipeline.table_formats import delta
+from tests.plugins.posts import KEEP, KINDS, NAMES, TYPED, TYPES, written
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -45,9 +45,7 @@ def encoded(monkeypatch):
     return count
 
 
-@pytest.mark.parametrize(
-    "kind", ["parquet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("csv", "tsv", "jsonl", "bytes", "tar"))]
-)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind == "parquet" else pytest.mark.slow) for kind in KINDS])
 def test_every_post_has_its_row_with_its_values(posts, annotate_here, rows, check_output, tmp_path, kind):
     source, column = posts.write(kind, tmp_path / "in" / "posts")
     keep = KEEP.get(kind, NAMES)
@@ -61,7 +59,7 @@ def test_every_post_has_its_row_with_its_values(posts, annotate_here, rows, chec
         assert {name: row[name] for name in keep} == written(post, kind)
         assert row["status"] == posts.status(post)
         assert (row["sentence"] is not None) == (row["status"] == "ok")
-    if kind in ("parquet", "bytes"):
+    if kind in TYPED:
         assert [table.schema.field(name).type for name in NAMES] == TYPES.types
     else:
         assert {table.schema.field(name).type for name in keep} == {pa.string()}

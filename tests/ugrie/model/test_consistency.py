@@ -1,9 +1,9 @@
-"""Labels of schemes that never contradict each other in the data don't contradict those before them in the sentence."""
+"""Schemes whose labels never contradict each other in the data, and what the slots know of it (test_slots.py has the rule)."""
 
 import numpy as np
 import pytest
 
-from ugrie.model.consistency import choose, consistent_groups, signs
+from ugrie.model.consistency import consistent_groups, signs, slot_signs
 from ugrie.schemes.scheme import load_scheme
 
 POLARITY2, POLARITY3, MIKELS, EKMAN, AROUSAL = SCHEMES = [
@@ -12,53 +12,17 @@ POLARITY2, POLARITY3, MIKELS, EKMAN, AROUSAL = SCHEMES = [
 GROUP = ("polarity2", "polarity3", "mikels8")
 
 
-def random_probs(count: int, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {scheme.name: rng.dirichlet(np.ones(len(scheme.labels)), count).astype(np.float32) for scheme in SCHEMES}
+def test_the_signs_of_a_slot_are_its_labels_polarity_in_its_own_group():
+    found = slot_signs([AROUSAL, POLARITY2, EKMAN], [("polarity2", "polarity3"), ("ekman6", "mikels8")])
+    assert [each.dtype for each in found] == [np.float32] * 3
+    assert found[0].tolist() == [[0] * len(AROUSAL.labels)] * 2
+    assert found[1].tolist() == [signs(POLARITY2).tolist(), [0, 0]]
+    assert found[2].tolist() == [[0] * len(EKMAN.labels), signs(EKMAN).tolist()]
+    assert {1, -1} <= set(signs(EKMAN).tolist())
 
 
-def contradicts(labels: dict[str, int]) -> bool:
-    found = {int(signs(scheme)[labels[scheme.name]]) for scheme in SCHEMES if scheme.name in labels}
-    return {1, -1} <= found
-
-
-def test_a_label_is_the_most_likely_that_does_not_contradict_those_before():
-    """As trying the labels one by one finds."""
-    probs = random_probs(300, 0)
-    for order in (SCHEMES, SCHEMES[::-1]):
-        chosen = choose(order, [GROUP], probs)
-        for image in range(300):
-            before: dict[str, int] = {}
-            for scheme in order:
-                if scheme.name in GROUP:
-                    likely = np.argsort(-probs[scheme.name][image], kind="stable")
-                    before[scheme.name] = next(int(i) for i in likely if not contradicts(before | {scheme.name: int(i)}))
-            assert {name: int(chosen[name][image]) for name in GROUP} == before
-
-
-def test_the_first_schemes_labels_are_its_most_likely():
-    probs = random_probs(50, 3)
-    assert (choose(SCHEMES, [GROUP], probs)["polarity2"] == probs["polarity2"].argmax(1)).all()
-    assert (choose([MIKELS, POLARITY2], [GROUP], probs)["mikels8"] == probs["mikels8"].argmax(1)).all()
-
-
-def test_labels_that_agree_anyway_are_each_schemes_most_likely():
-    probs = random_probs(300, 1)
-    chosen = choose(SCHEMES, [GROUP], probs)
-    alone = {name: each.argmax(1) for name, each in probs.items()}
-    agree = [not contradicts({name: int(alone[name][image]) for name in GROUP}) for image in range(300)]
-    assert 20 < sum(agree) < 280
-    for name in GROUP:
-        assert (chosen[name] == alone[name])[agree].all()
-
-
-def test_schemes_outside_the_group_and_single_members_are_left_alone():
-    probs = random_probs(50, 2)
-    chosen = choose(SCHEMES, [GROUP], probs)
-    for name in ("ekman6", "arousal"):
-        assert (chosen[name] == probs[name].argmax(1)).all()
-    assert (choose([MIKELS, EKMAN], [GROUP], probs)["mikels8"] == probs["mikels8"].argmax(1)).all()
-    assert (choose(SCHEMES, [], probs)["mikels8"] == probs["mikels8"].argmax(1)).all()
+def test_without_groups_there_are_no_signs():
+    assert [each.shape for each in slot_signs(SCHEMES, ())] == [(0, len(scheme.labels)) for scheme in SCHEMES]
 
 
 def labelled(rows: int, *pairs: tuple[str, str, bool]) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from ugrie.libraries import BartForConditionalGeneration
-from ugrie.model.slots import Opinion, SlotFiller
+from ugrie.model.slots import Filled, Opinion, SlotFiller
 from ugrie.model.trie import Slot, compile_template
 from ugrie.schemes.template import Template
 
@@ -70,15 +70,18 @@ def by_scoring_sentences(
     start: Sequence[int],
     encoded: Tensor,
     opinions: Sequence[Opinion | None] | None = None,
-) -> list[Tensor]:
+    signs: Sequence[np.ndarray] | None = None,
+) -> Filled:
     """Score the sentence up to every label by a plain forward pass, with a softmax over the allowed tokens at each position.
 
-    With opinions, a label's probability is the weighted geometric mean of BART's and the opinion's.
+    With opinions, a label's probability is the weighted geometric mean of BART's and the opinion's. With `signs`, a label whose sign in any
+    group is the opposite of one before it is not written.
     """
     written = [list(start) for _ in encoded]
-    results = []
+    chosen: list[list[int]] = [[] for _ in encoded]
+    results = Filled([], [])
     with torch.inference_mode():
-        for slot, opinion in zip(slots, opinions or [None] * len(slots), strict=True):
+        for position, (slot, opinion) in enumerate(zip(slots, opinions or [None] * len(slots), strict=True)):
             prompts = [[*w, *slot.literal] for w in written]
             sentences = [torch.tensor([*prompt, *label, slot.end]) for prompt in prompts for label in slot.labels]
             ids = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=1)
@@ -95,15 +98,26 @@ def by_scoring_sentences(
             if opinion is not None:
                 mixed = scores.exp() ** (1 - opinion.share) * opinion.log_probs.exp() ** opinion.share
                 scores = (mixed / mixed.sum(1, keepdim=True)).log()
-            results.append(scores)
-            written = [[*prompt, *slot.labels[int(best)]] for prompt, best in zip(prompts, scores.argmax(1), strict=True)]
+            for image, so_far in enumerate(chosen):
+                likely = scores[image].argsort(descending=True, stable=True).tolist()
+                so_far.append(next(label for label in likely if signs is None or agree([*so_far, label], signs)))
+            results.log_probs.append(scores)
+            results.labels.append(torch.tensor([labels[position] for labels in chosen]))
+            written = [[*prompt, *slot.labels[labels[position]]] for prompt, labels in zip(prompts, chosen, strict=True)]
     return results
 
 
-def assert_same(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float = 1e-4) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
+def agree(labels: Sequence[int], signs: Sequence[np.ndarray]) -> bool:
+    """Return whether no two labels of the first slots have opposite signs in a group."""
+    stated = np.array([sign[:, label] for sign, label in zip(signs, labels, strict=False)])  # [slots, groups]
+    return not ((stated > 0).any(0) & (stated < 0).any(0)).any()
+
+
+def assert_same(ours: Filled, theirs: Filled, tolerance: float = 1e-4) -> None:
+    for mine, other in zip(ours.log_probs, theirs.log_probs, strict=True):
         torch.testing.assert_close(mine, other, atol=tolerance, rtol=0)
-        assert mine.argmax(1).tolist() == other.argmax(1).tolist()
+    for mine, other in zip(ours.labels, theirs.labels, strict=True):
+        assert mine.tolist() == other.tolist()
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
@@ -131,14 +145,43 @@ def test_a_pool_is_the_weighted_geometric_mean_given_the_labels_it_chose_before(
     assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded, opinions))
 
 
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(order=ORDERS, images=st.integers(1, 9), seed=SEEDS, groups=st.integers(1, 2))
+def test_a_label_does_not_contradict_those_before_and_later_slots_read_it(language, order, images, seed, groups):
+    """Each slot's labels have signs in one of the groups, as slot_signs gives them."""
+    slots, encoded = language.slots(order), language.encoded(images, seed)
+    rng = np.random.default_rng(seed)
+    signs = [np.zeros((groups, len(slot.labels)), np.float32) for slot in slots]
+    for sign in signs:
+        sign[rng.integers(groups)] = rng.permutation([1, -1, *rng.integers(-1, 2, sign.shape[1] - 2)])
+    opinions = opinions_on(slots, [0.5] * len(slots), images, seed)
+    ours = SlotFiller(language.bart, slots, language.start, signs).fill(encoded, opinions)
+    assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded, opinions, signs))
+
+
+def test_a_label_that_contradicts_is_left_out_of_the_sentence_and_keeps_its_probability(language):
+    slots, encoded = language.slots([0, 1, 2]), language.encoded(64)
+    opinions = opinions_on(slots, [0.8] * 3, 64, seed=0)  # so that every label is some image's most likely
+    alone = SlotFiller(language.bart, slots, language.start).fill(encoded, opinions)
+    signs = [np.array([[1, -1, *[0] * (len(slot.labels) - 2)]], np.float32) for slot in slots]
+    ours = SlotFiller(language.bart, slots, language.start, signs).fill(encoded, opinions)
+    assert all(agree(labels, signs) for labels in zip(*(labels.tolist() for labels in ours.labels), strict=True))
+    assert torch.equal(ours.log_probs[0], alone.log_probs[0])
+    torch.testing.assert_close(ours.log_probs[1], alone.log_probs[1])
+    moved = ours.labels[1] != alone.labels[1]
+    assert 0 < moved.sum() < len(encoded)
+    torch.testing.assert_close(ours.log_probs[2][~moved], alone.log_probs[2][~moved])
+    assert (ours.log_probs[2][moved] - alone.log_probs[2][moved]).abs().amax(1).min() > 1e-4
+
+
 def test_a_pools_choice_is_what_later_slots_read(language):
     """An opinion that overrules BART in the first slot changes what BART says in the second."""
     slots, encoded = language.slots([0, 1]), language.encoded(4)
     filler = SlotFiller(language.bart, slots, language.start)
-    bart = filler.fill(encoded)
+    bart = filler.fill(encoded).log_probs
     other = (bart[0].argmax(1) + 1) % bart[0].shape[1]
     sure = torch.full_like(bart[0], -20.0).scatter(1, other[:, None], 0.0).log_softmax(-1)
-    overruled = filler.fill(encoded, [Opinion(sure, 1.0), Opinion(torch.zeros_like(bart[1]), 0.0)])
+    overruled = filler.fill(encoded, [Opinion(sure, 1.0), Opinion(torch.zeros_like(bart[1]), 0.0)]).log_probs
     assert overruled[0].argmax(1).tolist() == other.tolist()
     assert (overruled[1] - bart[1]).abs().max() > 1e-3
 
@@ -147,7 +190,7 @@ def test_a_pools_choice_is_what_later_slots_read(language):
 @given(order=ORDERS, images=st.integers(1, 3), seed=SEEDS)
 def test_constrained_beam_search_finds_the_same_labels_and_probabilities(language, order, images, seed):
     slots, encoded = language.slots(order), language.encoded(images, seed)
-    ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
+    ours = SlotFiller(language.bart, slots, language.start).fill(encoded).log_probs
     for i, image in enumerate(encoded):
         for scores, theirs in zip(ours, by_beam_search(language.bart, slots, language.start, image), strict=True):
             assert sorted(theirs) == list(range(scores.shape[1]))
@@ -164,9 +207,14 @@ def test_an_image_reads_the_same_alone_and_in_any_batch(language, order, images,
         filler = SlotFiller(bart, language.slots(order), language.start)
         together, backwards = filler.fill(encoded), filler.fill(encoded.flip(0))
         for i in range(images):
-            alone = [scores.exp() for scores in filler.fill(encoded[i : i + 1])]
-            assert_same([scores[i : i + 1].exp() for scores in together], alone, tolerance)
-            assert_same([scores.flip(0)[i : i + 1].exp() for scores in backwards], alone, tolerance)
+            alone = probabilities(filler.fill(encoded[i : i + 1]), slice(None))
+            assert_same(probabilities(together, slice(i, i + 1)), alone, tolerance)
+            assert_same(probabilities(backwards, slice(images - 1 - i, images - i)), alone, tolerance)
+
+
+def probabilities(filled: Filled, images: slice) -> Filled:
+    """Return some images' labels, and their probabilities in place of the logarithms."""
+    return Filled([scores[images].exp() for scores in filled.log_probs], [labels[images] for labels in filled.labels])
 
 
 def test_in_double_precision_the_batch_changes_nothing_that_single_precision_can_tell(language, make_bart):
@@ -174,17 +222,17 @@ def test_in_double_precision_the_batch_changes_nothing_that_single_precision_can
     bart = make_bart(language.tokenizer.get_vocab_size()).double()
     slots, encoded = language.slots([3, 0, 1, 2]), language.encoded(33).double()
     filler = SlotFiller(bart, slots, language.start)
-    together = filler.fill(encoded)
+    together = filler.fill(encoded).log_probs
     assert together[0].dtype == torch.float32
     for i in range(len(encoded)):
-        for scores, alone in zip(together, filler.fill(encoded[i : i + 1]), strict=True):
+        for scores, alone in zip(together, filler.fill(encoded[i : i + 1]).log_probs, strict=True):
             torch.testing.assert_close(scores[i : i + 1], alone, atol=2e-6, rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=10, derandomize=True)
 @given(order=ORDERS, seed=SEEDS)
 def test_the_probabilities_of_a_slot_add_up_to_one(language, order, seed):
-    for scores in SlotFiller(language.bart, language.slots(order), language.start).fill(language.encoded(5, seed)):
+    for scores in SlotFiller(language.bart, language.slots(order), language.start).fill(language.encoded(5, seed)).log_probs:
         torch.testing.assert_close(scores.exp().sum(1), torch.ones(5), atol=1e-5, rtol=0)
         assert (scores <= 1e-6).all()
 
@@ -193,7 +241,7 @@ def test_images_of_one_batch_may_choose_labels_of_different_lengths(language):
     """The batches above prove something only if the lengths of their sentences differ."""
     slots, encoded = language.slots([3, 0, 1, 2]), language.encoded(64)
     ours = SlotFiller(language.bart, slots, language.start).fill(encoded)
-    choices = zip(*(scores.argmax(1).tolist() for scores in ours), strict=True)
+    choices = zip(*(labels.tolist() for labels in ours.labels), strict=True)
     lengths = {sum(len(slot.labels[i]) for slot, i in zip(slots, row, strict=True)) for row in choices}
     assert len(lengths) >= (4 if max(len(label) for slot in slots for label in slot.labels) > 1 else 1)
     assert_same(ours, by_scoring_sentences(language.bart, slots, language.start, encoded))
@@ -202,8 +250,8 @@ def test_images_of_one_batch_may_choose_labels_of_different_lengths(language):
 def test_a_later_slot_is_read_after_the_label_chosen_before_it(language):
     """For two images that differ in the first label alone, the second slot must differ from the slot filled on its own."""
     encoded = language.encoded(16)
-    after = SlotFiller(language.bart, language.slots([0, 1]), language.start).fill(encoded)[1]
-    alone = SlotFiller(language.bart, language.slots([1]), language.start).fill(encoded)[0]
+    after = SlotFiller(language.bart, language.slots([0, 1]), language.start).fill(encoded).log_probs[1]
+    alone = SlotFiller(language.bart, language.slots([1]), language.start).fill(encoded).log_probs[0]
     assert (after - alone).abs().amax(1).min() > 1e-3
 
 
@@ -231,7 +279,7 @@ def test_a_sentence_may_begin_with_several_specials(language):
     slots, encoded = language.slots([2, 0]), language.encoded(3)
     ours = SlotFiller(language.bart, slots, (2, 0)).fill(encoded)
     assert_same(ours, by_scoring_sentences(language.bart, slots, (2, 0), encoded))
-    assert (ours[0] - SlotFiller(language.bart, slots, (2,)).fill(encoded)[0]).abs().max() > 1e-3
+    assert (ours.log_probs[0] - SlotFiller(language.bart, slots, (2,)).fill(encoded).log_probs[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])
@@ -255,19 +303,19 @@ def test_a_filler_reads_the_weights_the_bart_has_now(language, make_bart):
     bart = make_bart(language.tokenizer.get_vocab_size(), seed=2)
     slots, encoded = language.slots([1, 0]), language.encoded(3)
     filler = SlotFiller(bart, slots, language.start)
-    before = filler.fill(encoded)
+    before = filler.fill(encoded).log_probs
     with torch.no_grad():
         for weight in bart.parameters():
             weight.mul_(1.3)
     after = filler.fill(encoded)
-    assert (before[0] - after[0]).abs().max() > 1e-3
+    assert (before[0] - after.log_probs[0]).abs().max() > 1e-3
     assert_same(after, by_scoring_sentences(bart, slots, language.start, encoded))
 
 
 def test_filling_again_gives_the_same_to_the_bit(language):
     encoded = language.encoded(5)
     filler = SlotFiller(language.bart, language.slots([0, 1, 2, 3]), language.start)
-    assert all(torch.equal(a, b) for a, b in zip(filler.fill(encoded), filler.fill(encoded), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(filler.fill(encoded).log_probs, filler.fill(encoded).log_probs, strict=True))
 
 
 def test_a_template_too_long_for_its_bart_is_refused_before_it_is_read(language, make_bart):
@@ -282,7 +330,7 @@ def test_the_longest_sentence_that_fits_is_read(language, make_bart):
     slots = language.slots([0, 3])
     longest = len(language.start) + sum(len(slot.literal) + len(slot.read) + max(map(len, slot.tails)) for slot in slots)
     bart = make_bart(language.tokenizer.get_vocab_size(), max_position_embeddings=longest)
-    for scores in SlotFiller(bart, slots, language.start).fill(language.encoded(9)):
+    for scores in SlotFiller(bart, slots, language.start).fill(language.encoded(9)).log_probs:
         torch.testing.assert_close(scores.exp().sum(1), torch.ones(9), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="may need"):
         SlotFiller(make_bart(language.tokenizer.get_vocab_size(), max_position_embeddings=longest - 1), slots, language.start)
@@ -291,7 +339,7 @@ def test_the_longest_sentence_that_fits_is_read(language, make_bart):
 def test_the_chosen_labels_fill_a_sentence_its_template_reads(language):
     template = Template(language.schemes)
     slots = compile_template(template, language.tokenizer)
-    choices = [scores.argmax(1).tolist() for scores in SlotFiller(language.bart, slots, language.start).fill(language.encoded(6))]
+    choices = [labels.tolist() for labels in SlotFiller(language.bart, slots, language.start).fill(language.encoded(6)).labels]
     for row in zip(*choices, strict=True):
         labels = {scheme.name: scheme.label_names[i] for scheme, i in zip(template.schemes, row, strict=True)}
         assert template.parse(template.render(labels)) == labels

@@ -68,7 +68,7 @@ def test_a_copy_of_an_image_does_not_tell_its_label():
     assert (predictions.argmax(1) == labels.argmax(1)).mean() < 0.7
 
 
-@pytest.mark.parametrize(("images", "in_sample"), [(2, True), (98, True), (100, False)])
+@pytest.mark.parametrize(("images", "in_sample"), [(2, True), (78, True), (80, False)])
 def test_of_few_images_each_is_told_by_itself(images, in_sample):
     components, labels, _ = clusters(images, noise=0.3)
     regression = regressed(components, labels)

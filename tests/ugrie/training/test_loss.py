@@ -28,7 +28,7 @@ def filled(model: UGRIE, template: Template, embeddings: np.ndarray) -> list[np.
     with torch.inference_mode():
         encoded = model.bart.model.encoder(inputs_embeds=model.mapper(torch.from_numpy(embeddings))).last_hidden_state
         filler = SlotFiller(model.bart, model.slots(template), model.decoder_start)
-        return [scores.numpy() for scores in filler.fill(encoded)]
+        return [scores.numpy() for scores in filler.fill(encoded).log_probs]
 
 
 def losses(model: UGRIE, data: Labelled, *arguments) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,97 @@
+"""The output as a Delta table: OUTPUT/annotations with a log, in which one commit makes all files of a run visible.
+
+Rows are not written again: the commit names the files that the run wrote. A run is added after its record was created, so that the
+log holds the files of one driver, and those stay. A driver that dies in between leaves a run that the log lacks: every later run into
+the output adds what is missing, and so does the same command given again. The log keeps a run's ID with its files, as a transaction of
+an application. Of two commits that bring the same ID the second is refused: no run is added twice, also where its files were replaced
+by compacted ones.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from pipeline.config import AnnotateConfig
+from pipeline.errors import StorageError, UserError
+from pipeline.table.commit import part_of
+from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
+from pipeline.table.run_record import RunRecord
+from pipeline.table.schema import Tables
+from pipeline.table_formats.delta_log import PARTITION, DeltaLog, check_installed, table_name
+from pipeline.table_formats.delta_storage import explain
+
+FILE_BYTES = 256 * 2**20  # of a compacted file
+ATTEMPTS = 12  # to commit, where other writers come first
+
+
+def is_table(output: OutputFolder) -> bool:
+    """Return whether an output has a Delta log, so that its readers see the files listed there and no others. Raises UserError."""
+    with output.readable():
+        return output.exists(f"{ANNOTATIONS}/_delta_log")
+
+
+def check(config: AnnotateConfig, tables: Tables) -> None:
+    """Check that a run can be added once it is done, with all runs committed before. Writes nothing. Raises UserError."""
+    output = OutputFolder(config.output, config.storage_options)
+    if config.table_format != "delta":
+        if is_table(output):
+            raise UserError(f"{table_name(output)} is a Delta table, whose readers would not see this run: give --table-format delta")
+        return
+    if config.keep_embeddings:
+        raise UserError("keep_embeddings: a Delta table has no type for embeddings (float16): leave it out, or set table_format = parquet")
+    log = DeltaLog(output)
+    log.new_columns([("this run", tables.output), *((file, schema) for file, schema, _ in log.files(log.missing()))])
+
+
+def add(output: OutputFolder) -> None:
+    """Add all committed runs that the table lacks, in one commit; create the table where there is none.
+
+    Of several processes that add the same at once, one does. Raises UserError, StorageError.
+    """
+    check_installed()
+    from deltalake.exceptions import DeltaError
+
+    attempts = Retrying(
+        retry=retry_if_exception_type(DeltaError), stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(0.1, 5), reraise=True
+    )
+    try:
+        attempts(lambda: DeltaLog(output).add_missing())
+    except (DeltaError, OSError) as error:
+        raise StorageError(f"{table_name(output)} can't be written as a Delta table: {explain(error, output.options)}") from None
+
+
+def files(output: OutputFolder) -> set[str]:
+    """Return the files that make up the table now: paths within the output. Raises UserError."""
+    return DeltaLog(output).present
+
+
+def files_of(output: OutputFolder, runs: Sequence[RunRecord]) -> list[str]:
+    """Return the files that hold the rows of these committed runs now (paths within the output), and maybe rows of other runs too.
+
+    Files of a run that is not in the table yet are among them. Raises UserError.
+    """
+    log = DeltaLog(output)
+    missing = [file for run in log.missing(runs) for file in run.files]
+    own = [file for run in runs for file in run.files if file in log.present]
+    return sorted({*own, *missing, *(file for file in log.present if part_of(file) is None)})
+
+
+def compact(output: OutputFolder, before: dt.date | None) -> dict[str, Any]:
+    """Merge the small files of each partition, or of those before a date, into large ones. The small files stay where they are.
+
+    Returns deltalake's metrics. Raises UserError, StorageError.
+    """
+    if not is_table(output):
+        raise UserError(f"{table_name(output)} is no Delta table: a run with --table-format delta makes it one")
+    add(output)
+    from deltalake.exceptions import DeltaError
+
+    table = DeltaLog(output).table
+    assert table is not None
+    partitions: Any = None if before is None else [(PARTITION, "<", before.isoformat())]
+    try:
+        return table.optimize.compact(partition_filters=partitions, target_size=FILE_BYTES)
+    except (DeltaError, OSError) as error:
+        raise StorageError(f"{table_name(output)} was not compacted, and is unchanged: {explain(error, output.options)}") from None

@@ -1,0 +1,207 @@
+"""The log of a Delta table: the files that the table has, the runs that it lacks, and the commit that adds them."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from io import SEEK_END
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.storage.filesystem import LOCAL
+from pipeline.storage.parallel import parallel_map
+from pipeline.storage.uris import protocol, without_secrets
+from pipeline.table.image_ids import unreadable
+from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
+from pipeline.table.run_record import RunRecord, past_runs
+from pipeline.table_formats.delta_storage import PROTOCOLS, explain, storage_options
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from deltalake.schema import Field
+    from deltalake.transaction import AddAction
+
+PARTITION = "dt"
+NOT_DELTA = re.compile(r'[tT]ype":"(timestamp_nanos|void)')  # types of deltalake that the format does not have
+# The log states how many rows a file has, but no minima and maxima. Where it states those of some columns only, deltalake's reader
+# by way of PyArrow (1.6) finds nothing by the other columns; nor does it once files are compacted.
+PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
+THREADS = 16  # which wait for storage, most of the time
+
+
+class DeltaLog:
+    """An output's log as it is now: `table`, or None where there is none yet, and the files `present` in it.
+
+    Raises UserError where the output can't be a Delta table.
+    """
+
+    def __init__(self, output: OutputFolder):
+        check_installed()
+        self.output, self.name = output, table_name(output)
+        if protocol(output.uri) not in PROTOCOLS:
+            raise UserError(f"{self.name} can't be a Delta table: deltalake reaches local disks, {', '.join(PROTOCOLS[2:])}")
+        if unquote(output.root) != output.root or "\\" in output.root:
+            raise UserError(f"{self.name} can't be a Delta table: deltalake takes no path with a backslash, or with % and two digits")
+        folder = output.absolute(ANNOTATIONS)
+        self.uri = folder if protocol(output.uri) in LOCAL else output.fs.unstrip_protocol(folder)
+        with self._readable():
+            self.options = storage_options(output.fs)
+            self.table = self._open()
+            self.present = {f"{ANNOTATIONS}/{path}" for path in paths(self.table)}
+
+    def _open(self) -> "DeltaTable | None":
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            table = DeltaTable(self.uri, storage_options=self.options)
+        except TableNotFoundError:
+            return None
+        if table.metadata().partition_columns != [PARTITION]:
+            raise UserError(f"{self.name} is a Delta table of another kind, not partitioned by {PARTITION}: choose another output")
+        return table
+
+    def missing(self, runs: Sequence[RunRecord] | None = None) -> list[RunRecord]:
+        """Return the committed runs, all by default, that have rows and are not in the table."""
+        table = self.table
+        found = [run for run in (past_runs(self.output) if runs is None else runs) if not self.present.issuperset(run.files)]
+        if table is None:
+            return found
+        with self._readable():  # where compaction has replaced a run's files, the log still has its ID
+            versions = list(parallel_map(lambda run: table.transaction_version(run.run_id), found, THREADS))
+        return [run for run, version in zip(found, versions, strict=True) if version is None]
+
+    def add_missing(self) -> None:
+        """Add the missing runs in one commit. Raises CommitFailedError or another DeltaError where another commit came first."""
+        from deltalake import CommitProperties, Schema, Transaction
+        from deltalake.transaction import create_table_with_add_actions
+
+        runs = self.missing()
+        if not runs:
+            return
+        found = list(self.files(runs))
+        columns = self.new_columns((file, schema) for file, schema, _ in found)
+        actions = [action for _, _, action in found]
+        ids = CommitProperties(app_transactions=[Transaction(run.run_id, 1) for run in runs])
+        if self.table is None:
+            create_table_with_add_actions(
+                self.uri,
+                Schema(columns),
+                actions,
+                partition_by=[PARTITION],
+                configuration=PROPERTIES,
+                storage_options=self.options,
+                commit_properties=ids,
+            )
+            return
+        if columns:
+            self.table.alter.add_columns(columns)
+        self.table.create_write_transaction([*actions], "append", self.table.schema(), [PARTITION], commit_properties=ids)
+
+    def files(self, runs: Iterable[RunRecord]) -> "Iterator[tuple[str, pa.Schema, AddAction]]":
+        """Yield the runs' files, each with its schema and its entry for the log."""
+        return parallel_map(lambda each: self._file(*each), [(file, run) for run in runs for file in run.files], THREADS)
+
+    def _file(self, file: str, run: RunRecord) -> "tuple[str, pa.Schema, AddAction]":
+        from deltalake.transaction import AddAction
+
+        try:
+            with self.output.open(file) as opened:
+                parquet = pq.ParquetFile(opened)
+                schema, rows, size = parquet.schema_arrow, parquet.metadata.num_rows, opened.seek(0, SEEK_END)
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(file, error) from None
+        return (
+            file,
+            schema,
+            AddAction(
+                path=file.removeprefix(f"{ANNOTATIONS}/"),
+                size=size,
+                partition_values={PARTITION: run.date.isoformat()},
+                modification_time=int(1000 * run.finished_at.timestamp()),
+                data_change=True,
+                stats=json.dumps({"numRecords": rows}),
+            ),
+        )
+
+    def new_columns(self, schemas: Iterable[tuple[str, pa.Schema]]) -> "list[Field]":
+        """Return the columns of these files that the table lacks. Raises UserError where the table's of that name differs."""
+        before = {field.name: field for field in self.table.schema().fields} if self.table else {}
+        known = dict(before)
+        for source, schema in schemas:
+            for field in self._columns(source, schema):
+                ours = known.setdefault(field.name, field)
+                if ours.type != field.type:
+                    problem = f"its column {field.name} is of another type"
+                elif ours.metadata.get("ugrie") != field.metadata.get("ugrie"):
+                    problem = f"its scheme {field.name} has other labels"
+                else:
+                    continue
+                raise UserError(
+                    f"{source} can't be added to the Delta table {self.name}: {problem} than the table's; choose another output"
+                )
+        return [field for name, field in known.items() if name not in before]
+
+    def _columns(self, source: str, schema: pa.Schema) -> "list[Field]":
+        """Return columns as the log declares them. A scheme's carries its labels, since a compacted file loses its metadata.
+
+        Not whether they were zero-shot: the column may hold rows of both kinds, and `zero_shot` says it of each row.
+        """
+        from deltalake import Schema
+
+        if "embedding" in schema.names:
+            raise UserError(f"{source} holds embeddings, for which a Delta table has no type (float16): choose another output")
+        schemes = json.loads((schema.metadata or {}).get(b"ugrie", b"{}")).get("schemes", {})
+        schemes = {name: {key: value for key, value in fields.items() if key != "zero_shot"} for name, fields in schemes.items()}
+        fields = [
+            field.with_metadata({"ugrie": json.dumps(schemes[field.name], ensure_ascii=False)}) if field.name in schemes else field
+            for field in schema
+        ]
+        for field in fields:
+            if not _is_known(field):
+                remedy = "cast it in the input, leave it out, or set table_format = parquet"
+                raise UserError(
+                    f"{source} can't be added to a Delta table: it has no type for {field.type}, of column {field.name}: {remedy}"
+                )
+        return Schema.from_arrow(pa.schema([*fields, pa.field(PARTITION, pa.date32())])).fields
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # deltalake's and the storage clients' errors have no common class
+            raise UserError(f"{self.name} can't be read as a Delta table: {explain(error, self.output.options)}") from None
+
+
+def _is_known(field: pa.Field) -> bool:
+    """Return whether Delta has the type of a column. deltalake takes some more than the format has, or as others."""
+    from deltalake import Schema
+
+    try:
+        schema = Schema.from_arrow(pa.schema([field]))
+    except Exception:  # deltalake has no class for it
+        return False
+    return pa.schema(schema.to_arrow()).field(0).type == field.type and NOT_DELTA.search(schema.to_json()) is None
+
+
+def check_installed() -> None:
+    """Raise UserError where deltalake is not installed."""
+    if find_spec("deltalake") is None:
+        raise UserError("a Delta table needs deltalake: pip install 'ugrie[delta]'")
+
+
+def table_name(output: OutputFolder) -> str:
+    """Return the table's URI without its secrets, for messages."""
+    return f"{without_secrets(output.uri).rstrip('/')}/{ANNOTATIONS}"
+
+
+def paths(table: "DeltaTable | None") -> list[str]:
+    """Return the paths of a table's files within the table."""
+    return pa.table(table.get_add_actions())["path"].to_pylist() if table else []
