@@ -66,6 +66,11 @@ class AnnotateConfig(BaseModel):
         pattern=r"^[\x20-\x7e]{1,500}$",
         description="User-Agent of requests for http(s) links; some servers want a contact",
     )
+    suppress: Annotated[Place | None, INPUT] = Field(
+        None,
+        description="List of images that are never fetched, annotated, shown or copied: a text with one URI, image_id or content_hash a "
+        "line, or a .parquet with columns of these names",
+    )
     from_embeddings: Annotated[bool, INPUT] = Field(
         False, description="Annotate embeddings stored by earlier runs: the input is an output of UGRIE, and no image is read"
     )

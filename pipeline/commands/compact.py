@@ -28,9 +28,12 @@ def compact(
     before: Annotated[dt.date | None, Parameter(help="Only partitions before this date, YYYY-MM-DD; by default all")] = None,
     options: Annotated[str, Parameter(name="--storage-options", help="fsspec options for the output, as a JSON object")] = "{}",
 ) -> None:
+    from pipeline.table.journal import alone
     from pipeline.table.output_folder import OutputFolder
     from pipeline.table_formats import delta
 
-    done = delta.compact(OutputFolder(output, storage_options(options)), before)
+    folder = OutputFolder(output, storage_options(options))
+    with alone(folder, "ugrie compact"):
+        done = delta.compact(folder, before)
     added, removed = done["numFilesAdded"], done["numFilesRemoved"]
     print(f"{removed:,} files merged into {added:,}, in {done['partitionsOptimized']:,} partitions" if removed else "nothing to compact")

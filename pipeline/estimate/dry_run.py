@@ -16,6 +16,7 @@ from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import current_runs
 from pipeline.table.schema import Tables
+from pipeline.table.suppressed import read_list
 from pipeline.table_formats import delta
 
 
@@ -69,6 +70,7 @@ def check(config: AnnotateConfig) -> None:
         lambda: tables_of(config),
         lambda: next(list_items(config.input, config.column, config.storage_options, output=config.output, keep=Keep(config.keep_columns))),
         lambda: current_runs(OutputFolder(config.output, config.storage_options), NEW_OUTPUT),
+        lambda: config.suppress and read_list(config.suppress, config.storage_options),
         lambda: Hook.of(config, "on_success"),
         lambda: Hook.of(config, "on_failure"),
     ]

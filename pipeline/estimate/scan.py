@@ -22,6 +22,7 @@ from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import Counts, current_runs
 from pipeline.table.schema import Tables
+from pipeline.table.suppressed import NOTHING, read_list
 from pipeline.table_formats import delta
 
 MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag that is the content's MD5; a multipart upload's is not
@@ -44,10 +45,12 @@ class InputScan:
     repost_share: float | None  # share of duplicates in the rows of the last runs; None without rows
     sample: list[dict[str, Any]]
     kept: dict[str, str]  # the types of the columns kept from the input, by their names; where there are some, rows are counted
+    suppressed: int = 0  # on the list of --suppress, by their URIs or IDs
 
 
 def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0) -> InputScan:
     """List the input and draw `size` of its new images. Nothing is written. Raises UserError."""
+    suppressed = read_list(config.suppress, config.storage_options)[1] if config.suppress else NOTHING
     output = OutputFolder(config.output, config.storage_options)
     left_out: Counter[str] = Counter()
     keep = Keep(config.keep_columns)
@@ -59,7 +62,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
     past = images_of(output, config, tables, runs, dt.datetime.now(dt.UTC))
     counts: Counter[str] = Counter()
     sample, hashes = RandomSample(size, np.random.default_rng(seed)), list[np.ndarray]()
-    for table in new_images(source, past.annotated, config.limit, counts, past.failed):
+    for table in new_images(source, past.annotated, config.limit, counts, past.failed, suppressed):
         sizes = table["size"].drop_null()
         counts.update(bytes=int(np.sum(sizes.to_numpy())), sized=len(sizes))
         counts.update(in_files=len(table) - table["container"].null_count)
@@ -72,7 +75,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
         known=counts["known"],
         left_out=dict(left_out),
         retried=counts["retried"],
-        new=counts["listed"] - counts["known"],
+        new=counts["listed"] - counts["known"] - counts["suppressed"],
         bytes=counts["bytes"],
         sized=counts["sized"],
         copies=hashed - len(union(hashes)) if hashed else None,
@@ -80,6 +83,7 @@ def scan_input(config: AnnotateConfig, tables: Tables, size: int, seed: int = 0)
         repost_share=_repost_share([run.counts for run in runs if run.model == tables.model][:MAX_RUNS]),
         sample=sample.rows,
         kept={field.name: str(field.type) for field in keep.types},
+        suppressed=counts["suppressed"],
     )
 
 

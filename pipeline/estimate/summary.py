@@ -24,6 +24,8 @@ def summary(dry_run: DryRun) -> str:
     lines.append(
         f"{scan.listed:,} {counted} are listed; {scan.known:,} were annotated before{retried}, {scan.new - scan.retried:,} are new"
     )
+    if scan.suppressed:
+        lines.append(f"{scan.suppressed:,} more are on the list of --suppress, and would get no row")
     if scan.kept:
         lines.append(f"kept from the input: {', '.join(f'{name} {kind}' for name, kind in scan.kept.items())}")
     if scan.left_out:

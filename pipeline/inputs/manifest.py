@@ -25,6 +25,7 @@ from pipeline.inputs.seen import Seen, SeenRows, hash_images, lookup
 from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder, work_folder
 from pipeline.table.schema import ROW_ID
+from pipeline.table.suppressed import NOTHING, Suppressed
 
 SCHEMA = pa.schema(
     [
@@ -48,7 +49,8 @@ BATCH = 2**14  # images listed, hashed and looked up at once
 class Manifest:
     """A run's manifest: its folder within the output, and counts.
 
-    `rows` is `listed` (different images) less `known` (annotated before); `retried` of them failed before, the others are new.
+    `rows` is `listed` (different images) less `suppressed` (by the list of `--suppress`) and `known` (annotated before); `retried` of them
+    failed before, the others are new.
     `left_out` counts by reason what the listing left out (`pipeline/storage/left_out.py`). `key` is the column by which rows are known:
     `row_id` where columns of the input are kept, and rows are counted, not images.
     """
@@ -61,6 +63,7 @@ class Manifest:
     retried: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     key: str = "image_id"
+    suppressed: int = 0
 
     @property
     def blocks(self) -> int:
@@ -96,7 +99,8 @@ def saved_manifest(run_id: str, plan: dict[str, Any]) -> Manifest:
     """Return the manifest that a run's plan states."""
     sizes = {name: plan[name] for name in ("rows", "block_rows", "listed", "known", "retried")}
     key = ROW_ID if plan.get("kept") else "image_id"
-    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes, left_out=plan.get("left_out", {}), key=key)
+    others = {"left_out": plan.get("left_out", {}), "suppressed": plan.get("suppressed", 0)}
+    return Manifest(f"{work_folder(run_id)}/{plan['manifest']}", **sizes, **others, key=key)
 
 
 def image_id(item: Item) -> int:
@@ -119,14 +123,16 @@ def write_manifest(
     known: np.ndarray = NO_IDS,
     limit: int | None = None,
     failed: np.ndarray = NO_IDS,
+    suppressed: Suppressed = NOTHING,
 ) -> Manifest:
     """Write the images in blocks of `block_rows`: by default 256, or fewer, at least 16, so that a small run has several blocks too.
 
-    Leaves out images whose IDs are `known` (int64, sorted), those after the first `limit` others, and duplicates. Of the others, those
-    whose IDs have `failed` (int64, sorted) are marked as retried. Where the items have kept values, all that holds for rows and their IDs.
+    Leaves out images that are `suppressed` by their IDs or URIs, those whose IDs are `known` (int64, sorted), those after the first `limit`
+    others, and duplicates. Of the others, those whose IDs have `failed` (int64, sorted) are marked as retried. Where the items have kept
+    values, all that holds for rows and their IDs.
     """
     counts: Counter[str] = Counter()
-    tables = _rechunk(new_images(items, known, limit, counts, failed), MAX_BLOCK_ROWS * 16)
+    tables = _rechunk(new_images(items, known, limit, counts, failed, suppressed), MAX_BLOCK_ROWS * 16)
     first = next(tables, SCHEMA.empty_table())
     key = ROW_ID if ROW_ID in first.column_names else "image_id"
     if block_rows is None:
@@ -135,17 +141,24 @@ def write_manifest(
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")
         output.write(part_path(folder, number), buffer.getvalue())
-    rows = counts["listed"] - counts["known"]
-    return Manifest(folder, rows, block_rows, counts["listed"], counts["known"], counts["retried"], key=key)
+    rows = counts["listed"] - counts["known"] - counts["suppressed"]
+    sizes = (rows, block_rows, counts["listed"], counts["known"], counts["retried"])
+    return Manifest(folder, *sizes, key=key, suppressed=counts["suppressed"])
 
 
 def new_images(
-    items: Iterable[Item], known: np.ndarray, limit: int | None, counts: Counter[str], failed: np.ndarray = NO_IDS
+    items: Iterable[Item],
+    known: np.ndarray,
+    limit: int | None,
+    counts: Counter[str],
+    failed: np.ndarray = NO_IDS,
+    suppressed: Suppressed = NOTHING,
 ) -> Iterator[pa.Table]:
-    """Return tables (SCHEMA) of the images whose IDs are not `known` (int64, sorted), each once, up to `limit` of them.
+    """Return tables (SCHEMA) of the images that are not `suppressed`, and whose IDs are not `known` (int64, sorted), up to `limit` of them.
 
-    Adds to `counts` how many different images were `listed`, how many of them are `known`, and how many of the others are `retried`:
-    their IDs are in `failed` (int64, sorted). Where the items have kept values (KEPT), all that holds for rows and their IDs.
+    Each is in them once. Adds to `counts` how many different images were `listed`, how many of them are `suppressed`, how many of the
+    others `known`, and how many of the rest are `retried`: their IDs are in `failed` (int64, sorted). Where the items have kept values
+    (KEPT), all that holds for rows and their IDs.
     """
     items, seen, seen_rows, left = iter(items), Seen(), SeenRows(), limit
     while left != 0 and (batch := list(islice(items, BATCH if left is None else min(BATCH, max(left, 1024))))):
@@ -154,14 +167,15 @@ def new_images(
         if batch[0].kept is not None:
             kept = kept_rows(batch)
             ids, first = seen_rows.add(batch, images, kept)
-        annotated = first & lookup(ids, known)[0]
-        new = np.flatnonzero(first & ~annotated)
+        left_out = first & suppressed.images(images, [item.uri for item in batch]) if suppressed else np.zeros(len(batch), bool)
+        annotated = first & ~left_out & lookup(ids, known)[0]
+        new = np.flatnonzero(first & ~left_out & ~annotated)
         if left is not None:
             if len(new) >= left:  # do not count what follows the last image wanted
                 end = new[left - 1] + 1
-                first, annotated, new = first[:end], annotated[:end], new[:left]
+                first, left_out, annotated, new = first[:end], left_out[:end], annotated[:end], new[:left]
             left -= len(new)
-        counts.update(listed=int(first.sum()), known=int(annotated.sum()))
+        counts.update(listed=int(first.sum()), suppressed=int(left_out.sum()), known=int(annotated.sum()))
         if len(new):
             retried = lookup(ids[new], failed)[0]
             counts["retried"] += int(retried.sum())

@@ -21,7 +21,7 @@ def warn(output: OutputFolder, config: AnnotateConfig) -> None:
     folder = partition(config.date)
     with output.readable():
         committed = {name.removesuffix(".json") for name in output.names(RUNS) if name.endswith(".json")}
-        unfinished = {name for name in output.names(WORK) if name not in committed} - {config.run_id}
+        unfinished = {name for name in output.names(WORK) if name not in committed and not name.startswith("_")} - {config.run_id}
         found = [name for name in output.names(folder) if name.endswith(".parquet") and not name.startswith((".", "_"))]
         owners = {run_id for run_id in map(part_of, found) if run_id is not None}
         listed = {file for run_id in owners & committed for file in read_record(output, record_path(run_id)).files}

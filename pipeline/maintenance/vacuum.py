@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import StorageError, UserError
 from pipeline.storage.uris import public_message, without_secrets
+from pipeline.table import journal
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ANNOTATIONS, RUNS, WORK, OutputFolder, work_folder
 from pipeline.table.run_record import RunRecord, read_record
@@ -34,8 +35,9 @@ def leftovers(output: OutputFolder, older_than: dt.timedelta) -> list[Leftover]:
     """
     with output.readable():
         entries = output.find()
+    replaced = journal.replaced_files(output)
     records = _records(output, [path for path in entries if path.startswith(f"{RUNS}/") and path.endswith(".json")])
-    kept = {file for record in records for file in record.files}
+    kept = replaced.union(*(record.files for record in records))
     if any(path.startswith(f"{ANNOTATIONS}/_delta_log/") for path in entries):
         kept |= delta.files(output)
     found = [
@@ -78,7 +80,7 @@ def _by_owner(entries: dict[str, dict[str, Any]], kept: set[str]) -> dict[tuple[
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path, entry in entries.items():
         folder, _, rest = path.partition("/")
-        if folder == WORK and "/" in rest:
+        if folder == WORK and "/" in rest and not rest.startswith("_"):
             run_id = rest.partition("/")[0]
             groups.setdefault((run_id, work_folder(run_id)), []).append(entry)
         elif folder == ANNOTATIONS and path not in kept and (owner := part_of(path)):

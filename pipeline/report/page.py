@@ -22,8 +22,8 @@ from pipeline.report.thumbnails import Thumbnail, settings_of, thumbnails
 from pipeline.storage.files import write_atomic
 from pipeline.storage.filesystem import connect
 from pipeline.storage.uris import public_message, without_secrets
-from pipeline.table.output_folder import INDEX, OutputFolder
-from pipeline.table.run_record import RunRecord, past_runs
+from pipeline.table.output_folder import INDEX, OutputFolder, record_path
+from pipeline.table.run_record import RunRecord, past_runs, read_record
 
 logger = logging.getLogger(__name__)
 INDEX_LINK = f"../{INDEX}"  # from where a page is beside its record
@@ -51,9 +51,12 @@ def write_beside(config: AnnotateConfig, output: OutputFolder, record: RunRecord
     known: list[RunRecord] = []
     try:
         known = past_runs(output)
-        if not output.exists(path):
-            text = page(output, [record], known, {record.run_id: config}, INDEX_LINK)
+        written = None if output.exists(path) else record
+        while written is not None:
+            text = page(output, [written], known, {record.run_id: config}, INDEX_LINK)
             output.write(path, text.encode(), CONTENT_TYPE)
+            now = read_record(output, record_path(record.run_id))  # an erasure may have replaced it, which the page must not outlive
+            written = now if now != written else None
     except Exception as error:
         problem = f"{type(error).__name__}: {public_message(error, output.options)}"
         logger.warning("run %s is committed, but its page could not be written (%s): run `ugrie report`", record.run_id, problem)
@@ -124,7 +127,7 @@ def page(output: OutputFolder, records: Sequence[RunRecord], known: Sequence[Run
 def _counts(records: Sequence[RunRecord]) -> dict[str, int]:
     """Sum the runs' counts."""
     counts = [record.counts for record in records]
-    total = {name: sum(getattr(each, name) for each in counts) for name in ("listed", "known", "overtaken", "rows")}
+    total = {name: sum(getattr(each, name) for each in counts) for name in ("listed", "known", "overtaken", "suppressed", "erased", "rows")}
     ok = sum(each.status.get("ok", 0) for each in counts)
     reposts = sum(each.reposts.total for each in counts)
     retried = sum(sum(each.retried.values()) for each in counts)

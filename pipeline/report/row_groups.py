@@ -1,7 +1,6 @@
 """Draws random row groups from the Parquet files of committed runs, the same ones each time."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.storage.parallel import parallel_map
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
-from pipeline.table.schema import SchemeMetadata
+from pipeline.table.schema import SchemeMetadata, file_schemes
 
 MAX_ROWS = 200_000  # drawn in all, unless the first row group is larger
 THREADS = 16  # mostly waiting for storage
@@ -35,8 +34,7 @@ class RunFile:
 
     @property
     def schemes(self) -> dict[str, SchemeMetadata]:
-        schemes = json.loads(self.metadata.metadata[b"ugrie"])["schemes"]
-        return {name: SchemeMetadata(**fields) for name, fields in schemes.items()}
+        return file_schemes(self.metadata.metadata)
 
     @cached_property
     def group_rows(self) -> list[int]:

@@ -4,10 +4,11 @@ import datetime as dt
 from collections.abc import Sequence
 
 from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
 from pipeline.table.image_ids import NO_IDS, PastImages, past_images
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.run_record import RunRecord
+from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import ROW_ID, Tables
 from pipeline.table_formats import delta
 
@@ -34,9 +35,19 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
         and (run.config.get("keep_embeddings") or not config.keep_embeddings)
         and (run.kept_columns == kept or not kept)
     ]
-    key = ROW_ID if kept else "image_id"
     since = now - dt.timedelta(days=config.retry_days)
     retry = {run.run_id for run in runs if config.retry_days and run.finished_at >= since}
+    while True:
+        try:
+            return _images_of(output, runs, retry, ROW_ID if kept else "image_id")
+        except UserError:  # an erasure may have replaced files meanwhile
+            found = {run.run_id: run for run in past_runs(output)}
+            before, runs = runs, [found.get(run.run_id, run) for run in runs]
+            if runs == before:
+                raise
+
+
+def _images_of(output: OutputFolder, runs: Sequence[RunRecord], retry: set[str], key: str) -> PastImages:
     if delta.is_table(output):
         return past_images(output, delta.files_of(output, runs), retry, {run.run_id for run in runs}, key)
     return past_images(output, [file for run in runs for file in run.files], retry, key=key)

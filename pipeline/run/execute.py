@@ -26,9 +26,10 @@ from pipeline.stages import merge
 from pipeline.stages.dedup import Deduplicator, EarlierRows
 from pipeline.stages.merge import VerificationError
 from pipeline.stages.tracker import BlockTracker
-from pipeline.table.commit import part_prefix
+from pipeline.table.commit import committing_path, part_prefix
 from pipeline.table.schema import STAGES
 from pipeline.table.stats import FailuresError, check_failures, sum_counts
+from pipeline.table.suppressed import RunLists
 
 logger = logging.getLogger(__name__)
 REPEATS = 3  # of blocks whose duplicates could not be copied
@@ -44,6 +45,7 @@ class RunResult:
     precision: str | None  # of the image tower; None where no image was read
     timings: dict[str, float | None]
     tuning: dict[str, Any]
+    lists: RunLists  # of images that were left out
 
 
 @dataclass
@@ -65,18 +67,21 @@ def execute(plan: Plan) -> RunResult:
         logger.info("nothing new: %d %s listed, all annotated before by %s", plan.manifest.listed, counted, plan.tables.model)
         timings = {"ray_seconds": 0.0, "annotate_seconds": 0.0, "commit_seconds": time.perf_counter() - begun}
         precision = None if plan.config.from_embeddings else plan.config.precision
-        return RunResult((), sum_counts([], plan.tables.schemes), precision, dict(timings), {})
+        return RunResult((), sum_counts([], plan.tables.schemes), precision, dict(timings), {}, plan.lists)
     connect_ray()
     await_workers(plan.config)
     allocation = allocate(plan.config)  # once: a GPU that joins or leaves later does not change the precision
     ready = time.perf_counter()
     work = annotate_blocks(plan, allocation, open_dedup(plan, allocation)) if plan.todo else Work()
     annotated = time.perf_counter()
-    files = merge_blocks(plan, allocation)
+    files, lists = merge_blocks(plan, allocation)
     counts = sum_counts(files, plan.tables.schemes)
+    suppressed = sum(file["suppressed"] for file in files)
     try:
         check_failures(counts, plan.config.max_failed_ratio)
     except FailuresError:
+        with suppress(FileNotFoundError):
+            plan.output.remove(committing_path(plan.config.run_id))
         for file in files:  # no record will list them
             if file["rows"]:
                 with suppress(FileNotFoundError):
@@ -85,7 +90,8 @@ def execute(plan: Plan) -> RunResult:
         raise
     return RunResult(
         files=tuple(file["file"] for file in files if file["rows"]),
-        counts=counts | {"overtaken": plan.manifest.rows - counts["rows"]},
+        counts=counts | {"overtaken": plan.manifest.rows - counts["rows"] - suppressed, "suppressed": suppressed},
+        lists=lists,
         precision=None if plan.config.from_embeddings else _precision(plan.config, allocation),
         timings={
             "ray_seconds": ready - begun,
@@ -159,25 +165,28 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
     return Work(timings, tuning)
 
 
-def merge_blocks(plan: Plan, allocation: Allocation) -> list[dict[str, Any]]:
-    """Verify the blocks and merge them into the table's files, a task each. Return each file's path and counts.
+def merge_blocks(plan: Plan, allocation: Allocation) -> tuple[list[dict[str, Any]], RunLists]:
+    """Verify the blocks and merge them into the table's files, a task each. Return each file's path and counts, and the run's lists.
 
-    Images that another run annotated since the manifest was written are left out. Merging may take long: if another run was committed
-    meanwhile, the blocks are merged once more.
+    Images that another run annotated since the manifest was written are left out, and those on the lists. Merging may take long: if another
+    run was committed meanwhile, or an erasure added a list, the blocks are merged once more.
     """
+    lists = plan.lists.now(plan.output, plan.config.run_id)
     overtaken = overtaken_ids(plan)
     while True:
         if len(overtaken):
             logger.info("other runs annotated images since this run began: their rows here are left out")
         skipped = plan.manifest.blocks_within(plan.output, overtaken)
-        files = _merge_groups(plan, allocation, skipped, overtaken)
-        left_out = sum(map(plan.manifest.rows_of, skipped)) + sum(file["overtaken"] for file in files)
+        files = _merge_groups(replace(plan, lists=lists), allocation, skipped, overtaken)
+        left_out = sum(map(plan.manifest.rows_of, skipped)) + sum(file["overtaken"] + file["suppressed"] for file in files)
         if (rows := sum(file["rows"] for file in files)) + left_out != plan.manifest.rows:
             raise VerificationError(f"{rows} rows and {left_out} that are left out are not the manifest's {plan.manifest.rows}")
         now = overtaken_ids(plan)
-        if len(now) == len(overtaken):
-            return files
-        overtaken = now
+        plan.output.write(committing_path(plan.config.run_id), b"")  # from here on an erasure waits for the record
+        lists_now = lists.now(plan.output, plan.config.run_id)
+        if len(now) == len(overtaken) and lists_now.names == lists.names:
+            return files, lists
+        overtaken, lists = now, lists_now
 
 
 def _merge_groups(plan: Plan, allocation: Allocation, skipped: set[int], overtaken: np.ndarray) -> list[dict[str, Any]]:
@@ -230,14 +239,14 @@ def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, list[int]],
     """
     merger = merge.Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
     task: Any = ray.remote(num_cpus=allocation.write, scheduling_strategy="SPREAD")(
-        lambda target, numbers, overtaken: merger(target, numbers, overtaken)
+        lambda target, numbers, overtaken, suppressed: merger(target, numbers, overtaken, suppressed)
     )
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
-    ids = ray.put(overtaken)
+    ids, suppressed = ray.put(overtaken), ray.put(plan.lists.suppressed)
     merged: dict[str, dict[str, Any]] = {}
     running: dict[Any, str] = {}
     for target, numbers in todo.items():
-        running[task.remote(target, numbers, ids)] = target
+        running[task.remote(target, numbers, ids, suppressed)] = target
         if len(running) == most:
             merged |= _next(running)
     while running:

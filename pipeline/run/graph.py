@@ -33,6 +33,7 @@ def operators(
         limits=Limits.of(config, plan.tables.crop_size),
         tracker=tracker,
         dedup=dedup,
+        suppressed=plan.lists.suppressed,
     )
     settings = AnnotatorSettings(
         model=config.model,
@@ -67,7 +68,7 @@ def graph(plan: Plan, allocation: Allocation, tracker: BlockTracker, dedup: Dedu
     }
     if plan.config.from_embeddings:
         source = OutputFolder(plan.config.input, plan.config.storage_options)
-        arguments = (settings, source, plan.output, plan.manifest)
+        arguments = (settings, source, plan.output, plan.manifest, plan.lists.suppressed)
         annotated = numbers.map_batches_internal(Reannotator, fn_constructor_args=arguments, **in_actors)
     else:
         loaded = numbers.map_batches(loader, compute=TaskPoolStrategy(size=allocation.loaders), num_cpus=allocation.load, **BLOCK)

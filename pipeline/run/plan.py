@@ -36,6 +36,7 @@ from pipeline.table.kept_columns import Keep, check_names
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
 from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
 from pipeline.table.schema import RESERVED, SCHEMA_VERSION, Tables
+from pipeline.table.suppressed import NOTHING, RunLists, Suppressed, read_list, save
 from pipeline.table_formats import delta
 from ugrie.model import checkpoint, zero_shot
 from ugrie.model.zero_shot import ZeroShot
@@ -53,7 +54,7 @@ SAME = ("input", "model", "schemes", "column", "keep_columns", "limit", "reannot
 class Plan:
     """A run that is ready to start or to resume. `todo` are the numbers of the blocks that have no rows yet and need some.
 
-    `before` are the IDs of the runs that were committed before the manifest was written.
+    `before` are the IDs of the runs that were committed before the manifest was written. `lists` name images that get no row.
     `attempt` is in the names of this driver's files: another driver of the same run, dead or alive, has other names.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     before: frozenset[str]
     todo: tuple[int, ...]
     seconds: float  # that planning took
+    lists: RunLists = field(default_factory=RunLists)
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     @property
@@ -92,6 +94,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     A run of the same ID that died is found by its work folder, and resumed; its settings must be the same.
     """
     clock = time.perf_counter()
+    given = config.suppress and read_list(config.suppress, config.storage_options)
     tables = tables_of(config)
     delta.check(config, tables)
     output = OutputFolder(config.output, config.storage_options)
@@ -109,11 +112,14 @@ def prepare(config: AnnotateConfig) -> Plan:
         config = config.model_copy(update={"run_id": _unfinished(output, asked, config.date) or config.run_id})
     set_run_id(config.run_id)
     begun_before = output.read_json(plan_path(config.run_id))
-    saved = begun_before or _begin(config, output, asked, tables)
+    saved = begun_before or _begin(config, output, asked, tables, given[1] if given else NOTHING)
     if _version(saved) != SCHEMA_VERSION:
         raise UserError(f"run {config.run_id} was begun by another version of UGRIE, whose image IDs are others: give another --run-id")
     _check_same(config.run_id, saved["asked"], asked)
     manifest = saved_manifest(config.run_id, saved)
+    with output.writable():
+        if given:
+            save(output, config.run_id, f"list-{given[0].sha256[:16]}", *given)
     plan = Plan(
         config=config.model_copy(update={"date": dt.date.fromisoformat(saved["date"])}),
         output=output,
@@ -123,6 +129,7 @@ def prepare(config: AnnotateConfig) -> Plan:
         before=frozenset(saved["before"]),
         todo=(),
         seconds=0.0,
+        lists=RunLists().now(output, config.run_id),
     )
     done = set(done_blocks(output, plan.rows_folder))
     if begun_before:
@@ -131,7 +138,7 @@ def prepare(config: AnnotateConfig) -> Plan:
     return replace(plan, todo=todo, seconds=time.perf_counter() - clock)
 
 
-def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], tables: Tables) -> dict[str, Any]:
+def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], tables: Tables, suppressed: Suppressed) -> dict[str, Any]:
     """List the input and save the plan. Two drivers that begin the same run at once both take the plan that was saved first."""
     manifest_name = f"manifest-{uuid.uuid4().hex[:8]}"
     folder = f"{work_folder(config.run_id)}/{manifest_name}"
@@ -151,7 +158,7 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
     past = images_of(output, config, tables, runs, started_at)
     orphans.warn(output, config)
     with output.writable():
-        manifest = write_manifest(output, folder, source, block_rows, past.annotated, config.limit, past.failed)
+        manifest = write_manifest(output, folder, source, block_rows, past.annotated, config.limit, past.failed, suppressed)
         try:
             keep.check_found(config.public()["input"])
         except UserError:
@@ -169,15 +176,17 @@ def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], 
             "block_rows": manifest.block_rows,
             "listed": manifest.listed,
             "known": manifest.known,
+            "suppressed": manifest.suppressed,
             "retried": manifest.retried,
             "left_out": dict(left_out),
             "kept": b64encode(keep.types.serialize()).decode() if keep else None,
         }
         if output.create(plan_path(config.run_id), json.dumps(saved).encode()):
             retried = f", {manifest.retried} failed before and are retried" if manifest.retried else ""
-            message = "%d %s are listed, of which %d were annotated before%s and %d are new"
+            on_list = f", {manifest.suppressed} are on the list of --suppress" if config.suppress else ""
+            message = "%d %s are listed, of which %d were annotated before%s%s and %d are new"
             rows = "rows" if keep else "images"
-            logger.info(message, manifest.listed, rows, manifest.known, retried, manifest.rows - manifest.retried)
+            logger.info(message, manifest.listed, rows, manifest.known, retried, on_list, manifest.rows - manifest.retried)
             if left_out:
                 logger.info("left out of the input: %s", left_out_text(left_out))
             return saved

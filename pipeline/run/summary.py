@@ -14,7 +14,9 @@ def summary(record: RunRecord, output: str) -> str:
     rows = counts.rows
     counted = "rows" if record.kept_columns else "images"
     if not rows:
-        return f"nothing new: {counts.listed:,} {counted} listed, all annotated before by {record.model}, run {record.run_id}"
+        others = f"{counts.listed - counts.suppressed:,} annotated before, {counts.suppressed:,} on the list of --suppress,"
+        known = others if counts.suppressed else "all annotated before"
+        return f"nothing new: {counts.listed:,} {counted} listed, {known} by {record.model}, run {record.run_id}"
     ok = counts.status.get("ok", 0)
     lines = [f"{ok:,} of {rows:,} {counted} annotated by {record.model}, run {record.run_id}", ""]
     width = max(len(status) for status in counts.status)
@@ -24,6 +26,8 @@ def summary(record: RunRecord, output: str) -> str:
         lines += ["", f"  {retried:,} retried after a failure in an earlier run, {counts.retried.get('ok', 0):,} of them annotated now"]
     if counts.overtaken:
         lines += ["", f"  {counts.overtaken:,} more were annotated by another run meanwhile"]
+    if counts.suppressed:
+        lines += ["", f"  {counts.suppressed:,} more are on the list of --suppress, and have no row"]
     if copied := counts.reposts.total:
         origin = f"{counts.reposts.run:,} of this run, {counts.reposts.earlier:,} of earlier runs"
         lines += ["", f"  {copied:,} copied from images with the same bytes: {origin}"]

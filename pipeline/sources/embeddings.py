@@ -26,6 +26,7 @@ from pipeline.table.run_record import current_runs
 from pipeline.table.schema import ROW_ID
 
 logger = logging.getLogger(__name__)
+LOST = "restore it, then resume with the same --run-id; or, if rows of it were erased, give another --run-id"
 IMAGES_AGAIN = "annotate the images themselves, without --from-embeddings"
 PARTITION = re.compile(r"(?P<root>.*?)/annotations/dt=(?P<date>\d{4}-\d\d-\d\d)/*")
 LISTED = ["image_id", "uri", "bytes", "status"]  # columns read to list the images
@@ -108,11 +109,11 @@ def read_embedded(fs: fsspec.AbstractFileSystem, rows: pa.Table) -> pa.Table:
                 tables += _rows_at(pq.ParquetFile(file, pre_buffer=True), positions[start:end])
         except (OSError, KeyError, IndexError, pa.ArrowException) as error:
             problem = public_message(error, fs.storage_options)
-            message = f"{containers[start]} can't be read ({problem}): restore it, then resume with the same --run-id"
+            message = f"{containers[start]} can't be read ({problem}): {LOST}"
             raise StorageError(message) from None
     table = pa.concat_tables(tables)
     if not table["uri"].equals(rows["uri"]):
-        raise StorageError(f"{containers[0]} has changed since it was listed: restore it, then resume with the same --run-id")
+        raise StorageError(f"{containers[0]} has changed since it was listed: {LOST}")
     return table.append_column("image_id", rows["image_id"])
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.tracker import BlockTracker
 from pipeline.stages.write import file_name
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.schema import REPOST, Tables
+from pipeline.table.schema import REPOST, SUPPRESSED, Tables
+from pipeline.table.suppressed import NOTHING, Suppressed
 
 # Images, and their bytes, that are held while the deduplicator is asked for their owners.
 MAX_CHUNK_IMAGES, MAX_CHUNK_BYTES = 32, 32 * 2**20
@@ -36,7 +38,8 @@ Fetched = tuple[dict[str, Any], bytes | ImageError]  # an image's row, with its 
 class Loader:
     """Operator from a block's number to `Tables.loaded`: one row for each row of the block, in the manifest's order.
 
-    An image that several rows of the block name is fetched and annotated once: the other rows are duplicates of the first.
+    An image that several rows of the block name is fetched and annotated once: the other rows are duplicates of the first. An image that is
+    `suppressed` is not fetched; one that turns out to be, by the hash of its bytes, is dropped.
     """
 
     output: OutputFolder
@@ -46,6 +49,7 @@ class Loader:
     limits: Limits
     tracker: BlockTracker
     dedup: Deduplicator
+    suppressed: Suppressed = NOTHING
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
         (block,) = numbers.column("block").to_pylist()
@@ -60,12 +64,12 @@ class Loader:
         fetcher = FetchProcess(self.fetcher, self.limits.memory) if begun_before else self.fetcher
         with Sandbox(self.limits) if begun_before else nullcontext(Decoder(self.limits)) as decoder:
             clock = time.perf_counter()
-            for record, data in self._with_owners(block, [rows[i] for i in firsts.values()], fetcher):
+            for record, data in self._with_owners(block, self._wanted(block, [rows[i] for i in firsts.values()], found), fetcher):
                 fetched = time.perf_counter()
                 try:
                     if isinstance(data, ImageError):
                         raise data
-                    if record["owner"] is None:
+                    if record["owner"] is None and record["status"] == "ok":
                         decoded = decoder(data)
                         record |= {"width": decoded.width, "height": decoded.height}
                         crops[firsts[record["image_id"]]] = decoded.crop.reshape(-1)
@@ -82,6 +86,14 @@ class Loader:
         crop = pa.FixedSizeBinaryArray.from_buffers(schema.field("crop").type, len(rows), [None, pa.py_buffer(crops)])
         return pa.table([crop if f.name == "crop" else pa.array(columns[f.name], f.type) for f in schema], schema)
 
+    def _wanted(self, block: int, rows: list[dict[str, Any]], found: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows of images to fetch; the records of the others, which are suppressed, are put into `found`."""
+        named = self.suppressed.images(np.array([row["image_id"] for row in rows], np.int64), [row["uri"] for row in rows])
+        for row in compress(rows, named):
+            record = {"block": block, "image_id": row["image_id"], "uri": row["uri"], "status": SUPPRESSED, "owner": None}
+            found[row["image_id"]] = record | {"fetch_seconds": 0.0, "decode_seconds": 0.0}
+        return list(compress(rows, ~named))
+
     def _with_owners(self, block: int, rows: list[dict[str, Any]], fetcher: Fetcher | FetchProcess) -> Iterator[Fetched]:
         """Fetch the images. Yield each one's record, in which a duplicate names its `owner`, with its bytes or what went wrong.
 
@@ -90,10 +102,14 @@ class Loader:
         own: set[str] = set()
         for chunk in _chunks(rows, fetcher):
             hashes = {i: hashlib.sha256(data).hexdigest() for i, (_, data) in enumerate(chunk) if isinstance(data, bytes)}
+            dropped = set(compress(hashes, self.suppressed.contents(list(hashes.values()))))
+            hashes = {i: content_hash for i, content_hash in hashes.items() if i not in dropped}
             owners = dict(zip(hashes, self.dedup.owners(block, list(hashes.values())), strict=True))
             for i, (row, data) in enumerate(chunk):
                 record = {"block": block, "image_id": row["image_id"], "uri": row["uri"], "status": "ok", "owner": None}
-                if isinstance(data, bytes):
+                if i in dropped:
+                    record |= {"status": SUPPRESSED}
+                elif isinstance(data, bytes):
                     owner = owners[i] or (file_name(block) if hashes[i] in own else None)
                     if owner is None:
                         own.add(hashes[i])

@@ -22,13 +22,13 @@ from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message
 from pipeline.table.image_ids import NO_IDS
 from pipeline.table.output_folder import OutputFolder
-from pipeline.table.schema import ROW_ID, Tables
+from pipeline.table.schema import ROW_ID, SUPPRESSED, Tables
 from pipeline.table.stats import count_labels, count_values, sum_counts, sum_values
+from pipeline.table.suppressed import NOTHING, Suppressed
 
 FILE_BYTES = 256 * 2**20  # of the blocks that are merged into one file
 FILE_ROWS = 2**20  # 150 MB for four schemes; it bounds files of duplicates, whose blocks are small until rows are copied
 GROUP_ROWS = 2**14  # of a row group: few enough that some rows can be copied without reading the whole file
-COMPARED_BYTES = 8 * 2**20
 THREADS = 16  # which wait for storage, most of the time
 
 
@@ -74,11 +74,13 @@ class Merger:
     manifest: Manifest
     tables: Tables
 
-    def __call__(self, target: str, numbers: Sequence[int], overtaken: np.ndarray = NO_IDS) -> dict[str, Any]:
+    def __call__(
+        self, target: str, numbers: Sequence[int], overtaken: np.ndarray = NO_IDS, suppressed: Suppressed = NOTHING
+    ) -> dict[str, Any]:
         """Verify the blocks, write them as `target` (a path within the output) and read it back. Return the path and its counts.
 
-        Rows whose IDs (`Manifest.key`) are `overtaken` (int64, sorted) are left out, and counted; where no row is left, no file is
-        written. `may_pass` are the blocks with a failure that may pass.
+        Rows whose IDs (`Manifest.key`) are `overtaken` (int64, sorted), and rows of `suppressed` images, are left out and counted; where no
+        row is left, no file is written. `may_pass` are the blocks with a failure that may pass.
 
         Where a duplicate's original no longer exists, nothing is written, and `{"again": blocks}` is returned: these blocks are to be
         annotated again, without copying. Raises VerificationError.
@@ -91,24 +93,28 @@ class Merger:
             if again := [number for number, block in blocks.items() if not originals.cover(block.duplicates)]:
                 return {"again": again}
             merged = local / "merged.parquet"
-            results = []
+            results, left_out = [], 0
             with pq.ParquetWriter(merged, self.tables.output, compression="zstd", use_dictionary=self.tables.repeating) as writer:
                 for group in self._row_groups(numbers):
                     rows = pa.concat_tables([self._rows(number, local) for number in group])
                     retried = np.concatenate([blocks[number].retried for number in group])
                     complete, owners = self._with_kept(originals.fill(rows), group), rows["owner"]
-                    if len(overtaken):
-                        own = ~lookup(complete[self.manifest.key].to_numpy(), overtaken)[0]
+                    others = lookup(complete[self.manifest.key].to_numpy(), overtaken)[0]
+                    named = suppressed.rows(complete) | pc.equal(complete["status"], SUPPRESSED).to_numpy()
+                    left_out += int((named & ~others).sum())
+                    if (others | named).any():
+                        own = ~(others | named)
                         complete, owners, retried = complete.filter(own), owners.filter(own), retried[own]
                     writer.write_table(complete, row_group_size=GROUP_ROWS)
                     results.append(self._counts(complete, owners, retried))
             result = sum_counts(results, self.tables.schemes)
-            result["overtaken"] = sum(map(self.manifest.rows_of, numbers)) - result["rows"]
+            result["suppressed"] = left_out
+            result["overtaken"] = sum(map(self.manifest.rows_of, numbers)) - result["rows"] - left_out
             result["may_pass"] = [number for number, block in blocks.items() if block.may_pass]
             if not result["rows"]:
                 return {"file": target, **result}
             self.output.upload(str(merged), target)
-            if not _reads_back(self.output, target, merged) or pq.read_metadata(merged).num_rows != result["rows"]:
+            if not self.output.holds(target, str(merged)) or pq.read_metadata(merged).num_rows != result["rows"]:
                 raise VerificationError(f"{target} does not read back as it was written")
         return {"file": target, **result}
 
@@ -179,11 +185,3 @@ def _fields(structs: pa.ChunkedArray) -> list[pa.ChunkedArray]:
     """Return the fields of a column of structs as columns."""
     chunks = [struct.flatten() for struct in structs.chunks]
     return [pa.chunked_array(pieces) for pieces in zip(*chunks, strict=True)]
-
-
-def _reads_back(output: OutputFolder, path: str, expected: Path) -> bool:
-    """Return whether a file of the output has exactly the bytes of a local one."""
-    with output.open(path, ahead=COMPARED_BYTES) as file, expected.open("rb") as local:
-        while (piece := local.read(COMPARED_BYTES)) and piece == file.read(COMPARED_BYTES):
-            pass
-        return not piece and not file.read(1)

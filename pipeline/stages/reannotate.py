@@ -12,6 +12,8 @@ from pipeline.sources.embeddings import embeddings_of, read_embedded
 from pipeline.stages.annotate import AnnotatorSettings, planned_model
 from pipeline.stages.prediction_columns import PredictionColumns
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table.schema import SUPPRESSED
+from pipeline.table.suppressed import NOTHING, Suppressed
 from ugrie.model.prediction import Prediction
 
 TEMPLATES = {"cpu": 256, "cuda": 1024}  # filled at once, one for each image; on a CPU by each core
@@ -24,12 +26,14 @@ class Reannotator:
     uses the device, the other is read and its tables are built.
     """
 
-    def __init__(self, settings: AnnotatorSettings, source: OutputFolder, output: OutputFolder, manifest: Manifest):
+    def __init__(
+        self, settings: AnnotatorSettings, source: OutputFolder, output: OutputFolder, manifest: Manifest, suppressed: Suppressed = NOTHING
+    ):
         import torch
 
         from ugrie.model.model import UGRIE
 
-        self.settings, self.source, self.output, self.manifest = settings, source, output, manifest
+        self.settings, self.source, self.output, self.manifest, self.suppressed = settings, source, output, manifest, suppressed
         on_cpu = settings.device == "cpu"
         cores = settings.threads or 1 if on_cpu else 1
         self.model = UGRIE.from_pretrained(planned_model(settings), settings.device)
@@ -47,12 +51,14 @@ class Reannotator:
         clock = time.perf_counter()
         rows = read_embedded(self.source.fs, self.manifest.read(self.output, block))
         embeddings, count = embeddings_of(rows), len(rows)
+        named = self.suppressed.rows(rows)
+        wanted = np.flatnonzero(~named)
         tracker.enter(block, "loaded, and not yet annotated")
         read = time.perf_counter() - clock
         with self.device:
             tracker.enter(block, "being annotated")
             clock = time.perf_counter()
-            batches = [np.arange(start, min(start + self.templates, count)) for start in range(0, count, self.templates)]
+            batches = [wanted[start : start + self.templates] for start in range(0, len(wanted), self.templates)]
             found = list(self.pool.map(lambda batch: self._predict(embeddings[batch]), batches))
             annotated = time.perf_counter() - clock
         predictions = PredictionColumns(settings.tables, count)
@@ -62,7 +68,7 @@ class Reannotator:
         columns = predictions.columns(settings.run_id)
         columns |= {name: rows[name] for name in ("image_id", "uri", "content_hash", "width", "height", "bytes")}
         columns |= {"block": pa.repeat(pa.scalar(block, pa.int32()), count), "owner": pa.nulls(count, pa.string())}
-        columns |= {"status": pa.repeat("ok", count), "error": pa.nulls(count, pa.string())}
+        columns |= {"status": pa.array(np.where(named, SUPPRESSED, "ok"), pa.string()), "error": pa.nulls(count, pa.string())}
         seconds = {"fetch": read, "decode": 0.0, "annotate": annotated}
         columns |= {f"{stage}_seconds": pa.repeat(pa.scalar(value / count, pa.float32()), count) for stage, value in seconds.items()}
         schema = settings.tables.annotated

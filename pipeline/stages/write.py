@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from pipeline.stages.tracker import BlockTracker
 from pipeline.table.output_folder import OutputFolder, work_folder
-from pipeline.table.schema import REPOST, STAGES, Tables, expect
+from pipeline.table.schema import REPOST, STAGES, SUPPRESSED, Tables, expect
 
 WRITTEN = pa.schema(
     [
         pa.field("block", pa.int32()),
         pa.field("rows", pa.int64()),
-        pa.field("ok", pa.int64()),  # and duplicates, whose status the commit copies
+        pa.field("ok", pa.int64()),  # and those that the commit copies or leaves out: duplicates, suppressed images
         pa.field("status", pa.map_(pa.string(), pa.int64())),
         *(pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES),
     ]
@@ -65,6 +65,6 @@ class BlockWriter:
             self.tracker.leave(block)
             seconds = {f"{stage}_seconds": pc.sum(rows.column(f"{stage}_seconds")).as_py() for stage in STAGES}
             status = Counter(rows.column("status").to_pylist())
-            ok = status["ok"] + status[REPOST]
+            ok = status["ok"] + status[REPOST] + status[SUPPRESSED]
             written.append({"block": block, "rows": len(rows), "ok": ok, "status": list(status.items()), **seconds})
         return pa.Table.from_pylist(written, WRITTEN)

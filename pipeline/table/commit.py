@@ -13,6 +13,7 @@ import logging
 import re
 
 from pipeline.storage.uris import public_message
+from pipeline.table import journal
 from pipeline.table.output_folder import OutputFolder, partition, record_path, work_folder
 from pipeline.table.run_record import RunRecord, read_record
 
@@ -24,6 +25,11 @@ PART = re.compile(r"\.?part-(?P<run>.+)-[0-9a-f]{8}-\d{5}\.parquet(\.[0-9a-f]{32
 def part_prefix(date: dt.date, run_id: str, attempt: str) -> str:
     """Return how the paths of the files begin that one driver of a run writes; `-00000.parquet` and so on follow."""
     return f"{partition(date)}/part-{run_id}-{attempt}"
+
+
+def committing_path(run_id: str) -> str:
+    """Return the path of the mark that a driver looks for lists of images to leave out once more, and then commits the run."""
+    return f"{work_folder(run_id)}/committing"
 
 
 def part_of(path: str) -> str | None:
@@ -42,9 +48,13 @@ def tidy(output: OutputFolder, record: RunRecord) -> None:
     """Remove a committed run's work folder, and the files of its drivers that did not commit it."""
     folder = partition(record.date)
     try:
-        for name in output.names(folder):
-            if part_of(name) == record.run_id and f"{folder}/{name}" not in record.files:
-                output.remove(f"{folder}/{name}")
+        own = [f"{folder}/{name}" for name in output.names(folder) if part_of(name) == record.run_id]
+        if any(file not in record.files for file in own):
+            kept = journal.replaced_files(output)
+            kept.update(read_record(output, record_path(record.run_id)).files)  # an erasure may have replaced some
+            for file in own:
+                if file not in kept:
+                    output.remove(file)
         if output.exists(work_folder(record.run_id)):
             output.remove(work_folder(record.run_id), recursive=True)
     except Exception as error:  # the run is committed; left-overs do no harm

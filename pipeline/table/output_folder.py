@@ -25,6 +25,7 @@ from pipeline.storage.uris import public_message, without_secrets
 
 ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
 INDEX = "index.html"
+COMPARED_BYTES = 8 * 2**20
 
 
 def partition(date: dt.date) -> str:
@@ -99,10 +100,11 @@ class OutputFolder:
         """Return the names of the files and folders in a folder; none where there is no such folder."""
         return [entry["name"].rstrip("/").rpartition("/")[2] for entry in self.entries(path)]
 
-    def find(self) -> dict[str, dict[str, Any]]:
-        """Return fsspec's entries of all files, by their path within the folder."""
-        found = list_with_retries(self.fs, self.root, lambda: self.fs.find(self.root, detail=True))
-        prefix = f"{self.root}/"
+    def find(self, path: str = "") -> dict[str, dict[str, Any]]:
+        """Return fsspec's entries of all files in the folder, or in a folder within it, by their path within that."""
+        folder = self.absolute(path) if path else self.root
+        found = list_with_retries(self.fs, folder, lambda: self.fs.find(folder, detail=True))
+        prefix = f"{folder}/"
         return {name.removeprefix(prefix): entry for name, entry in found.items() if name.startswith(prefix)}
 
     def exists(self, path: str) -> bool:
@@ -119,6 +121,13 @@ class OutputFolder:
     def upload(self, file: str, path: str) -> None:
         """Copy a local file to the folder, whole or not at all."""
         upload_atomic(self.fs, file, self.absolute(path))
+
+    def holds(self, path: str, file: str) -> bool:
+        """Return whether a file of the folder has exactly the bytes of a local one."""
+        with self.open(path, ahead=COMPARED_BYTES) as ours, open(file, "rb") as local:
+            while (piece := local.read(COMPARED_BYTES)) and piece == ours.read(COMPARED_BYTES):
+                pass
+            return not piece and not ours.read(1)
 
     def remove(self, path: str, recursive: bool = False) -> None:
         if recursive:

@@ -14,6 +14,7 @@ from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import without_secrets
 from pipeline.table.output_folder import RUNS, OutputFolder
 from pipeline.table.schema import SCHEMA_VERSION
+from pipeline.table.suppressed import SuppressList
 from ugrie.text import one_line
 
 THREADS = 16  # which wait for storage, most of the time
@@ -42,8 +43,9 @@ class Counts(BaseModel):
     """Counts of a run: images listed, images known before, and rows written, by status, duplicate and label.
 
     `retried` are the rows of images that failed in an earlier run, by status; they are among the others' counts, too. `overtaken` are
-    images that another run annotated while this one was under way: they were listed and have no row here. `left_out` counts by reason what
-    is in the input and was not listed.
+    images that another run annotated while this one was under way, `suppressed` those on a list of `--suppress`: they were listed and have
+    no row here. Nor have those that were `erased` since, which are in no count of rows. `left_out` counts by reason what is in the input
+    and was not listed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +53,8 @@ class Counts(BaseModel):
     listed: int = 0
     known: int = 0
     overtaken: int = 0
+    suppressed: int = 0
+    erased: int = 0
     left_out: dict[str, int] = {}
     rows: int = 0
     status: dict[str, int] = {}
@@ -63,6 +67,16 @@ class Counts(BaseModel):
     @classmethod
     def _rounded(cls, sums: dict[str, float]) -> dict[str, float]:
         return {name: round(total, 2) for name, total in sums.items()}  # whichever files the rows were divided into
+
+
+class Erasure(BaseModel):
+    """An erasure of rows after the commit (`ugrie clean --erase`): its list by the SHA-256 of the file, and how many rows went."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: AwareDatetime
+    sha256: str
+    rows: int
 
 
 class RunRecord(BaseModel):
@@ -82,6 +96,8 @@ class RunRecord(BaseModel):
     input: str = ""
     schemes: dict[str, str]  # each one's kind: categorical or ordinal
     zero_shot: dict[str, str] = {}  # those that the model was not trained for, with the digest of what answered them
+    suppressed: tuple[SuppressList, ...] = ()  # the lists of images that were left out
+    erasures: tuple[Erasure, ...] = ()
     counts: Counts
     files: tuple[str, ...]
     timings: dict[str, float | None] = {}

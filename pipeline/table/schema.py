@@ -17,6 +17,8 @@ RESERVED = ("dt", "embedding", "row", ROW_ID, "zero_shot")  # columns that only 
 # The status, from the loader to the commit, of a duplicate: its row is copied from the row of the same bytes in the file `owner`,
 # which is another block's, or a file of the table that an earlier run wrote.
 REPOST = "repost"
+# The status, until the commit leaves out the row, of an image that is on a list of `--suppress`.
+SUPPRESSED = "suppressed"
 INTERNAL = [pa.field("block", pa.int32(), nullable=False), pa.field("owner", pa.string())]
 IMAGE = [  # the columns that fetch and decode produce, before `crop`
     pa.field("image_id", pa.int64(), nullable=False),
@@ -146,3 +148,12 @@ class SchemeMetadata:
     values: list[float] | None = None
     range: list[float] | None = None
     zero_shot: bool = False
+
+    @property
+    def label_names(self) -> list[str]:
+        return self.labels
+
+
+def file_schemes(metadata: Mapping[bytes, bytes]) -> dict[str, SchemeMetadata]:
+    """Return the schemes that a file of the table describes in its metadata. Raises KeyError where it describes none."""
+    return {name: SchemeMetadata(**fields) for name, fields in json.loads(metadata[b"ugrie"])["schemes"].items()}

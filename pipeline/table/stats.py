@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import TRANSIENT
+from pipeline.table.schema import SchemeMetadata
 from ugrie.schemes.scheme import Scheme
 
 SMALL_NIGHT = 10  # with fewer new images, what a few broken files are says nothing about the night
@@ -23,14 +24,14 @@ def count_values(column: pa.ChunkedArray) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
 
 
-def count_labels(scheme: Scheme, column: pa.ChunkedArray) -> dict[str, int]:
+def count_labels(scheme: Scheme | SchemeMetadata, column: pa.ChunkedArray) -> dict[str, int]:
     """Return how often each label occurs; for an ordinal scheme, the level nearest to each value."""
     struct = column.combine_chunks().drop_null()
     if scheme.kind == "categorical":
         found = count_values(pa.chunked_array([struct.field("label")]))
         return {label: found.get(label, 0) for label in scheme.label_names}
     nearest = np.abs(struct.field("value").to_numpy()[:, None] - np.asarray(scheme.values, np.float32)).argmin(1)
-    return dict(zip(scheme.label_names, np.bincount(nearest, minlength=len(scheme.values)).tolist(), strict=True))
+    return dict(zip(scheme.label_names, np.bincount(nearest, minlength=len(scheme.label_names)).tolist(), strict=True))
 
 
 def sum_values(column: pa.ChunkedArray) -> float:

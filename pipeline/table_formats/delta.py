@@ -8,7 +8,8 @@ by compacted ones.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -18,7 +19,7 @@ from pipeline.errors import StorageError, UserError
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
 from pipeline.table.run_record import RunRecord
-from pipeline.table.schema import Tables
+from pipeline.table.schema import SchemeMetadata, Tables
 from pipeline.table_formats.delta_log import PARTITION, DeltaLog, check_installed, table_name
 from pipeline.table_formats.delta_storage import explain
 
@@ -50,6 +51,31 @@ def add(output: OutputFolder) -> None:
 
     Of several processes that add the same at once, one does. Raises UserError, StorageError.
     """
+    _commit(output, lambda log: log.add_missing())
+
+
+def schemes(output: OutputFolder) -> dict[str, SchemeMetadata]:
+    """Return the schemes of the table's columns. Raises UserError."""
+    table = DeltaLog(output).table
+    about = {field.name: field.metadata.get("ugrie") for field in table.schema().fields} if table else {}
+    return {name: SchemeMetadata(**json.loads(text)) for name, text in about.items() if text}
+
+
+def check_erasable(output: OutputFolder) -> None:
+    """Raise UserError where `replace` would refuse the table."""
+    DeltaLog(output).check_features()
+
+
+def replace(output: OutputFolder, replaced: Mapping[str, str | None]) -> None:
+    """Replace files of the table by others, or by none, in one commit; those that it lacks are passed over. Paths are within the output.
+
+    Raises UserError, StorageError.
+    """
+    _commit(output, lambda log: log.replace(replaced))
+
+
+def _commit(output: OutputFolder, change: Callable[[DeltaLog], None]) -> None:
+    """Make a commit to the log as it is then; where another comes first, look again. Raises UserError, StorageError."""
     check_installed()
     from deltalake.exceptions import DeltaError
 
@@ -57,7 +83,7 @@ def add(output: OutputFolder) -> None:
         retry=retry_if_exception_type(DeltaError), stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(0.1, 5), reraise=True
     )
     try:
-        attempts(lambda: DeltaLog(output).add_missing())
+        attempts(lambda: change(DeltaLog(output)))
     except (DeltaError, OSError) as error:
         raise StorageError(f"{table_name(output)} can't be written as a Delta table: {explain(error, output.options)}") from None
 

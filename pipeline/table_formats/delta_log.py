@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from io import SEEK_END
@@ -31,6 +32,9 @@ NOT_DELTA = re.compile(r'[tT]ype":"(timestamp_nanos|void)')  # types of deltalak
 # The log states how many rows a file has, but no minima and maxima. Where it states those of some columns only, deltalake's reader
 # by way of PyArrow (1.6) finds nothing by the other columns; nor does it once files are compacted.
 PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
+# Features under which rows may go by removing a file and adding another.
+HARMLESS = {"appendOnly", "changeDataFeed", "checkConstraints", "invariants", "timestampNtz", "v2Checkpoint"}
+REFUSED = ("delta.appendOnly", "delta.enableChangeDataFeed", "delta.columnMapping.mode")
 THREADS = 16  # which wait for storage, most of the time
 
 
@@ -103,6 +107,44 @@ class DeltaLog:
             self.table.alter.add_columns(columns)
         self.table.create_write_transaction([*actions], "append", self.table.schema(), [PARTITION], commit_properties=ids)
 
+    def replace(self, replaced: Mapping[str, str | None]) -> None:
+        """Replace files by others that hold some of their rows, or by none, in one commit. Paths are within the output.
+
+        A file that the table lacks is passed over. Raises UserError where `check_features` does, and DeltaError as `add_missing` does.
+        """
+        from deltalake import CommitProperties
+        from deltalake.transaction import AddAction, RemoveAction
+
+        assert self.table is not None
+        self.check_features()
+        stated = {f"{ANNOTATIONS}/{each['path']}": each for each in pa.table(self.table.get_add_actions(flatten=True)).to_pylist()}
+        now = int(1000 * time.time())
+        actions: list[AddAction | RemoveAction] = []
+        for old, new in replaced.items():
+            if old not in stated:
+                continue
+            day = {PARTITION: stated[old][f"partition.{PARTITION}"].isoformat()}
+            path, size = old.removeprefix(f"{ANNOTATIONS}/"), stated[old]["size_bytes"]
+            actions.append(RemoveAction(path, data_change=True, deletion_timestamp=now, size=size, partition_values=day))
+            if new is not None:
+                _, rows, size = self._footer(new)
+                path, stats = new.removeprefix(f"{ANNOTATIONS}/"), json.dumps({"numRecords": rows})
+                actions.append(AddAction(path, size, day, modification_time=now, data_change=True, stats=stats))
+        if actions:
+            # No retry by deltalake: after a compaction of the same files it would add ours beside the compacted ones.
+            once = CommitProperties(max_commit_retries=0, custom_metadata={"ugrie": "clean --erase"})
+            self.table.create_write_transaction(actions, "append", self.table.schema(), [PARTITION], commit_properties=once)
+
+    def check_features(self) -> None:
+        """Raise UserError where rows can't be erased by replacing files, since other writers have turned on features of the table."""
+        assert self.table is not None
+        protocol = self.table.protocol()
+        others = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - HARMLESS
+        configuration = self.table.metadata().configuration
+        others |= {name for name in REFUSED if configuration.get(name, "none").lower() not in ("false", "none")}
+        if others:
+            raise UserError(f"{self.name} has features that an erasure doesn't keep to ({', '.join(sorted(others))}): turn them off first")
+
     def files(self, runs: Iterable[RunRecord]) -> "Iterator[tuple[str, pa.Schema, AddAction]]":
         """Yield the runs' files, each with its schema and its entry for the log."""
         return parallel_map(lambda each: self._file(*each), [(file, run) for run in runs for file in run.files], THREADS)
@@ -110,12 +152,7 @@ class DeltaLog:
     def _file(self, file: str, run: RunRecord) -> "tuple[str, pa.Schema, AddAction]":
         from deltalake.transaction import AddAction
 
-        try:
-            with self.output.open(file) as opened:
-                parquet = pq.ParquetFile(opened)
-                schema, rows, size = parquet.schema_arrow, parquet.metadata.num_rows, opened.seek(0, SEEK_END)
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(file, error) from None
+        schema, rows, size = self._footer(file)
         return (
             file,
             schema,
@@ -128,6 +165,15 @@ class DeltaLog:
                 stats=json.dumps({"numRecords": rows}),
             ),
         )
+
+    def _footer(self, file: str) -> tuple[pa.Schema, int, int]:
+        """Return a file's schema, its number of rows, and its size in bytes. Raises UserError."""
+        try:
+            with self.output.open(file) as opened:
+                parquet = pq.ParquetFile(opened)
+                return parquet.schema_arrow, parquet.metadata.num_rows, opened.seek(0, SEEK_END)
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(file, error) from None
 
     def new_columns(self, schemas: Iterable[tuple[str, pa.Schema]]) -> "list[Field]":
         """Return the columns of these files that the table lacks. Raises UserError where the table's of that name differs."""

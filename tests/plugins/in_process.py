@@ -37,7 +37,7 @@ class LocalGraph:
             yield from (operators.do(plan, [block]) for block in plan.todo)
             return
         source = OutputFolder(config.input, config.storage_options)
-        again = Reannotator(operators.settings(plan), source, plan.output, plan.manifest)
+        again = Reannotator(operators.settings(plan), source, plan.output, plan.manifest, plan.lists.suppressed)
         yield from (operators.writer(plan)(again(pa.table({"block": [block]}))) for block in plan.todo)
 
 
@@ -50,7 +50,7 @@ def without_ray() -> Iterator[None]:
 
     def merge_files(plan: Any, allocation: Any, todo: dict[str, list[int]], overtaken: Any) -> dict[str, Any]:
         merger = Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
-        return {target: merger(target, numbers, overtaken) for target, numbers in todo.items()}
+        return {target: merger(target, numbers, overtaken, plan.lists.suppressed) for target, numbers in todo.items()}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_ray, "start", lambda: None)

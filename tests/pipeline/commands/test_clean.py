@@ -91,3 +91,35 @@ def test_a_record_that_cannot_be_read_stops_it(command, output, capsys):
     assert command.run(["--output", str(output), "--older-than", "0"]) == 2
     assert "nothing was removed" in capsys.readouterr().err
     assert (output / "_work/dead/plan.json").exists()
+
+
+def test_erasing_lists_what_would_go_and_then_says_what_went(command, night, tmp_path, capsys):
+    night(tmp_path, "2026-01-02", [(f"s3://b/{i}.jpg", bytes([i])) for i in range(5)], schemes=("valence",))
+    (tmp_path / "list.txt").write_text("s3://b/1.jpg\ns3://b/9.jpg\n")
+    tokens = ["--output", str(tmp_path), "--erase", str(tmp_path / "list.txt")]
+    assert command.run([*tokens, "--dry-run"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "dt=2026-01-02  run night-2026-01-02: 1 of 5 rows, in 1 files",
+        "1 rows of 1 nights would be erased; 1 of 2 entries name no row",
+    ]
+    assert command.run(tokens) == 0
+    assert capsys.readouterr().out.splitlines() == [said[0], said[1].replace("would be erased", "erased")]
+    assert command.run(tokens) == 0
+    assert capsys.readouterr().out == "0 rows of 0 nights erased; 2 of 2 entries name no row\n"
+
+
+def test_what_can_not_be_erased_yet_is_said_and_the_exit_code_is_1(command, night, tmp_path, capsys):
+    (file,) = night(tmp_path, "2026-01-02", [("s3://b/1.jpg", b"1")], schemes=("valence",)).files
+    (tmp_path / file).with_name("notes.parquet").write_bytes((tmp_path / file).read_bytes())
+    (tmp_path / "list.txt").write_text("s3://b/1.jpg\n")
+    with pytest.raises(SystemExit) as ended:
+        command.run(["--output", str(tmp_path), "--erase", str(tmp_path / "list.txt")])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out.endswith("notes.parquet stay, since no run wrote it: remove it, and give the same command again\n")
+
+
+def test_a_wrong_list_is_one_line(command, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("1.jpg\n")
+    assert command.run(["--output", str(tmp_path), "--erase", str(tmp_path / "list.txt")]) == 2
+    assert "list.txt, line 1: '1.jpg' names no image" in capsys.readouterr().err

@@ -71,6 +71,11 @@ def test_what_is_left_out_of_the_input_is_said_by_reason(lines, found):
     assert found(left_out=left_out).public()["survey"]["left_out"] == left_out
 
 
+def test_images_on_a_list_are_said(lines, found):
+    assert lines(suppressed=1_234)[3] == "1,234 more are on the list of --suppress, and would get no row"
+    assert found(suppressed=3).public()["survey"]["suppressed"] == 3
+
+
 def test_columns_that_are_kept_are_named_with_their_types_and_rows_are_counted(lines, found):
     kept = {"post": "int64", "tags": "list<element: string>"}
     assert lines(kept=kept)[2:4] == [

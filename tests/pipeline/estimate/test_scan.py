@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
 from pipeline.estimate.scan import RandomSample, scan_input
 from pipeline.inputs.manifest import SCHEMA
 from pipeline.run.plan import tables_of
@@ -41,6 +42,17 @@ def test_images_are_counted_and_some_drawn_and_nothing_is_written(found, corpus,
 def test_a_sample_is_no_larger_than_what_is_new(found, corpus):
     assert len(found(corpus.folder, size=100).sample) == 40
     assert len(found(corpus.folder, size=100, limit=5).sample) == 5
+
+
+def test_images_on_a_list_are_counted_and_not_drawn(found, corpus, tmp_path):
+    named = [f"file://{path}" for path in corpus.files[:5]]
+    (tmp_path / "list.txt").write_text("\n".join(named))
+    about = found(corpus.folder, size=100, suppress=str(tmp_path / "list.txt"))
+    assert (about.listed, about.suppressed, about.known, about.new) == (40, 5, 0, 35)
+    assert not {row["uri"] for row in about.sample} & set(named)
+    (tmp_path / "list.txt").write_text("photo.jpg")
+    with pytest.raises(UserError, match=r"line 1: 'photo\.jpg' names no image"):
+        found(corpus.folder, suppress=str(tmp_path / "list.txt"))
 
 
 def test_every_image_is_as_likely_as_any_other_to_be_drawn():

@@ -5,6 +5,7 @@ import datetime as dt
 import pytest
 
 from pipeline.config import AnnotateConfig
+from pipeline.errors import UserError
 from pipeline.run.earlier import images_of
 from pipeline.table.run_record import past_runs
 from pipeline.table.schema import Tables
@@ -31,3 +32,15 @@ def test_an_image_is_retried_until_the_days_have_passed_since_it_first_failed(ma
     tables = Tables((load_scheme("valence"),), crop_size=8, embedding_dim=None, tower="t", model=made.model)
     found = images_of(made.folder, config, tables, past_runs(made.folder), COMMITTED + dt.timedelta(hours=hours))
     assert (found.annotated.tolist(), found.failed.tolist()) == (annotated, failed)
+
+
+def test_files_that_an_erasure_replaced_meanwhile_are_found_by_the_new_record(made):
+    record = made.commit("r", range(3))
+    new = made.write("r", [0, 2], made.schema(["polarity3", "valence"]), attempt="bbbbbbbb")
+    config = AnnotateConfig(input="in", output=made.output)
+    tables = Tables((load_scheme("valence"),), crop_size=8, embedding_dim=None, tower="t", model=made.model)
+    made.folder.remove(record.files[0])
+    with pytest.raises(UserError, match="restore it, or remove the record"):
+        images_of(made.folder, config, tables, [record], COMMITTED)
+    made.folder.write("runs/r.json", record.model_copy(update={"files": (new,)}).to_json())
+    assert images_of(made.folder, config, tables, [record], COMMITTED).annotated.tolist() == [0, 2]

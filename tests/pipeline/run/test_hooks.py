@@ -32,6 +32,8 @@ RECORD = {
         "listed": 40,
         "known": 40,
         "overtaken": 0,
+        "suppressed": 0,
+        "erased": 0,
         "left_out": {},
         "rows": 0,
         "status": {},

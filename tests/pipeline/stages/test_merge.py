@@ -136,19 +136,6 @@ def test_a_files_rows_lie_in_groups_of_whole_blocks(plan, merger, monkeypatch):
     assert pq.read_metadata(f"{plan.output.root}/annotations/part.parquet").num_row_groups == 4
 
 
-@pytest.mark.parametrize("size", [0, 9, 10, 11, 30])
-def test_a_file_is_read_back_in_pieces(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(merge, "COMPARED_BYTES", 10)
-    output = OutputFolder(str(tmp_path), {})
-    data, local = bytes(range(size)), tmp_path / "local"
-    output.write("file", data)
-    local.write_bytes(data)
-    assert merge._reads_back(output, "file", local)
-    for other in (data + b"x", data[:-1] + b"x", data[1:] or b"x"):
-        local.write_bytes(other)
-        assert not merge._reads_back(output, "file", local)
-
-
 def test_rows_of_images_that_another_run_annotated_are_left_out_and_counted(plan, merger):
     ids = manifest_ids(plan)
     overtaken = np.sort([*ids[3:30], 7])

@@ -57,6 +57,7 @@ def test_what_a_committed_run_left_is_removed_and_nothing_else(tmp_path):
     ]
     for name in kept + gone:
         output.write(name, b"x")
+    output.write("runs/r.json", record_of("r", files=kept[:1]).to_json())
     commit.tidy(output, record_of("r", files=kept[:1]))
     assert sorted(output.find()) == sorted(kept)
 

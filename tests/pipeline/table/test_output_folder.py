@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.table import output_folder
 from pipeline.table.output_folder import OutputFolder, partition, record_path, work_folder
 
 
@@ -97,3 +98,16 @@ def test_an_unknown_protocol_is_the_users_error():
 def test_the_layout_is_that_of_the_docs():
     assert partition(dt.date(2026, 1, 2)) == "annotations/dt=2026-01-02"
     assert (record_path("r"), work_folder("r")) == ("runs/r.json", "_work/r")
+
+
+@pytest.mark.parametrize("size", [0, 9, 10, 11, 30])
+def test_a_file_is_read_back_in_pieces(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(output_folder, "COMPARED_BYTES", 10)
+    output = OutputFolder(str(tmp_path), {})
+    data, local = bytes(range(size)), tmp_path / "local"
+    output.write("file", data)
+    local.write_bytes(data)
+    assert output.holds("file", str(local))
+    for other in (data + b"x", data[:-1] + b"x", data[1:] or b"x"):
+        local.write_bytes(other)
+        assert not output.holds("file", str(local))

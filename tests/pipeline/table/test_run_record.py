@@ -89,6 +89,8 @@ def test_a_record_is_written_as_it_is_read():
         "listed": 3,
         "known": 1,
         "overtaken": 0,
+        "suppressed": 0,
+        "erased": 0,
         "left_out": {"x": 4},
         "rows": 2,
         "status": {"ok": 2},
