@@ -47,6 +47,9 @@ def review(
     random_share: Annotated[float, Parameter(help="Share of them that is drawn at random, by which the model is measured")] = 0.25,
     seed: Annotated[int, Parameter(help="Seed of the random part: the same one chooses the same images")] = 0,
     after: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, help="Folders of earlier reviews, whose images are left out")] = (),
+    suppress: Annotated[
+        str | None, Parameter(help="List of images that are never shown: one URI, image_id or content_hash a line, or a .parquet of them")
+    ] = None,
     merge: Annotated[
         tuple[Path, ...], Parameter(consume_multiple=True, help="Files that people saved, to merge into labels.csv in --output")
     ] = (),
@@ -78,10 +81,13 @@ def review(
     from pipeline.review import page
     from pipeline.review.record import PAGE, hashes_of
     from pipeline.table.output_folder import OutputFolder
+    from pipeline.table.suppressed import NOTHING, read_list
 
     assert source is not None
-    settings = page.Settings(count, random_share, seed, _dates(nights), _names(schemes), hashes_of(after))
-    written = page.write(OutputFolder(source, storage_options(options)), output, settings)
+    folder = OutputFolder(source, storage_options(options))
+    suppressed = read_list(suppress, folder.options)[1] if suppress else NOTHING
+    settings = page.Settings(count, random_share, seed, _dates(nights), _names(schemes), hashes_of(after), suppressed)
+    written = page.write(folder, output, settings)
     about = "" if written.exact else "about "
     images = f"{len(written.images)} of {about}{written.population:,} different images, {len(written.random)} drawn at random"
     print(f"{images}\nopen {output / PAGE} in a browser, and save labels.csv into {output}")

@@ -32,6 +32,7 @@ from pipeline.storage.uris import public_message, without_secrets
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import SchemeMetadata
+from pipeline.table.suppressed import NOTHING, Suppressed
 from ugrie.text import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,10 @@ MAX_LABELS = 32  # of a scheme, since each has a key of its own
 
 @dataclass(frozen=True)
 class Settings:
-    """What to review: `nights` are dates (all by default), `schemes` names (all by default), `without` content hashes to leave out."""
+    """What to review: `nights` are dates (all by default), `schemes` names (all by default), `without` content hashes to leave out.
+
+    Images that are `suppressed` are left out as well.
+    """
 
     count: int
     random_share: float
@@ -51,6 +55,7 @@ class Settings:
     nights: Sequence[dt.date] = ()
     schemes: Sequence[str] = ()
     without: frozenset[str] = frozenset()
+    suppressed: Suppressed = NOTHING
 
 
 @dataclass
@@ -75,7 +80,7 @@ def write(output: OutputFolder, folder: Path, settings: Settings) -> Review:
             files = run_files(output, records)
             schemes = select_schemes(files, settings.schemes)
             files = [file for file in files if schemes.keys() <= file.schemes.keys()]
-            reader = Reader(output, files, schemes, settings.seed, settings.without)
+            reader = Reader(output, files, schemes, settings.seed, settings.without, settings.suppressed)
             candidates = reader.candidates(settings.count)
         except (OSError, StorageError, KeyError, pa.ArrowException) as error:
             raise UserError(f"the table can't be read: {public_message(error, output.options)}; check its files") from None

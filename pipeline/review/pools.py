@@ -18,6 +18,7 @@ from pipeline.report.row_groups import RunFile
 from pipeline.report.row_sample import choices_of, probabilities
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.schema import SchemeMetadata
+from pipeline.table.suppressed import NOTHING, Suppressed
 from ugrie.schemes.contradictions import contradicting
 
 RANDOM = 16_384  # images of the random sample: the number of different ones is estimated to within 1.6 % (95 %)
@@ -112,13 +113,15 @@ def any_contradiction(schemes: Mapping[str, SchemeMetadata], choices: Mapping[st
 
 @dataclass
 class Reader:
-    """Reads the rows of runs' files: `schemes` are those that are reviewed, `excluded` content hashes that are left out."""
+    """Reads the rows of runs' files: `schemes` are those that are reviewed, `excluded` content hashes that are left out,
+    and `suppressed` the images that are never shown."""
 
     output: OutputFolder
     files: Sequence[RunFile]
     schemes: Mapping[str, SchemeMetadata]
     seed: int
     excluded: Collection[str] = ()
+    suppressed: Suppressed = NOTHING
 
     def __post_init__(self) -> None:
         self.starts = np.cumsum([0, *(file.rows for file in self.files)])
@@ -146,11 +149,13 @@ class Reader:
 
     def _batches(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield the annotated rows of each row group, with `place`, and the place of the row group's first row."""
-        columns = ["content_hash", "status", *self.schemes]
+        columns = [*dict.fromkeys(["content_hash", "status", *self.suppressed.columns]), *self.schemes]
         for number, file in enumerate(self.files):
             for first, table in file.read(self.output, range(len(file.group_rows)), columns):
                 table = table.append_column("place", pa.array(np.arange(len(table))))
                 rows = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["content_hash"]))).combine_chunks()
+                if self.suppressed and len(rows):
+                    rows = rows.filter(pa.array(~self.suppressed.rows(rows))).combine_chunks()
                 if len(self._without):
                     rows = rows.filter(pa.array(~np.isin(ids_of(rows["content_hash"]), self._without))).combine_chunks()
                 if len(rows):

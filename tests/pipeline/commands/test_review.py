@@ -1,5 +1,6 @@
 """`ugrie review`: writes a review, merges people's labels, measures the model by them."""
 
+import hashlib
 import json
 
 import pytest
@@ -47,6 +48,17 @@ def test_a_later_review_is_given_the_earlier_ones(command, output, monkeypatch, 
     assert len(given[0].without) == 8
     assert [str(night) for night in given[0].nights] == ["2026-01-01", "2026-01-02"]
     assert (given[0].schemes, given[0].seed, given[0].count) == (("polarity3",), 7, 100)
+
+
+def test_suppressed_images_are_not_shown(command, output, capsys):
+    """By URI, and by content hash."""
+    uris = [(output / "in" / f"{i}.jpg").as_uri() for i in range(5)]
+    content = hashlib.sha256((output / "in" / "5.jpg").read_bytes()).hexdigest()
+    (output / "list.txt").write_text("\n".join([*uris, content]))
+    flags = ["--output", str(output / "review"), "--suppress", str(output / "list.txt")]
+    assert command.run(["--input", str(output / "out"), *flags]) == 0
+    assert "6 of 6 different images" in capsys.readouterr().out
+    assert not {*uris, (output / "in" / "5.jpg").as_uri()} & {image.uri for image in read_review(output / "review").images}
 
 
 @pytest.mark.parametrize(
