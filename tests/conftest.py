@@ -13,6 +13,7 @@ from benchmarks.servers.processes import ray_token
 pytest_plugins = [
     f"tests.plugins.{name}"
     for name in (
+        "browser",
         "clips",
         "cluster",
         "corpus",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from pipeline.cli import HELP, command_app, run_command
-from pipeline.commands import annotate, clean, compact, evaluate, plan, report, train
+from pipeline.commands import annotate, clean, compact, evaluate, plan, report, review, train
 from ugrie import __version__
 
 ABOUT = "Label images with the emotions they evoke: annotate a corpus, train and evaluate models."
@@ -32,7 +32,7 @@ app = App(
     result_action="return_value",
 )
 completion_app = command_app("completion", COMPLETION, COMPLETION_EXAMPLE)
-COMMANDS = (*(module.app for module in (annotate, plan, report, train, evaluate, clean, compact)), completion_app)
+COMMANDS = (*(module.app for module in (annotate, plan, report, review, train, evaluate, clean, compact)), completion_app)
 for position, command in enumerate(COMMANDS):
     command.sort_key = position
     app.command(command)

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 from pipeline.errors import ImageError
 from pipeline.images.coalesce import Row
 from pipeline.inputs.manifest import plan_path, saved_manifest
-from pipeline.report.highlights import Highlight
 from pipeline.storage.filesystem import connect, protocol_names
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import protocol, storage_key, why_refused
@@ -16,7 +16,18 @@ WITHIN = re.compile(r"(.+?\.(?:parquet|tar))!/(.+)", re.IGNORECASE | re.DOTALL)
 THREADS = 16  # mostly waiting for storage
 
 
-def locate(output: OutputFolder, run_id: str, source: str, images: Sequence[Highlight]) -> list[Row | ImageError]:
+class Located(Protocol):
+    """An image of a committed run: its URI, the SHA-256 of its bytes, and the number of its row within the run."""
+
+    @property
+    def uri(self) -> str: ...
+    @property
+    def content_hash(self) -> str: ...
+    @property
+    def row(self) -> int: ...
+
+
+def locate(output: OutputFolder, run_id: str, source: str, images: Sequence[Located]) -> list[Row | ImageError]:
     """Return the manifest row of each image of a run, or the error that it can't be located. Raises UserError."""
     plan = output.read_json(plan_path(run_id))
     if plan is None:

@@ -12,19 +12,35 @@ FOLDER = Path(__file__).parent
 GENERATOR = '<meta name="generator" content="UGRIE">'  # by which a page is known to be UGRIE's
 
 
-def render(template: str, **values: Any) -> str:
-    """Return a page as HTML. Jinja escapes every value; the Content-Security-Policy allows the page's own style by its digest."""
+def render(template: str, *, folder: Path = FOLDER, style: str = "", script: str = "", **values: Any) -> str:
+    """Return a page as HTML. Jinja escapes every value; the Content-Security-Policy allows its style and script by their digests.
+
+    `folder` holds the template, if it is another room's; `style` is added to the style of all pages. Without a `script` none may run.
+    """
     import jinja2
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader([folder, FOLDER]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"visible": _visible, "last_part": _last_part, "duration": duration, "utc": _utc}
-    style = (FOLDER / "page.css").read_text()
-    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    own = {"style": Markup(style), "style_digest": digest, "generator": Markup(GENERATOR)}
+    style = (FOLDER / "page.css").read_text() + style
+    own = {
+        "style": Markup(style),
+        "style_digest": _digest(style),
+        "script": Markup(script),
+        "script_digest": _digest(script) if script else "",
+        "generator": Markup(GENERATOR),
+    }
     return environment.get_template(template).render(**values, **own)
+
+
+def _digest(text: str) -> str:
+    return b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _visible(text: Any) -> str:

@@ -70,8 +70,8 @@ class RowSample:
     def _add_annotated(self, ok: pa.Table, run: int) -> None:
         self.ok += len(ok)
         schemes = {name: scheme for name, scheme in self.schemes.items() if name in ok.column_names}
-        probs = {name: _probs(ok[name]).reshape(-1, len(scheme.labels)) for name, scheme in schemes.items()}
-        choices = {name: _choices(ok[name], scheme, probs[name]) for name, scheme in schemes.items()}
+        probs = {name: probabilities(ok[name]).reshape(-1, len(scheme.labels)) for name, scheme in schemes.items()}
+        choices = {name: choices_of(ok[name], scheme, probs[name]) for name, scheme in schemes.items()}
         for name in schemes:
             score = np.take_along_axis(probs[name], choices[name][:, None], 1)[:, 0]
             bins = np.clip((score * BINS).astype(int), 0, BINS - 1)
@@ -103,11 +103,12 @@ def sample_rows(output: OutputFolder, records: Sequence[RunRecord]) -> RowSample
     return sample
 
 
-def _probs(column: pa.ChunkedArray) -> np.ndarray:
+def probabilities(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a scheme's probabilities, float32 [rows * labels], of rows whose status is ok."""
     return pc.list_flatten(pc.struct_field(column, "probs")).to_numpy()
 
 
-def _choices(column: pa.ChunkedArray, scheme: SchemeMetadata, probs: np.ndarray) -> np.ndarray:
+def choices_of(column: pa.ChunkedArray, scheme: SchemeMetadata, probs: np.ndarray) -> np.ndarray:
     """Return the index of each row's predicted label, int [rows]; of an ordinal scheme, of its most probable level."""
     if scheme.kind == "ordinal":
         return probs.argmax(1)

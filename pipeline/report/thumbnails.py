@@ -16,16 +16,12 @@ from pipeline.images.coalesce import Row
 from pipeline.images.decode import Limits
 from pipeline.images.fetch import Fetcher
 from pipeline.images.sandbox import Sandbox
-from pipeline.report.highlights import Highlight
-from pipeline.report.locate import locate
+from pipeline.report.locate import Located, locate
 from pipeline.sources.source import storage_of
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 
-SIZE = 160  # pixels along each side
-QUALITY = 72
 IMAGE_SECONDS = 10.0  # for fetching an image, and for decoding it
-RUN_SECONDS = 60.0  # for all images of a run
 
 
 @dataclass(frozen=True)
@@ -45,12 +41,26 @@ def settings_of(record: RunRecord, output: OutputFolder) -> AnnotateConfig | Non
         return None
 
 
-def thumbnails(output: OutputFolder, config: AnnotateConfig | None, images: Sequence[Highlight]) -> dict[str, Thumbnail]:
+@dataclass(frozen=True)
+class Making:
+    """How thumbnails are made: pixels along each side, the JPEG's quality, and the seconds for all images of a run."""
+
+    size: int = 160
+    quality: int = 72
+    seconds: float = 60.0
+
+
+REPORT = Making()
+
+
+def thumbnails(
+    output: OutputFolder, config: AnnotateConfig | None, images: Sequence[Located], making: Making = REPORT
+) -> dict[str, Thumbnail]:
     """Make the thumbnails of images of one run, by content hash. `config` is the run's settings."""
     by_hash = {image.content_hash: image for image in images}
     if config is None:
         return dict.fromkeys(by_hash, Thumbnail(None, "this version of UGRIE can't read the run's settings"))
-    found = dict.fromkeys(by_hash, Thumbnail(None, f"not fetched within the {RUN_SECONDS:.0f} s for all images"))
+    found = dict.fromkeys(by_hash, Thumbnail(None, f"not fetched within the {making.seconds:.0f} s for all images"))
     rows = []
     try:
         located = locate(output, config.run_id, storage_of(config.input), list(by_hash.values()))
@@ -60,25 +70,25 @@ def thumbnails(output: OutputFolder, config: AnnotateConfig | None, images: Sequ
             else:
                 rows.append(row | {"content_hash": content_hash})
         rows.sort(key=lambda row: (row["container"] or "", row["position"] or 0))  # neighbours in a file are fetched together
-        found |= _fetch(config, rows)
+        found |= _fetch(config, rows, making)
     except (StorageError, UserError) as error:  # such as a catalog that is gone: the page is made without these images
         found |= dict.fromkeys((row["content_hash"] for row in rows) if rows else by_hash, Thumbnail(None, str(error)))
     return found
 
 
-def _fetch(config: AnnotateConfig, rows: list[Row]) -> Iterator[tuple[str, Thumbnail]]:
-    """Yield content hashes with their thumbnails, until RUN_SECONDS are over."""
+def _fetch(config: AnnotateConfig, rows: list[Row], making: Making) -> Iterator[tuple[str, Thumbnail]]:
+    """Yield content hashes with their thumbnails, until the seconds for all are over."""
     config = config.model_copy(update={"fetch_timeout": min(config.fetch_timeout, IMAGE_SECONDS)})
-    limits = Limits(SIZE, config.max_pixels, min(config.decode_timeout, IMAGE_SECONDS), config.decode_memory)
-    deadline = time.monotonic() + RUN_SECONDS
+    limits = Limits(making.size, config.max_pixels, min(config.decode_timeout, IMAGE_SECONDS), config.decode_memory)
+    deadline = time.monotonic() + making.seconds
     with Sandbox(limits) as sandbox:
         for row, data in Fetcher.of(config).fetch(rows):
-            yield row["content_hash"], _thumbnail(sandbox, row["content_hash"], data)
+            yield row["content_hash"], _thumbnail(sandbox, row["content_hash"], data, making.quality)
             if time.monotonic() > deadline:
                 return
 
 
-def _thumbnail(sandbox: Sandbox, content_hash: str, data: bytes | ImageError) -> Thumbnail:
+def _thumbnail(sandbox: Sandbox, content_hash: str, data: bytes | ImageError, quality: int) -> Thumbnail:
     if isinstance(data, ImageError):
         return _failed(data)
     if hashlib.sha256(data).hexdigest() != content_hash:
@@ -88,7 +98,7 @@ def _thumbnail(sandbox: Sandbox, content_hash: str, data: bytes | ImageError) ->
     except ImageError as error:
         return _failed(error)
     buffer = BytesIO()
-    Image.fromarray(crop).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    Image.fromarray(crop).save(buffer, "JPEG", quality=quality, optimize=True)
     return Thumbnail(b64encode(buffer.getvalue()).decode())
 
 

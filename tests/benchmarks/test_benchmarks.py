@@ -127,6 +127,21 @@ def test_kshot(run, flags):
         assert results[contender]["4"]["accuracy"] > 0.8
 
 
+def test_review(run, tmp_path):
+    draw = np.random.default_rng(0)
+    emotions = np.arange(120) % 6
+    for name in ("a", "b"):
+        embedding = draw.normal(size=(120, 768)).astype(np.float32) + 15 * np.eye(6, 768)[emotions]
+        np.savez(tmp_path / f"{name}.npz", embedding=embedding, ekman6=np.array(load_scheme("ekman6").label_names)[emotions])
+    recipe = (ROOT / "ugrie/checkpoints/ugrie-l14/recipe.toml").read_text().partition("[[data]]")[0]
+    recipe += "".join(f'[[data]]\npath = "{name}.npz"\nschemes = {{ ekman6 = {{}} }}\n\n' for name in ("a", "b"))
+    (tmp_path / "recipe.toml").write_text(recipe)
+    flags = ("--recipe", str(tmp_path / "recipe.toml"), "--data", str(tmp_path), "--count", "24", "--draws", "2", "--reviews", "4")
+    results = run("review.py", *flags, "--corpora", "a.npz:ekman6", "--covered", "b.npz:ekman6")
+    assert results["labels"]["a.npz:ekman6"]["review"]["mean"] > 0.8
+    assert results["coverage"]["b.npz:ekman6"]["covered"]["accuracy"] == 1
+
+
 def test_zero_shot(run, clip_model, tmp_path, monkeypatch):
     monkeypatch.setenv("UGRIE_CACHE", str(tmp_path / "cache"))
     draw = np.random.default_rng(0)

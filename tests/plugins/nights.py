@@ -24,9 +24,13 @@ def write_night(
     schemes: Sequence[str] = ("polarity3", "polarity2", "valence", "arousal"),
     parts: int = 1,
     group_rows: int = 1000,
+    embeddings: np.ndarray | None = None,
     **changes: Any,
 ) -> Any:
-    """Write a run with a row for each image. The larger `lean`, the more often a scheme's last labels occur."""
+    """Write a run with a row for each image. The larger `lean`, the more often a scheme's last labels occur.
+
+    `embeddings` are float16 [images, dim]; by default none are kept.
+    """
     from pipeline.config import AnnotateConfig
     from pipeline.stages.prediction_columns import scheme_column
     from pipeline.table import stats
@@ -34,7 +38,9 @@ def write_night(
     from pipeline.table.schema import SCHEMA_VERSION, Tables
     from ugrie.schemes.scheme import load_scheme
 
-    tables = Tables(tuple(map(load_scheme, schemes)), 224, None, "made-up@0123", tower="0123")
+    tables = Tables(
+        tuple(map(load_scheme, schemes)), 224, None if embeddings is None else embeddings.shape[1], "made-up@0123", tower="0123"
+    )
     run_id = changes.get("run_id", f"night-{date}")
     rng, rows = np.random.default_rng(int(date.replace("-", ""))), [*images, *failures]
     ok = np.arange(len(rows)) < len(images)
@@ -51,6 +57,9 @@ def write_night(
     for scheme in tables.schemes:
         probs = rng.dirichlet(np.geomspace(1, lean, len(scheme.labels)), len(rows)).astype(np.float32)
         columns[scheme.name] = scheme_column(scheme, probs, np.where(ok, probs.argmax(1), -1))
+    if embeddings is not None:
+        flat = np.concatenate([embeddings, np.zeros((len(failures), embeddings.shape[1]), np.float16)]).reshape(-1)
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), embeddings.shape[1], mask=pa.array(~ok))
     table = pa.table([columns.get(f.name, pa.nulls(len(rows), f.type)) for f in tables.output], tables.output)
     names = [f"annotations/dt={date}/part-{run_id}-00000000-{i:05}.parquet" for i in range(parts)]
     for name, part in zip(names, np.array_split(np.arange(len(rows)), parts), strict=True):

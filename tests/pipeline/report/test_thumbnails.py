@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import write_manifest
 from pipeline.report.highlights import Highlight
-from pipeline.report.thumbnails import SIZE, settings_of, thumbnails
+from pipeline.report.thumbnails import REPORT, settings_of, thumbnails
 from pipeline.sources.source import list_items
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
@@ -40,7 +40,7 @@ def test_a_picture_is_the_image_as_the_model_sees_it_made_small(shown, images, t
     (tmp_path / "a.jpg").write_bytes(data)
     (found,) = shown([image(f"file://{tmp_path}/a.jpg", data)])
     picture = Image.open(io.BytesIO(base64.b64decode(found.jpeg)))
-    assert (picture.format, picture.size, found.problem) == ("JPEG", (SIZE, SIZE), None)
+    assert (picture.format, picture.size, found.problem) == ("JPEG", (REPORT.size, REPORT.size), None)
 
 
 def test_what_can_t_be_shown_says_why(shown, images, tmp_path):
