@@ -29,8 +29,7 @@ from pipeline.logs import start_log
 
 EXAMPLE = """\
 ugrie train --recipe recipe.toml --data DIR --output checkpoints/mine --folds 5
-ugrie train --from ugrie-tiny --data review --output checkpoints/mine
-ugrie annotate --model checkpoints/mine --input photos/ --output emotions"""
+ugrie train --from ugrie-tiny --data review --output checkpoints/mine"""
 app = command_app("train", __doc__, EXAMPLE)
 
 
