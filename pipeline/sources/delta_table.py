@@ -5,7 +5,6 @@ So removed files are left out, and rows that deletion vectors mark; columns of p
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -22,7 +21,7 @@ from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import protocol, without_secrets
 from pipeline.table.kept_columns import Keep
 from pipeline.table_formats.delta_log import check_installed
-from pipeline.table_formats.delta_storage import PROTOCOLS, explain, storage_options
+from pipeline.table_formats.delta_storage import PROTOCOLS, readable, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -44,7 +43,7 @@ class DeltaSource:
         self.name = without_secrets(uri)
         if protocol(uri) not in PROTOCOLS:
             raise UserError(f"{self.name} can't be read as a Delta table: deltalake reaches local disks, {', '.join(PROTOCOLS[2:])}")
-        with self._readable():
+        with readable(self.name, self.options):
             place = found.root if protocol(uri) == "file" else uri
             self.table: DeltaTable = DeltaTable(place, version=found.version, storage_options=storage_options(fs))
             self.columns = TableColumns(pa.schema(self.table.schema().to_arrow()), _key(self.table))
@@ -53,7 +52,7 @@ class DeltaSource:
         """List the table's files in the order of their paths. Raises UserError where the table lacks a column."""
         check_columns(self.columns.schema, column, self.name, keep)
         logger.info("reading version %d of the Delta table %s", self.table.version(), self.name)
-        with self._readable():
+        with readable(self.name, self.options):
             actions = pa.table(self.table.get_add_actions()).sort_by("path")
             deleted = self._deleted()
         paths = [self._path(path) for path in actions["path"].to_pylist()]
@@ -91,15 +90,6 @@ class DeltaSource:
         if protocol(path) != protocol(self.fs.unstrip_protocol(self.root)):
             raise UserError(f"{self.name} has files in another storage, such as {without_secrets(path)}: copy the table with its files")
         return str(self.fs._strip_protocol(path))
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # deltalake's and the storage clients' errors have no common class
-            raise UserError(f"{self.name} can't be read as a Delta table: {explain(error, self.options)}") from None
 
 
 def _key(table: "DeltaTable") -> Callable[[pa.Field], str | int]:

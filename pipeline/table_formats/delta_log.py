@@ -4,7 +4,6 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from io import SEEK_END
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from pipeline.storage.uris import protocol, without_secrets
 from pipeline.table.image_ids import unreadable
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
-from pipeline.table_formats.delta_storage import PROTOCOLS, explain, storage_options
+from pipeline.table_formats.delta_storage import PROTOCOLS, readable, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -53,7 +52,7 @@ class DeltaLog:
             raise UserError(f"{self.name} can't be a Delta table: deltalake takes no path with a backslash, or with % and two digits")
         folder = output.absolute(ANNOTATIONS)
         self.uri = folder if protocol(output.uri) in LOCAL else output.fs.unstrip_protocol(folder)
-        with self._readable():
+        with readable(self.name, self.output.options):
             self.options = storage_options(output.fs)
             self.table = self._open()
             self.present = {f"{ANNOTATIONS}/{path}" for path in paths(self.table)}
@@ -76,7 +75,7 @@ class DeltaLog:
         found = [run for run in (past_runs(self.output) if runs is None else runs) if not self.present.issuperset(run.files)]
         if table is None:
             return found
-        with self._readable():  # where compaction has replaced a run's files, the log still has its ID
+        with readable(self.name, self.output.options):  # where compaction has replaced a run's files, the log still has its ID
             versions = list(parallel_map(lambda run: table.transaction_version(run.run_id), found, THREADS))
         return [run for run, version in zip(found, versions, strict=True) if version is None]
 
@@ -214,15 +213,6 @@ class DeltaLog:
                     f"{source} can't be added to a Delta table: it has no type for {field.type}, of column {field.name}: {remedy}"
                 )
         return Schema.from_arrow(pa.schema([*fields, pa.field(PARTITION, pa.date32())])).fields
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # deltalake's and the storage clients' errors have no common class
-            raise UserError(f"{self.name} can't be read as a Delta table: {explain(error, self.output.options)}") from None
 
 
 def _is_known(field: pa.Field) -> bool:

@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import fsspec
 
+from pipeline.errors import UserError
 from pipeline.storage.filesystem import Options
 from pipeline.storage.libraries import is_s3
 from pipeline.storage.uris import scrub
@@ -42,6 +45,17 @@ def storage_options(fs: fsspec.AbstractFileSystem) -> dict[str, str]:
         "aws_conditional_put": "etag",
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+@contextmanager
+def readable(name: str, options: Options) -> Iterator[None]:
+    """Within the context, an error of deltalake's is a UserError that names the table."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # deltalake's and the storage clients' errors have no common class
+        raise UserError(f"{name} can't be read as a Delta table: {explain(error, options)}") from None
 
 
 def explain(error: Exception, options: Options) -> str:
