@@ -150,5 +150,6 @@ def test_the_queries_of_the_pages_are_valid(finished, monkeypatch):
     base = duckdb.connect()
     for page in ("README.md", "docs/tables.md", "docs/annotating.md"):
         for block in re.findall(r"```sql\n(.*?)```", (EXAMPLES.parents[1] / page).read_text(), re.DOTALL):
-            base.execute(block.replace("OUTPUT", str(finished.output)))
+            if "post_id" not in block:  # a join: test_joins_by_kept_columns.py
+                base.execute(block.replace("OUTPUT", str(finished.output)))
     assert json.loads((finished.output / "runs" / "undisturbed.json").read_text())["counts"]["rows"] == 40
