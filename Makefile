@@ -55,6 +55,7 @@ bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/r
 	@$(BIN)/python benchmarks/start.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/dedup.py
 	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/kept_columns.py
 	@$(BIN)/python benchmarks/reannotate.py --photos $(PHOTOS)
 	@.venv-bench/bin/python benchmarks/hotspots.py --photos $(PHOTOS)
 	@.venv-bench/bin/python benchmarks/pipeline.py --photos $(PHOTOS)

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -129,19 +130,22 @@ def annotated(rows: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def plan(folder: Path) -> None:
+def plan(folder: Path, keep: tuple[str, ...] = ()) -> None:
     """Plan a run, in a process of its own. Prints time and memory as JSON."""
     from pipeline.config import AnnotateConfig
     from pipeline.run.plan import prepare
 
-    prepared = prepare(AnnotateConfig(input=str(folder / "input.parquet"), output=str(folder / "output"), run_id="plan", column="uri"))
+    source, output = str(folder / "input.parquet"), str(folder / "output")
+    prepared = prepare(AnnotateConfig(input=source, output=output, run_id="plan", column="uri", keep_columns=keep))
     usage = resource.getrusage(resource.RUSAGE_SELF)
+    # Not ru_maxrss, which is at least what the parent held when it started this process.
+    peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     found = {
         "listed": prepared.manifest.listed,
         "new": prepared.manifest.rows,
         "seconds": round(prepared.seconds, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mib": round(usage.ru_maxrss / 1024),
+        "peak_mib": round(peak / 1024),
     }
     print(json.dumps(found))
 
@@ -150,14 +154,25 @@ def earlier_run(output: Path, rows: int) -> None:
     """Write a committed run that annotated the first `rows` URIs. Its table has only the columns that planning reads, and the URIs."""
     from pipeline.inputs.item import Item
     from pipeline.inputs.manifest import image_id
+
+    def tables() -> Iterator[pa.Table]:
+        for first in range(0, rows, GROUP):
+            names = uris(first, min(GROUP, rows - first))
+            yield pa.table({"image_id": [image_id(Item(name)) for name in names.to_pylist()], "uri": names})
+
+    commit_earlier(output, tables())
+
+
+def commit_earlier(output: Path, tables: Iterable[pa.Table], keep: tuple[str, ...] = ()) -> None:
+    """Write the tables as the files of a committed run."""
     from pipeline.table.schema import SCHEMA_VERSION
     from ugrie.model import checkpoint
 
-    files = [f"annotations/dt=2026-11-24/part-earlier-00000000-{number:05d}.parquet" for number in range(-(-rows // GROUP))]
-    (output / files[0]).parent.mkdir(parents=True)
-    for number, file in enumerate(files):
-        names = uris(number * GROUP, min(GROUP, rows - number * GROUP))
-        pq.write_table(pa.table({"image_id": [image_id(Item(name)) for name in names.to_pylist()], "uri": names}), output / file)
+    files = []
+    (output / "annotations/dt=2026-11-24").mkdir(parents=True)
+    for number, table in enumerate(tables):
+        files.append(f"annotations/dt=2026-11-24/part-earlier-00000000-{number:05d}.parquet")
+        pq.write_table(table, output / files[-1])
     folder = checkpoint.find("ugrie-tiny")
     config = checkpoint.read_config(folder)
     record = {
@@ -170,7 +185,7 @@ def earlier_run(output: Path, rows: int) -> None:
         "schemes": {scheme.name: scheme.kind for scheme in config.template().schemes},
         "counts": {},
         "files": files,
-        "config": {},
+        "config": {"keep_columns": keep},
     }
     (output / "runs").mkdir()
     (output / "runs" / "earlier.json").write_text(json.dumps(record))

@@ -1,6 +1,7 @@
-"""benchmarks/scale.py: its stubs, a run and a plan at a toy size, and the page that projection.py computes from its results."""
+"""benchmarks/scale.py and kept_columns.py: stubs, a run and plans at a toy size, and the page that projection.py computes from results."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -44,6 +45,27 @@ def test_a_run_is_whole_and_its_memory_is_seen(benchmark, tmp_path):
 def test_a_night_is_planned_whose_images_are_all_known_and_all_new(benchmark, tmp_path):
     found = benchmark("scale").planned(1000, tmp_path / "plan")
     assert {case: (plan["listed"], plan["new"]) for case, plan in found.items()} == {"all known": (1000, 0), "all new": (1000, 1000)}
+
+
+def test_a_night_is_planned_without_and_with_kept_columns(benchmark, monkeypatch, capsys, tmp_path):
+    """Plans in this process, which has imported what that needs, but for one."""
+    module, folder = benchmark("kept_columns"), tmp_path / "plan"
+
+    def here(folder, case):
+        module.scale.plan(folder, module.CASES[case])
+        return json.loads(capsys.readouterr().out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "night", here)
+        found = module.planned(1000, folder)
+    for case, new in (("all new", 1000), ("all known", 0)):
+        assert [(found[case][name]["listed"], found[case][name]["new"]) for name in ("without", "with")] == [(1000, new)] * 2
+    alone = module.night(folder, "with")
+    assert (alone["listed"], alone["new"]) == (1000, 1000)
+    assert alone["peak_mib"] > 50
+    compared = module.compared({"without": {"cpu_seconds": 100, "peak_mib": 500}, "with": {"cpu_seconds": 150, "peak_mib": 600}}, 10**6)
+    assert compared["added_to_a_row"] == {"cpu_microseconds": 50, "peak_bytes": 104.9}
+    assert compared["times"] == {"cpu_seconds": 1.5, "peak_mib": 1.2}
 
 
 def test_requests_are_told_apart_by_what_they_are_for(benchmark):
