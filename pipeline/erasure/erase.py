@@ -26,7 +26,8 @@ from pipeline.table.output_folder import ANNOTATIONS, OutputFolder, record_path
 from pipeline.table.run_record import Erasure, RunRecord, past_runs, read_record
 from pipeline.table.schema import SchemeMetadata
 from pipeline.table.suppressed import Suppressed, SuppressList
-from pipeline.table_formats import delta
+from pipeline.table_formats import delta, iceberg
+from pipeline.table_formats.delta_log import table_name
 
 FOREVER = dt.timedelta(days=36_500)
 
@@ -82,8 +83,7 @@ class EraseJob:
 
     def preview(self) -> Iterator[Erased]:
         """Yield what would be erased, and change nothing. Raises UserError, StorageError."""
-        for log in self._logs():
-            log.check_erasable(self.output)
+        self._check()
         for run in unfinished.unfinished_runs(self.output, self.entries):
             yield from _of_unfinished(run)
         for record in sorted(past_runs(self.output), key=lambda run: run.order):
@@ -95,8 +95,7 @@ class EraseJob:
 
     def run(self) -> Iterator[Erased]:
         """Erase, and yield what was erased. Raises UserError, before anything is changed, and StorageError."""
-        for log in self._logs():
-            log.check_erasable(self.output)
+        self._check()
         with _explained(self.output), alone(self.output, "ugrie clean --erase") as (journal, before, of_pages):
             self.pages = of_pages
             self._recover(before)
@@ -124,6 +123,14 @@ class EraseJob:
                     self.remaining.append(f"run {run_id} was about to be committed: finish it, or remove it by `ugrie clean`")
             pages.write(self.output, self.pages, with_index=bool(done))
             journal.note(Unit(), [])
+
+    def _check(self) -> None:
+        """Raise UserError where the output's table can't be changed."""
+        if iceberg.is_table(self.output):
+            remedy = "delete the rows by pyiceberg and expire its earlier snapshots"
+            raise UserError(f"{table_name(self.output)} is an Iceberg table, from which --erase removes nothing yet: {remedy}")
+        for log in self._logs():
+            log.check_erasable(self.output)
 
     def _erase_run(self, journal: Journal, run_id: str) -> Iterator[Erased]:
         """Erase the rows of a committed run."""

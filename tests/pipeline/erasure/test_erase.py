@@ -16,7 +16,7 @@ from pipeline.table import journal
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
 from pipeline.table.suppressed import read_list
-from pipeline.table_formats import delta
+from pipeline.table_formats import delta, iceberg
 
 
 @pytest.fixture(autouse=True)
@@ -286,6 +286,16 @@ def test_a_table_with_features_that_an_erasure_would_break_is_refused_before_any
         with pytest.raises(UserError, match=r"has features that an erasure doesn't keep to \(delta\.appendOnly\)"):
             list(getattr(job(folder, SAME), attempt)())
     assert everything(folder) == before
+
+
+def test_an_iceberg_table_is_refused_before_anything_changes(made, job, tmp_path):
+    made.commit("a", range(20))
+    iceberg.add(made.folder)
+    before = everything(tmp_path / "out")
+    for attempt in ("run", "preview"):
+        with pytest.raises(UserError, match="annotations is an Iceberg table, from which --erase removes nothing yet: delete the rows by"):
+            list(getattr(job(made.folder, "file:///4.jpg"), attempt)())
+    assert everything(tmp_path / "out") == before
 
 
 def test_embeddings_go_with_their_rows(made, job):
