@@ -26,7 +26,8 @@ from pipeline.table.output_folder import ANNOTATIONS, OutputFolder, record_path
 from pipeline.table.run_record import Erasure, RunRecord, past_runs, read_record
 from pipeline.table.schema import SchemeMetadata
 from pipeline.table.suppressed import Suppressed, SuppressList
-from pipeline.table_formats import delta
+from pipeline.table_formats import table_format
+from pipeline.table_formats.iceberg_rewrite import PREFIX
 
 FOREVER = dt.timedelta(days=36_500)
 
@@ -46,14 +47,17 @@ class TableFormat(Protocol):
     def files(self, output: OutputFolder) -> set[str]:
         """Return the files that the log lists now: paths within the output."""
 
+    def earlier_files(self, output: OutputFolder) -> set[str]:
+        """Return the files that only earlier versions have, and that are not removed before `replace` has replaced them by none."""
+
     def schemes(self, output: OutputFolder) -> dict[str, SchemeMetadata]:
         """Return the schemes that the log describes, for files that don't."""
 
     def replace(self, output: OutputFolder, replaced: Mapping[str, str | None]) -> None:
-        """Replace files by others, or by none, in one commit; those that the log lacks are passed over."""
+        """Replace files by others, or by none, in one commit; those that the log lacks are passed over.
 
-
-FORMATS: tuple[TableFormat, ...] = (delta,)
+        Then no earlier version has them whose files must stay. After a crash, the same call makes the rest.
+        """
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,7 @@ class EraseJob:
 
     def preview(self) -> Iterator[Erased]:
         """Yield what would be erased, and change nothing. Raises UserError, StorageError."""
-        for log in self._logs():
-            log.check_erasable(self.output)
+        self._check()
         for run in unfinished.unfinished_runs(self.output, self.entries):
             yield from _of_unfinished(run)
         for record in sorted(past_runs(self.output), key=lambda run: run.order):
@@ -95,8 +98,7 @@ class EraseJob:
 
     def run(self) -> Iterator[Erased]:
         """Erase, and yield what was erased. Raises UserError, before anything is changed, and StorageError."""
-        for log in self._logs():
-            log.check_erasable(self.output)
+        self._check()
         with _explained(self.output), alone(self.output, "ugrie clean --erase") as (journal, before, of_pages):
             self.pages = of_pages
             self._recover(before)
@@ -118,12 +120,18 @@ class EraseJob:
                 done |= {record.run_id for record in new}
             for log in self._logs():
                 yield from self._erase_log(journal, log)
+                self._erase_earlier(journal, log)
             self._sweep()
             for run_id in committing:
                 if run_id not in done and not self.output.exists(record_path(run_id)):
                     self.remaining.append(f"run {run_id} was about to be committed: finish it, or remove it by `ugrie clean`")
             pages.write(self.output, self.pages, with_index=bool(done))
             journal.note(Unit(), [])
+
+    def _check(self) -> None:
+        """Raise UserError where the output's table can't be changed."""
+        for log in self._logs():
+            log.check_erasable(self.output)
 
     def _erase_run(self, journal: Journal, run_id: str) -> Iterator[Erased]:
         """Erase the rows of a committed run."""
@@ -166,18 +174,31 @@ class EraseJob:
             journal.note(Unit(), self.pages)
             yield from map(_of_file, found)
 
+    def _erase_earlier(self, journal: Journal, log: TableFormat) -> None:
+        """Remove the files with rows to erase that only earlier versions of a table have."""
+        found = find(self.output, sorted(log.earlier_files(self.output) - self._listed_by_records()), self.entries)
+        if not found:
+            return
+        unit = Unit(None, {each.file: None for each in found})
+        journal.note(unit, self.pages)
+        log.replace(self.output, unit.files)
+        journal.check()
+        self._remove_unlisted(unit)
+        journal.note(Unit(), self.pages)
+
     def _recover(self, before: Unit) -> None:
         """Finish what an erasure that died was replacing, or take it back if its record, or the log's commit, was not made."""
-        if before.run_id is not None and before.files and not self._files_of(before.run_id) & set(before.files):
-            for log in self._logs():
+        for log in self._logs() if before.files else []:
+            listed = log.files(self.output) if before.run_id is None else self._files_of(before.run_id)
+            if not listed & set(before.files):
                 log.replace(self.output, before.files)
-        self._remove_unlisted(before)
+        self._remove_unlisted(before, *(log.earlier_files(self.output) for log in self._logs()))
         pages.remove(self.output, self.pages)
 
-    def _remove_unlisted(self, unit: Unit) -> None:
-        """Remove those of a unit's files, old and new, that neither records nor logs list."""
+    def _remove_unlisted(self, unit: Unit, *kept: set[str]) -> None:
+        """Remove those of a unit's files, old and new, that neither records nor logs list, nor are among some others."""
         listed = self._listed_by_records() if unit.run_id is None else self._files_of(unit.run_id)
-        listed = listed.union(*(log.files(self.output) for log in self._logs()))
+        listed = listed.union(*kept, *(log.files(self.output) for log in self._logs()))
         for file in {*unit.files, *filter(None, unit.files.values())} - listed:
             with suppress(FileNotFoundError):
                 self.output.remove(file)
@@ -203,8 +224,10 @@ class EraseJob:
         with self.output.readable():
             there = [f"{ANNOTATIONS}/{name}" for name in self.output.find(ANNOTATIONS) if name.endswith(".parquet")]
         logs = self._logs()
-        listed = self._listed_by_records().union(*(log.files(self.output) for log in logs))
-        for _ in remove_leftovers(self.output, leftovers(self.output, FOREVER)):
+        in_records = self._listed_by_records()
+        listed = in_records.union(*(log.files(self.output) | log.earlier_files(self.output) for log in logs))
+        # Pages are written from the files of records, also where a table has them no longer.
+        for _ in remove_leftovers(self.output, [each for each in leftovers(self.output, FOREVER) if each.path not in in_records]):
             pass
         for path in there:
             if path in listed or "/_delta_log/" in path or not self.output.exists(path):
@@ -225,7 +248,7 @@ class EraseJob:
         self.pages += [page for page in pages.pages_of(self.output, record) if page not in self.pages]
 
     def _logs(self) -> list[TableFormat]:
-        return [log for log in FORMATS if log.is_table(self.output)]
+        return [log for log in table_format.FORMATS.values() if log.is_table(self.output)]
 
     def _record(self, run_id: str) -> RunRecord | None:
         """Return a run's record as it is now; None where it was removed."""
@@ -243,8 +266,10 @@ class EraseJob:
 
 
 def _new_name(file: str) -> str:
-    """Return another name in the folder of a file that holds rows of several runs."""
-    return f"{file.rpartition('/')[0]}/rest-{uuid.uuid4().hex}.parquet"
+    """Return another name in the folder of a file that holds rows of several runs, by which `ugrie clean` knows it as it does the file."""
+    folder, _, name = file.rpartition("/")
+    new = f"{PREFIX}{uuid.uuid4().hex[:8]}-00000" if name.startswith(PREFIX) else f"rest-{uuid.uuid4().hex}"
+    return f"{folder}/{new}.parquet"
 
 
 def _of_unfinished(run: unfinished.UnfinishedRun) -> Iterator[Erased]:

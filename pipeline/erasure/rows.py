@@ -21,6 +21,7 @@ from pipeline.table.schema import SchemeMetadata, file_schemes
 from pipeline.table.suppressed import Suppressed
 
 AHEAD = 8 * 2**20  # bytes of a file that are read at once
+SPLIT = "BYTE_STREAM_SPLIT"
 THREADS = 16  # which wait for storage, most of the time
 
 
@@ -97,7 +98,8 @@ def rewrite(
                 schema, metadata = _without_views(parquet.schema_arrow), parquet.metadata
                 if b"ugrie" in (schema.metadata or {}):
                     schemes = file_schemes(schema.metadata)
-                with pq.ParquetWriter(local, schema, compression="zstd", use_dictionary=_dictionaries(metadata)) as writer:
+                encodings = {"use_dictionary": _encoded(metadata, "DICTIONARY"), "use_byte_stream_split": _encoded(metadata, SPLIT)}
+                with pq.ParquetWriter(local, schema, compression="zstd", **encodings) as writer:
                     for group in range(metadata.num_row_groups):
                         rows = parquet.read_row_group(group, use_threads=False)
                         rows = rows if rows.schema.equals(schema) else rows.cast(schema)
@@ -136,8 +138,8 @@ def _without_views(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(kept_type(field.type)) for field in schema], schema.metadata)
 
 
-def _dictionaries(metadata: pq.FileMetaData) -> list[str]:
-    """Return the columns, by their Parquet paths, that are encoded with a dictionary."""
+def _encoded(metadata: pq.FileMetaData, encoding: str) -> list[str]:
+    """Return the columns, by their Parquet paths, that are encoded in a way, such as with a dictionary."""
     group = metadata.row_group(0) if metadata.num_row_groups else None
     columns = [group.column(i) for i in range(group.num_columns)] if group else []
-    return [column.path_in_schema for column in columns if any("DICTIONARY" in encoding for encoding in column.encodings)]
+    return [column.path_in_schema for column in columns if any(encoding in each for each in column.encodings)]

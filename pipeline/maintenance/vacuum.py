@@ -41,7 +41,7 @@ def leftovers(output: OutputFolder, older_than: dt.timedelta) -> list[Leftover]:
     if any(path.startswith(f"{ANNOTATIONS}/_delta_log/") for path in entries):
         kept |= delta.files(output)
     if ICEBERG_NAME in entries:  # files that were replaced stay as long as a snapshot has them
-        kept = iceberg.files(output, records)
+        kept = replaced | iceberg.kept_files(output, records)
     found = [
         Leftover(path, run_id, len(files), sum(file["size"] or 0 for file in files), max(map(_changed, files)))
         for (run_id, path), files in sorted(_by_owner(entries, kept).items())

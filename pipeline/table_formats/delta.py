@@ -87,6 +87,11 @@ def files(output: OutputFolder) -> set[str]:
     return DeltaLog(output).present
 
 
+def earlier_files(output: OutputFolder) -> set[str]:
+    """Return none: files that only earlier versions have may be removed, and the log stays as it is."""
+    return set()
+
+
 def files_of(output: OutputFolder, runs: Sequence[RunRecord]) -> list[str]:
     """Return the files that hold the rows of these committed runs now (paths within the output), and maybe rows of other runs too.
 

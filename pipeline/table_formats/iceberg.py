@@ -7,7 +7,9 @@ compacted ones and its snapshot has expired.
 """
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -17,12 +19,14 @@ from pipeline.storage.uris import public_message
 from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ICEBERG_NAME, OutputFolder
 from pipeline.table.run_record import RunRecord
-from pipeline.table.schema import Tables
+from pipeline.table.schema import SchemeMetadata, Tables
+from pipeline.table_formats import iceberg_erase
 from pipeline.table_formats.delta_log import table_name
 from pipeline.table_formats.iceberg_catalog import TableName, check_installed, check_name, saved_name
 from pipeline.table_formats.iceberg_rewrite import PREFIX, merge, small_files
-from pipeline.table_formats.iceberg_table import IcebergTable
+from pipeline.table_formats.iceberg_table import SCHEME, IcebergTable
 
+T = TypeVar("T")
 ATTEMPTS = 12  # to commit, where other writers come first
 
 
@@ -48,16 +52,45 @@ def add(output: OutputFolder, name: TableName | None = None) -> None:
     """
     check_installed()
     name = saved_name(output) or name or TableName()
-    try:
-        _retried(lambda: IcebergTable(output, name).add_missing())
-    except UserError:
-        raise
-    except Exception as error:  # catalogs' and storage clients' errors have no common class
-        problem = public_message(error, output.options)
-        raise StorageError(f"{table_name(output)} can't be written as an Iceberg table: {problem}") from None
+    _committed(output, lambda: IcebergTable(output, name).add_missing())
 
 
-def files(output: OutputFolder, runs: Sequence[RunRecord]) -> set[str]:
+def schemes(output: OutputFolder) -> dict[str, SchemeMetadata]:
+    """Return the schemes of the table's columns. Raises UserError."""
+    table = _table(output).table
+    properties = table.properties if table else {}
+    return {name.removeprefix(SCHEME): SchemeMetadata(**json.loads(text)) for name, text in properties.items() if name.startswith(SCHEME)}
+
+
+def check_erasable(output: OutputFolder) -> None:
+    """Raise UserError where `replace` would refuse the table."""
+    check_installed()
+    table = _table(output)
+    iceberg_erase.check(table)
+    table.referenced()  # which refuses files that are elsewhere
+
+
+def replace(output: OutputFolder, replaced: Mapping[str, str | None]) -> None:
+    """Replace files of the table by others, or by none, in one commit; those that it lacks are passed over. Paths are within the output.
+
+    Then all snapshots expire that have one of these files. Raises UserError, StorageError.
+    """
+    while _committed(output, lambda: iceberg_erase.replace(_table(output), replaced)):
+        pass
+
+
+def files(output: OutputFolder) -> set[str]:
+    """Return the files that make up the table now: paths within the output. Raises UserError."""
+    return _table(output).present
+
+
+def earlier_files(output: OutputFolder) -> set[str]:
+    """Return the files that only earlier snapshots have, as paths within the output. Raises UserError."""
+    table = _table(output)
+    return table.referenced() - table.present
+
+
+def kept_files(output: OutputFolder, runs: Sequence[RunRecord]) -> set[str]:
     """Return the files of all snapshots that the table keeps, and of these committed runs where it lacks them: paths within the output.
 
     Raises UserError.
@@ -107,11 +140,21 @@ def _table(output: OutputFolder) -> IcebergTable:
     return IcebergTable(output, saved_name(output) or TableName())
 
 
-def _retried(commit: Callable[[], None]) -> None:
+def _committed(output: OutputFolder, commit: Callable[[], T]) -> T:
+    """Make a commit, and return what it returns. Raises UserError, StorageError."""
+    try:
+        return _retried(commit)
+    except UserError:
+        raise
+    except Exception as error:  # catalogs' and storage clients' errors have no common class
+        problem = public_message(error, output.options)
+        raise StorageError(f"{table_name(output)} can't be written as an Iceberg table: {problem}") from None
+
+
+def _retried(commit: Callable[[], T]) -> T:
     """Make a commit, again where another writer came first. Raises the last attempt's error."""
-    Retrying(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(0.1, 5), reraise=True)(
-        commit
-    )
+    wait = wait_random_exponential(0.1, 5)
+    return Retrying(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(ATTEMPTS), wait=wait, reraise=True)(commit)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -121,4 +164,5 @@ def _may_pass(error: BaseException) -> bool:
 
     others = (exceptions.CommitFailedException, exceptions.ValidationException, exceptions.TableAlreadyExistsError)
     failures = (exceptions.CommitStateUnknownException, exceptions.ServerError, exceptions.ServiceUnavailableError)
-    return isinstance(error, (*others, *failures, exceptions.TooManyRequestsError, SQLAlchemyError))
+    expired = FileNotFoundError  # manifests of a snapshot that an erasure has removed meanwhile
+    return isinstance(error, (*others, *failures, expired, exceptions.TooManyRequestsError, SQLAlchemyError))

@@ -27,7 +27,7 @@ def small_files(table: IcebergTable, before: dt.date | None) -> "list[list[FileS
     """Return the groups of files to merge: small ones of one partition, before a date if one is given."""
     by_date: dict[dt.date, list[FileScanTask]] = {}
     for task in table.tasks():
-        by_date.setdefault(_date(task), []).append(task)
+        by_date.setdefault(date_of(task), []).append(task)
     groups: list[list[FileScanTask]] = []
     for date, tasks in sorted(by_date.items()):
         if before is not None and date >= before:
@@ -47,7 +47,7 @@ def small_files(table: IcebergTable, before: dt.date | None) -> "list[list[FileS
 
 def merge(table: IcebergTable, tasks: "Sequence[FileScanTask]") -> RunFile:
     """Write the rows of some files of one partition, without those that were deleted, as one file of the output. Return it."""
-    date = _date(tasks[0])
+    date = date_of(tasks[0])
     target = f"{partition(date)}/{PREFIX}{uuid.uuid4().hex[:8]}-00000.parquet"
     with TemporaryDirectory(prefix="ugrie-") as temporary, naming_full_disk(temporary):
         local = Path(temporary) / "merged.parquet"
@@ -92,10 +92,11 @@ def _schema(table: IcebergTable) -> pa.Schema:
 
 def _encoded(table: IcebergTable, tasks: "Iterable[FileScanTask]", encoding: str) -> list[str]:
     """Return the columns that one of the files encodes in this way."""
-    footers = [table.file(table.path(task.file.file_path), _date(task)).footer for task in tasks]
+    footers = [table.file(table.path(task.file.file_path), date_of(task)).footer for task in tasks]
     columns = [footer.row_group(0).column(i) for footer in footers if footer.num_row_groups for i in range(footer.num_columns)]
     return sorted({column.path_in_schema for column in columns if encoding in column.encodings})
 
 
-def _date(task: "FileScanTask") -> dt.date:
+def date_of(task: "FileScanTask") -> dt.date:
+    """Return the date of a file's partition."""
     return EPOCH + dt.timedelta(days=task.file.partition[0])

@@ -57,7 +57,7 @@ class IcebergTable:
         check_installed()
         self.output, self.name, self.shown = output, name, table_name(output)
         self.location = location(output)
-        with self._readable():
+        with self.readable():
             self.table = load_table(output, name)
         if self.table:
             self._check(self.table)
@@ -74,7 +74,7 @@ class IcebergTable:
 
     def tasks(self) -> "list[FileScanTask]":
         """Return the files of the current snapshot, each with the files that delete rows of it."""
-        with self._readable():
+        with self.readable():
             return list(self.table.scan().plan_files()) if self.table else []
 
     @cached_property
@@ -87,7 +87,7 @@ class IcebergTable:
         if self.table is None:
             return set()
         io = self.table.io
-        with self._readable():
+        with self.readable():
             lists = parallel_map(lambda snapshot: snapshot.manifests(io), self.table.snapshots(), THREADS)
             manifests = {manifest.manifest_path: manifest for each in lists for manifest in each}
             entries = parallel_map(lambda manifest: manifest.fetch_manifest_entry(io), manifests.values(), THREADS)
@@ -115,7 +115,7 @@ class IcebergTable:
         found = list(self.files(runs))
         columns = self.new_columns((file.path, file.schema) for file in found)
         save_name(self.output, self.name)
-        with self._transaction(columns) as transaction:
+        with self.transaction(columns) as transaction:
             append = _append_once(transaction, [run.run_id for run in runs])
             added = {RUN + run.run_id: str(append.snapshot_id) for run in runs}
             schemes = {name: text for file in found for name, text in _scheme_properties(file.schema).items()}
@@ -133,7 +133,7 @@ class IcebergTable:
             now = current.get(task.file.file_path)
             if now is None or now.delete_files != task.delete_files:
                 raise UserError(f"another writer has changed {self.path(task.file.file_path)} meanwhile: run the same command again")
-        with self._transaction([]) as transaction:
+        with self.transaction([]) as transaction:
             overwrite = transaction.update_snapshot().overwrite()
             for task in old:
                 overwrite.delete_data_file(task.file)
@@ -142,7 +142,7 @@ class IcebergTable:
             overwrite.commit()
 
     @contextmanager
-    def _transaction(self, columns: Sequence[pa.Field]) -> "Iterator[Transaction]":
+    def transaction(self, columns: Sequence[pa.Field]) -> "Iterator[Transaction]":
         """Begin a transaction that adds columns, and the table where there is none. It is committed at the end."""
         if self.table is None:
             transaction = self._creation(columns)
@@ -254,7 +254,8 @@ class IcebergTable:
         return kinds
 
     @contextmanager
-    def _readable(self) -> Iterator[None]:
+    def readable(self) -> Iterator[None]:
+        """Turn any error of reading the table into a UserError."""
         try:
             yield
         except UserError:

@@ -2,21 +2,26 @@
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
 
 from pipeline.erasure import erase, pages
 from pipeline.erasure.erase import EraseJob
 from pipeline.errors import UserError
-from pipeline.maintenance.vacuum import leftovers
+from pipeline.maintenance.vacuum import leftovers, remove
 from pipeline.table import journal
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import past_runs
 from pipeline.table.suppressed import read_list
-from pipeline.table_formats import delta
+from pipeline.table_formats import delta, iceberg, iceberg_io, table_format
+from pipeline.table_formats.iceberg_catalog import TableName
+from pipeline.table_formats.iceberg_table import IcebergTable
 
 
 @pytest.fixture(autouse=True)
@@ -169,21 +174,28 @@ def killed_at(patch, step):
     for name in ("write", "upload", "remove", "create"):
         patch.setattr(OutputFolder, name, dying(getattr(OutputFolder, name)))
     patch.setattr(delta.DeltaLog, "replace", dying(delta.DeltaLog.replace))
+    patch.setattr(iceberg_io, "write_atomic", dying(iceberg_io.write_atomic))
+    patch.setattr(iceberg_io.StorageIO, "delete", dying(iceberg_io.StorageIO.delete))
+    patch.setattr(SqlCatalog, "commit_table", dying(SqlCatalog.commit_table))
 
 
-@pytest.mark.parametrize(("kind", "count"), [("parquet", 1), ("delta", 2)])
+@pytest.mark.parametrize(("kind", "count"), [("parquet", 1), ("delta", 2), ("iceberg", 1)])
 def test_wherever_it_dies_readers_see_whole_nights_and_the_same_command_finishes(night, tmp_path, job, kind, count):
     """It is killed before its first change of the output, then before its second, and so on, until it comes to its end."""
+    folder, whole = tmp_path / "out", tmp_path / "whole"
+    nights(night, folder, count, schemes=("polarity2", "valence"))
+    output = OutputFolder(str(folder), {})
+    for record in past_runs(output):
+        output.write(f"runs/{record.run_id}.html", b"a page with s3://b/0/0.jpg")
+    if kind in table_format.FORMATS:
+        table_format.FORMATS[kind].add(output)
+    before = {row["uri"] + row["run_id"]: row for row in rows_of(folder).to_pylist()}
+    manifests = set(folder.rglob("*.avro"))
+    shutil.copytree(folder, whole)
     wanted = None
     for step in range(1, 100):
-        folder = tmp_path / f"{kind}-{step}"
-        nights(night, folder, count, schemes=("polarity2", "valence"))
-        output = OutputFolder(str(folder), {})
-        for record in past_runs(output):
-            output.write(f"runs/{record.run_id}.html", b"a page with s3://b/0/0.jpg")
-        if kind == "delta":
-            delta.add(output)
-        before = {row["uri"] + row["run_id"]: row for row in rows_of(folder).to_pylist()}
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pages.page, "write", lambda output, run_id: output.write(f"runs/{run_id}.html", b"a new page"))
             patch.setattr(pages.index, "rebuild", lambda output: None)
@@ -196,8 +208,9 @@ def test_wherever_it_dies_readers_see_whole_nights_and_the_same_command_finishes
             except Died:
                 pass
             found = [rows_of(folder).to_pylist()]
-            if kind == "delta":
-                found.append([{k: v for k, v in row.items() if k != "dt"} for row in delta_rows(folder)])
+            if kind in table_format.FORMATS:
+                shown = delta_rows(folder) if kind == "delta" else iceberg_rows(folder)
+                found.append([{k: v for k, v in row.items() if k != "dt"} for row in shown])
             for rows in found:
                 by_run = {}
                 for row in rows:
@@ -218,10 +231,34 @@ def test_wherever_it_dies_readers_see_whole_nights_and_the_same_command_finishes
         assert files == sorted(file for record in past_runs(output) for file in record.files)
         if kind == "delta":
             assert sorted(f"annotations/{path}" for path in delta_paths(folder)) == files
+        if kind == "iceberg":
+            assert sorted(iceberg.files(output)) == files
+            check_metadata(folder)
+            assert not manifests & set(folder.rglob("*.avro"))
         if ended:
             break
     assert ended
     assert step > 10 * count
+    if kind == "iceberg":
+        assert set(folder.rglob("*.avro")) == check_metadata(folder)  # a dead one may leave more, of what it did not commit
+
+
+def iceberg_rows(folder):
+    """The rows of the table now; each earlier snapshot that it keeps can be read as well."""
+    table = IcebergTable(OutputFolder(str(folder), {}), TableName()).table
+    for snapshot in table.snapshots():
+        table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
+    return table.scan().to_arrow().to_pylist()
+
+
+def check_metadata(folder):
+    """Check that manifests state minima and maxima only of files that are there. Return the manifests of all snapshots and their lists."""
+    table = IcebergTable(OutputFolder(str(folder), {}), TableName()).table
+    manifests = {each.manifest_path: each for snapshot in table.snapshots() for each in snapshot.manifests(table.io)}
+    for manifest in manifests.values():
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+            assert Path(entry.data_file.file_path).exists() or not entry.data_file.lower_bounds
+    return {Path(path) for path in (*manifests, *(snapshot.manifest_list for snapshot in table.snapshots()))}
 
 
 def delta_rows(folder):
@@ -259,6 +296,62 @@ def test_a_compacted_table_loses_the_rows_of_all_files_old_versions_among_them(n
     assert len(delta_rows(folder)) == len(before)
 
 
+def test_a_compacted_iceberg_table_loses_the_rows_of_all_files_earlier_snapshots_among_them(night, tmp_path, job):
+    folder = tmp_path / "out"
+    nights(night, folder, 2, schemes=("valence",))
+    output = OutputFolder(str(folder), {})
+    iceberg.add(output)
+    iceberg.compact(output, None)
+    IcebergTable(output, TableName()).table.delete("uri = 's3://b/2/7.jpg'")  # by writing the compacted file again
+    before = [row for row in iceberg_rows(folder) if row["content_hash"] != SAME]
+    listed = list(job(folder, SAME).preview())
+    done = job(folder, SAME)
+    erased = list(done.run())
+    assert erased == listed
+    assert sorted((each.run_id or "", each.rows) for each in erased) == [("", 4), ("", 4), ("night-2026-01-01", 4), ("night-2026-01-02", 4)]
+    assert sorted(iceberg_rows(folder), key=str) == sorted(before, key=str)
+    assert SAME.encode() not in everything(folder)
+    assert set(folder.rglob("*.avro")) == check_metadata(folder)
+    assert not any((iceberg.earlier_files(output), done.remaining))
+    check_counts(folder)
+    assert list(job(folder, SAME).run()) == []
+    iceberg.add(output)
+    assert len(iceberg_rows(folder)) == len(before)
+
+
+def test_counts_stay_true_where_clean_has_removed_a_runs_own_files_from_an_iceberg_table(night, tmp_path, job):
+    """Its first erasure lets the snapshots expire that have them."""
+    folder = tmp_path / "out"
+    nights(night, folder, 1, schemes=("valence", "polarity2"))
+    output = OutputFolder(str(folder), {})
+    iceberg.add(output)
+    iceberg.compact(output, None)
+    list(job(folder, "s3://b/1/5.jpg").run())
+    assert len(rows_of(folder)) == 42  # the record's files stay until then
+    assert len(list(remove(output, leftovers(output, erase.FOREVER)))) == 2
+    list(job(folder, SAME).run())
+    (record,) = past_runs(output)
+    assert (record.counts.rows, record.counts.erased, record.counts.status["ok"]) == (38, 5, 35)
+    assert sum(record.counts.labels["polarity2"].values()) == len(iceberg_rows(folder)) - 3 == 35
+    assert SAME.encode() not in everything(folder)
+
+
+def test_what_another_has_rewritten_in_an_iceberg_table_meanwhile_is_erased_as_well(made, job, monkeypatch):
+    made.commit("a", range(20))
+    iceberg.add(made.folder)
+    write_record = EraseJob._write_record
+
+    def late(*args):
+        write_record(*args)
+        if len(made.iceberg.scan().to_arrow()) == 20:
+            made.iceberg.delete("image_id = 7")
+
+    monkeypatch.setattr(EraseJob, "_write_record", late)
+    assert [(each.run_id, each.rows) for each in job(made.folder, "file:///4.jpg").run()] == [("a", 1), (None, 1)]
+    assert made.iceberg.scan().to_arrow()["image_id"].to_pylist() == [i for i in range(20) if i not in (4, 7)]
+    assert iceberg.earlier_files(made.folder) == set()
+
+
 def test_counts_stay_true_where_a_vacuum_has_removed_a_runs_own_files(night, tmp_path, job):
     folder = tmp_path / "out"
     nights(night, folder, 1, schemes=("valence", "polarity2"))
@@ -288,6 +381,17 @@ def test_a_table_with_features_that_an_erasure_would_break_is_refused_before_any
     assert everything(folder) == before
 
 
+def test_an_iceberg_table_whose_snapshots_can_not_expire_is_refused_before_anything_changes(made, job, tmp_path):
+    made.commit("a", range(20))
+    iceberg.add(made.folder)
+    made.iceberg.manage_snapshots().create_tag(made.iceberg.current_snapshot().snapshot_id, "audit").commit()
+    before = everything(tmp_path / "out")
+    for attempt in ("run", "preview"):
+        with pytest.raises(UserError, match=r"has branches or tags, whose snapshots can't expire \(audit\): remove them first"):
+            list(getattr(job(made.folder, "file:///4.jpg"), attempt)())
+    assert everything(tmp_path / "out") == before
+
+
 def test_embeddings_go_with_their_rows(made, job):
     made.commit("a", range(20), keep_embeddings=True)
     before = made.rows()
@@ -296,6 +400,38 @@ def test_embeddings_go_with_their_rows(made, job):
     assert after.num_rows == 18
     assert after["embedding"].type == before["embedding"].type
     assert after.equals(before.filter(pc.invert(pc.is_in(before["image_id"], pa.array([4, 13])))))
+
+
+def test_embeddings_in_an_iceberg_table_keep_their_encoding(made, job):
+    schema = made.schema(["valence"], embeddings=True)
+    schema = schema.set(schema.get_field_index("embedding"), pa.field("embedding", pa.list_(pa.float32())))
+    for run_id, compacted in (("a", False), ("b", True)):
+        record = made.commit(run_id, range(20), schema=schema, values=lambda i: {"embedding": [i / 8, 1.0]})
+        path = Path(made.output) / record.files[0]
+        split = {"use_byte_stream_split": ["embedding.list.element"], "use_dictionary": ["uri"]}
+        pq.write_table(pq.read_table(path, partitioning=None), path, **split)
+        iceberg.add(made.folder)
+        if compacted:
+            iceberg.compact(made.folder, None)
+    list(job(made.folder, 4, "file:///13.jpg").run())
+    rows = made.iceberg.scan().to_arrow()
+    assert rows.num_rows == 36
+    assert all(row["embedding"] == [row["image_id"] / 8, 1.0] for row in rows.to_pylist())
+    for file in iceberg.files(made.folder):
+        group = pq.read_metadata(Path(made.output) / file).row_group(0)
+        columns = {group.column(i).path_in_schema: group.column(i).encodings for i in range(group.num_columns)}
+        assert "BYTE_STREAM_SPLIT" in columns["embedding.list.element"]
+
+
+def test_an_iceberg_table_in_s3_is_erased_as_well(anywhere, job):
+    anywhere.commit("a", range(20))
+    iceberg.add(anywhere.folder)
+    anywhere.commit("b", range(15, 30), date="2026-01-03")
+    iceberg.add(anywhere.folder)
+    assert [each.rows for each in job(anywhere.folder, "file:///16.jpg", 17, 2).run()] == [3, 2]
+    assert anywhere.in_iceberg().equals(anywhere.rows())
+    assert len(anywhere.rows()) == 30
+    assert iceberg.earlier_files(anywhere.folder) == set()
 
 
 def test_an_output_in_s3_is_erased_as_well(anywhere, job):

@@ -27,7 +27,7 @@ def table(made):
 
 def files(made):
     """How many files each night has."""
-    dates = [str(iceberg_rewrite._date(task)) for task in IcebergTable(made.folder, TableName()).tasks()]
+    dates = [str(iceberg_rewrite.date_of(task)) for task in IcebergTable(made.folder, TableName()).tasks()]
     return {date: dates.count(date) for date in sorted(dates)}
 
 
