@@ -11,6 +11,7 @@ from pipeline.errors import StorageError
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.libraries import is_http
 from pipeline.storage.parallel import parallel_map
+from pipeline.storage.retry import is_transient
 
 GLOB = re.compile(r"[*?\[{]")
 METADATA = re.compile(r"(?:v(?P<version>\d+)|(?P<number>\d{5,})-[^/]+?)(?:\.gz)?\.metadata\.json(?:\.gz)?")  # a file of Iceberg
@@ -75,5 +76,7 @@ def metadata_files(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
 def _is_folder(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     try:
         return bool(list_with_retries(fs, path, lambda: fs.isdir(path)))
-    except (OSError, ValueError, StorageError):  # a prefix that may be listed can refuse those above it, or it is no name of the storage
-        return False
+    except Exception as error:  # storage clients raise kinds of their own
+        if isinstance(error, StorageError) or is_transient(error):
+            raise  # it may be a folder: what is in it must not be read as something else
+        return False  # a prefix that may be listed can refuse those above it, or it is no name of the storage

@@ -265,27 +265,27 @@ class UGRIE(nn.Module):
 
     def _fill(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the probabilities of the labels, and the chosen labels, of each scheme that the checkpoint was trained for."""
-        key = template, self.config.consistent
-        if key not in self._fillers:
-            signs = slot_signs(template.schemes, self.config.consistent)
-            self._fillers[key] = SlotFiller(self.bart, self.slots(template), self.decoder_start, signs)
-        filler = self._fillers[key]
-        found = self.portions(lambda some, _: self._fill_portion(some, template, filler), embeddings)
+        found = self.portions(lambda some, _: self._fill_portion(some, template), embeddings)
         if len(found) == 1:
             return found[0]
         probs, choices = ({name: np.concatenate([part[i][name] for part in found]) for name in found[0][i]} for i in range(2))
         return probs, choices
 
-    def _fill_portion(
-        self, embeddings: Tensor, template: Template, filler: SlotFiller
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def _filler(self, template: Template) -> SlotFiller:
+        key = template, self.config.consistent
+        if key not in self._fillers:
+            signs = slot_signs(template.schemes, self.config.consistent)
+            self._fillers[key] = SlotFiller(self.bart, self.slots(template), self.decoder_start, signs)
+        return self._fillers[key]
+
+    def _fill_portion(self, embeddings: Tensor, template: Template) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         components = self.mapper.components(embeddings.to(self.bart.device, torch.float32))
         answers = self.mapper.answers_at(components)
         prefix = self.mapper.prefix(answers)
         encoder = self.bart.model.encoder
         encoded = encoder(prefix) if isinstance(self.bart, Bart) else encoder(inputs_embeds=prefix).last_hidden_state
         probs, choices = {}, {}
-        filled = filler.fill(encoded, self._opinions(answers, components, template))
+        filled = self._filler(template).fill(encoded, self._opinions(answers, components, template))
         for scheme, scores, labels in zip(template.schemes, filled.log_probs, filled.labels, strict=True):
             temperature = self.config.temperatures.get(scheme.name, 1.0)
             probs[scheme.name] = (scores / temperature).softmax(-1).cpu().numpy()

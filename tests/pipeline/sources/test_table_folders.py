@@ -76,3 +76,19 @@ def test_a_folder_that_may_not_be_looked_at_is_no_table(tmp_path, monkeypatch):
     monkeypatch.setattr(type(FS), "isdir", refuse)
     assert table_around(FS, f"{tmp_path}/d/x.parquet") is None
     assert metadata_files(FS, f"{tmp_path}/d") == []
+
+
+def test_a_folder_that_can_not_be_looked_at_for_now_is_an_error(tmp_path, monkeypatch):
+    """Else a table's folder would be read as loose Parquet, with the rows that were deleted."""
+    write(tmp_path, "d/_delta_log/0.json")
+    calls = []
+
+    def fail(self, path):
+        calls.append(path)
+        raise TimeoutError(path)
+
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    monkeypatch.setattr(type(FS), "isdir", fail)
+    with pytest.raises(TimeoutError):
+        table_at(FS, f"{tmp_path}/d")
+    assert len(calls) > 1
