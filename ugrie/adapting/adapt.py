@@ -25,6 +25,7 @@ from ugrie.model import checkpoint, zero_shot
 from ugrie.model.model import UGRIE
 from ugrie.model.zero_shot import ZeroShot
 from ugrie.schemes.scheme import Scheme, bundled_schemes, load_scheme
+from ugrie.schemes.template import Template
 from ugrie.training.cross_validation import assign_folds
 from ugrie.training.record import check_writable, read_record, write_record
 from ugrie.vision.download import fetch_weights
@@ -62,7 +63,7 @@ def adapt_checkpoint(
     bundled ones, or files in `schemes`. Each scheme's gain is measured on held-out images. A scheme that gains nothing stays as it is.
     The same call does nothing once the checkpoint is written. `cache` keeps embeddings.
 
-    Raises CheckpointError, SchemeError and DataError for wrong arguments, and NoGainError if no scheme gains.
+    Raises CheckpointError, SchemeError, TemplateError and DataError for wrong arguments, and NoGainError if no scheme gains.
     """
     folder = checkpoint.find(base)
     config = checkpoint.read_config(folder)
@@ -78,6 +79,7 @@ def adapt_checkpoint(
         if each not in labelled.targets:
             raise DataError(f"{labelled.table.source} has no labels for {each}, which --schemes names: name a column so")
     asked = _enough({**known, **given, **offered}, labelled)
+    Template((*config.schemes, *(scheme for scheme in asked if scheme.name not in known)))  # their clauses must be told apart
     if len(labelled.table) > MOST:
         raise DataError(f"{labelled.table.source} has {len(labelled.table):,} labelled images: train on more than {MOST:,} by a recipe")
     if output.exists() and any((output / file).exists() for file in checkpoint.FILES) and read_record(output).get("adapted_from") != name:

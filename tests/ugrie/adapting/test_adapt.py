@@ -15,6 +15,7 @@ from ugrie.data.table import DataError
 from ugrie.evaluation.evaluate import evaluate_model
 from ugrie.model.checkpoint import digest, read_config
 from ugrie.schemes.scheme import load_scheme
+from ugrie.schemes.template import TemplateError
 
 POLARITY, VALENCE = load_scheme("polarity2"), load_scheme("valence")
 
@@ -128,6 +129,17 @@ def test_a_scheme_of_ones_own_is_given_by_its_file(base, tmp_path):
     other = write(tmp_path / "other.npz")
     with pytest.raises(DataError, match=r"other.npz has no labels for weather, which --schemes names"):
         adapt_checkpoint(str(base), other, tmp_path / "more", tmp_path / "cache", [str(scheme)])
+
+
+def test_a_scheme_whose_clause_is_anothers_is_refused(base, tmp_path):
+    scheme = tmp_path / "mine.toml"
+    scheme.write_text(
+        f'name = "mine"\ntitle = "Mine"\nkind = "categorical"\nclause = "{POLARITY.clause}"\nsource = "a test"\n'
+        '[[labels]]\nname = "fair"\n[[labels]]\nname = "foul"\n'
+    )
+    data = write(tmp_path / "mine.npz", mine=np.where(embeddings(60)[:, 0] > 0, "fair", "foul"))
+    with pytest.raises(TemplateError, match="two schemes of the template have the clause"):
+        adapt_checkpoint(str(base), data, tmp_path / "mine", tmp_path / "cache", [str(scheme)])
 
 
 def test_the_same_call_does_nothing_once_it_is_done_and_other_labels_replace_the_checkpoint(base, tmp_path, caplog):
