@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import fsspec
 
-from pipeline.errors import StorageError
 from pipeline.storage.files import list_with_retries
 from pipeline.storage.libraries import is_http
 from pipeline.storage.parallel import parallel_map
@@ -77,6 +76,6 @@ def _is_folder(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     try:
         return bool(list_with_retries(fs, path, lambda: fs.isdir(path)))
     except Exception as error:  # storage clients raise kinds of their own
-        if isinstance(error, StorageError) or is_transient(error):
+        if is_transient(error):
             raise  # it may be a folder: what is in it must not be read as something else
-        return False  # a prefix that may be listed can refuse those above it, or it is no name of the storage
+        return False  # a prefix that may be listed can refuse those above it; credentials that are refused are so again by the listing
