@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -48,16 +48,11 @@ def write_table(path: Path, rows: int, first: int = 0) -> None:
             writer.write_table(pa.table({"uri": uris(start, min(GROUP, first + rows - start))}))
 
 
-def run(folder: Path) -> None:
-    """Annotate the folder's table, in a process of its own. Prints the record and the maximum use of the object store as JSON."""
+def start_ray() -> list[int]:
+    """Start Ray on this machine. Returns the bytes of its object store that were used at each half second."""
     import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-    from stubs import stub_all
 
-    from pipeline.config import AnnotateConfig
-    from pipeline.run.driver import annotate
-
-    stub_all()
     # As `connect_ray` does, but with an object store whose size does not depend on the machine.
     os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
     settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
@@ -72,6 +67,18 @@ def run(folder: Path) -> None:
                 time.sleep(0.5)
 
     threading.Thread(target=watch, daemon=True).start()
+    return used
+
+
+def run(folder: Path) -> None:
+    """Annotate the folder's table, in a process of its own. Prints the record and the maximum use of the object store as JSON."""
+    from stubs import stub_all
+
+    from pipeline.config import AnnotateConfig
+    from pipeline.run.driver import annotate
+
+    stub_all()
+    used = start_ray()
     config = AnnotateConfig(input=str(folder / "input.parquet"), output=str(folder / "output"), run_id="scale", column="uri")
     record = annotate(config)
     print(json.dumps({"record": record.model_dump(mode="json"), "store": max(used)}))
@@ -85,7 +92,7 @@ def kind_of(process: psutil.Process, driver: int) -> str:
 
 
 def most_memory(process: psutil.Process, record: Path) -> dict[str, float]:
-    """Sample memory until the process ends. Returns the maxima in MiB: driver, largest worker, all workers, Ray's own processes.
+    """Sample memory until the process ends. Returns the maxima in MiB: driver, largest worker, all workers, Ray's own processes, all.
 
     The driver counts as "report" once the record exists, because it then writes the report.
     """
@@ -99,6 +106,7 @@ def most_memory(process: psutil.Process, record: Path) -> dict[str, float]:
                 now[f"{kind}s" if kind == "worker" else kind] += size
                 if kind == "worker":
                     now["worker"] = max(now["worker"], size)
+        now["all"] = sum(size for kind, size in now.items() if kind != "worker")
         most |= now
         time.sleep(0.5)
     return {name: round(size, 1) for name, size in sorted(most.items())}
@@ -130,13 +138,15 @@ def annotated(rows: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def plan(folder: Path, keep: tuple[str, ...] = ()) -> None:
+def plan(folder: Path, keep: tuple[str, ...] = (), planning: Literal["driver", "cluster"] = "driver") -> None:
     """Plan a run, in a process of its own. Prints time and memory as JSON."""
     from pipeline.config import AnnotateConfig
     from pipeline.run.plan import prepare
 
+    used = start_ray() if planning == "cluster" else [0]
     source, output = str(folder / "input.parquet"), str(folder / "output")
-    prepared = prepare(AnnotateConfig(input=source, output=output, run_id="plan", column="uri", keep_columns=keep))
+    config = AnnotateConfig(input=source, output=output, run_id="plan", column="uri", keep_columns=keep, planning=planning)
+    prepared = prepare(config)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     # Not ru_maxrss, which is at least what the parent held when it started this process.
     peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
@@ -147,6 +157,8 @@ def plan(folder: Path, keep: tuple[str, ...] = ()) -> None:
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_mib": round(peak / 1024),
     }
+    if planning == "cluster":
+        found["object_store_mib"] = round(max(used) / MIB)
     print(json.dumps(found))
 
 
@@ -191,15 +203,22 @@ def commit_earlier(output: Path, tables: Iterable[pa.Table], keep: tuple[str, ..
     (output / "runs" / "earlier.json").write_text(json.dumps(record))
 
 
-def planned(rows: int, folder: Path) -> dict[str, Any]:
-    """Measure planning `rows` images: all known, and all new."""
+def planned(rows: int, folder: Path, planning: str = "driver") -> dict[str, Any]:
+    """Measure planning `rows` images: all known, and all new. Of the cluster also what all of its processes take."""
     folder.mkdir()
     earlier_run(folder / "output", rows)
     found = {}
     for case, first in (("all known", 0), ("all new", rows)):
         write_table(folder / "input.parquet", rows, first)
-        done = subprocess.run([sys.executable, __file__, "--plan", str(folder)], stdout=subprocess.PIPE, text=True, check=True)
-        found[case] = json.loads(done.stdout.splitlines()[-1])
+        command = [sys.executable, __file__, "--plan", str(folder), "--by", planning]
+        process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
+        memory = most_memory(process, folder / "output" / "runs" / "plan.json")
+        out, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"planning {rows} rows by the {planning} ended with {process.returncode}")
+        found[case] = json.loads(out.splitlines()[-1])
+        if planning == "cluster":
+            found[case]["memory_mib"] = memory
         assert found[case]["new"] == (0 if case == "all known" else rows)
         subprocess.run(["rm", "-rf", str(folder / "output" / "_work")], check=True)
     return found
@@ -220,20 +239,31 @@ def main() -> None:
     parser.add_argument(
         "--planned", type=int, default=10_000_000, help="images that the planned run lists, and that the output holds already"
     )
+    parser.add_argument(
+        "--planned-by-cluster", type=int, nargs="*", default=[10_000_000, 50_000_000], help="the same, planned by the cluster's tasks"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--by", choices=("driver", "cluster"), default="driver", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         return run(args.run)
     if args.plan:
-        return plan(args.plan)
+        return plan(args.plan, planning=args.by)
     with tempfile.TemporaryDirectory(prefix="ugrie-scale-") as folder:
         runs = {}
         for rows in args.rows:
             runs[str(rows)] = annotated(rows, Path(folder) / str(rows))
             print(f"{rows}: {runs[str(rows)]}", file=sys.stderr, flush=True)
-        results = {"runs": runs, "growth": growth(runs), "planning": planned(args.planned, Path(folder) / "plan")}
+        results = {
+            "runs": runs,
+            "growth": growth(runs),
+            "planning": planned(args.planned, Path(folder) / "plan"),
+            "planning_by_cluster": {},
+        }
+        for rows in args.planned_by_cluster:
+            results["planning_by_cluster"][str(rows)] = planned(rows, Path(folder) / f"cluster-{rows}", "cluster")
     report("scale", results, args.json)
 
 

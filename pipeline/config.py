@@ -145,6 +145,11 @@ class AnnotateConfig(BaseModel):
     gpus_per_actor: Annotated[float, RESOURCES] = Field(
         1.0, ge=0.0001, le=1, description="Share of a GPU for each copy of the model, to four decimals"
     )
+    planning: Annotated[Literal["auto", "driver", "cluster"], RESOURCES] = Field(
+        "auto",
+        description="Who lists the input and compares it with earlier runs: the driver alone, or the cluster's tasks; auto is the cluster "
+        "above ten million images",
+    )
     batch_size: Annotated[int | None, RESOURCES] = Field(
         None,
         ge=1,

@@ -25,6 +25,7 @@ pytest_plugins = [
         "in_process",
         "outputs",
         "pages",
+        "planning",
         "poison",
         "posts",
         "rows",

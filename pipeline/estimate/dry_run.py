@@ -9,8 +9,9 @@ from pipeline.errors import UserError
 from pipeline.estimate.cost import Cluster, CostEstimate, estimate_cost, mean_of
 from pipeline.estimate.profile import Profile, profile_images
 from pipeline.estimate.scan import InputScan, scan_input
+from pipeline.run.begin import NEW_OUTPUT
 from pipeline.run.hooks import Hook
-from pipeline.run.plan import NEW_OUTPUT, tables_of
+from pipeline.run.plan import tables_of
 from pipeline.sources.source import list_items
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.manifest import SCHEMA, new_images
+from pipeline.run.begin import NEW_OUTPUT
 from pipeline.run.earlier import images_of
-from pipeline.run.plan import NEW_OUTPUT
 from pipeline.sources.source import list_items
 from pipeline.table.image_ids import union
 from pipeline.table.kept_columns import Keep

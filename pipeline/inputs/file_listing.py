@@ -3,7 +3,8 @@
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,24 @@ THREADS = 32  # files looked up at once
 TABLES = {"_delta_log": "Delta", ".hoodie": "Hudi"}  # folders of tables whose files alone do not say which rows they hold
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a path of a source stands for: a file, or those below a folder, some levels deep, whose paths match a pattern; or nothing."""
+
+    path: str
+    file: File | None = None
+    folder: str | None = None
+    levels: int | None = None
+    pattern: str | None = None
+
+    def matching(self, files: Iterable[File]) -> Iterator[File]:
+        """Return the files whose paths match."""
+        if self.pattern is None:
+            return iter(files)
+        match = re.compile(self.pattern).match
+        return (file for file in files if match(file.name))
+
+
 @dataclass
 class FileListing:
     """Lists the files of a source, without secrets called `uri`; `skip` are the output's own folders."""
@@ -40,40 +59,44 @@ class FileListing:
 
         `is_prefix`: the path was given with a slash at its end. An object of S3 may have the same name without it.
         """
+        with self.listable():
+            for place in self.places(path, is_prefix):
+                empty = True
+                for file in self._checked(place.matching(self._below(place))):
+                    empty = False
+                    yield file
+                if empty:
+                    raise self.nothing_found(place)
+
+    def places(self, path: str, is_prefix: bool = False) -> Iterator[Place]:
+        """Return what a path stands for, or each path that braces in it stand for."""
+        info = self._info(path)
+        paths = [path] if info else expand_braces(path)
+        if paths == [path]:
+            yield self._place(path, {} if is_prefix and is_s3(self.fs) else info)
+        else:
+            yield from map(self._place, paths, parallel_map(self._info, paths, THREADS))
+
+    @contextmanager
+    def listable(self) -> Iterator[None]:
+        """Turn any error of listing into a UserError that says what to check."""
         try:
-            info = self._info(path)
-            paths = [path] if info else expand_braces(path)
-            if paths == [path]:
-                yield from self._named(path, {} if is_prefix and is_s3(self.fs) else info)
-                return
-            for each, found in zip(paths, parallel_map(self._info, paths, THREADS), strict=True):
-                yield from self._named(each, found)
+            yield
         except UserError:
             raise
         except Exception as error:  # storage clients raise kinds of their own
             advice = "; check the credentials" if isinstance(error, PermissionError | StorageError) else ""
             raise UserError(f"{self.uri} can't be listed: {public_message(error, self.options)}{advice}") from None
 
-    def _named(self, path: str, info: dict[str, Any]) -> Iterator[File]:
-        """List the file at `path`, or those of a folder, prefix or glob."""
-        empty = True
-        try:
-            for file in self._single(info) if info.get("type") == "file" else self._below(path):
-                empty = False
-                yield file
-        except FileNotFoundError:
-            pass
-        if empty:
-            one_of = "" if path in self.uri else f", as {without_secrets(path)}"
-            but = f" but {left_out_text(self.left_out)}" if self.left_out else ""
-            hint = ""
-            if is_hugging_face(self.fs):
-                hint = (
-                    "; a private or gated data set needs your token as HF_TOKEN"
-                    if path.startswith("datasets/")
-                    else "; give hf://datasets/…"
-                )
-            raise UserError(f"nothing found at {self.uri}{one_of}{but}: check the path, and that it is not empty{hint}")
+    def nothing_found(self, place: Place) -> UserError:
+        """Return the error for a place without files."""
+        one_of = "" if place.path in self.uri else f", as {without_secrets(place.path)}"
+        but = f" but {left_out_text(self.left_out)}" if self.left_out else ""
+        hint = ""
+        if is_hugging_face(self.fs):
+            private = "; a private or gated data set needs your token as HF_TOKEN"
+            hint = private if place.path.startswith("datasets/") else "; give hf://datasets/…"
+        return UserError(f"nothing found at {self.uri}{one_of}{but}: check the path, and that it is not empty{hint}")
 
     def _info(self, path: str) -> dict[str, Any]:
         try:
@@ -81,21 +104,25 @@ class FileListing:
         except (FileNotFoundError, NotADirectoryError, PermissionError):  # a prefix that may be listed can refuse this
             return {}
 
-    def _single(self, info: dict[str, Any]) -> Iterator[File]:
-        if marker(f"/{posixpath.basename(info['name'])}") is None:
-            yield file_of(info)
-        else:
+    def _place(self, path: str, info: dict[str, Any]) -> Place:
+        """Return a file as it is, the folder of a glob, or a folder. A folder whose name looks like a glob is a folder."""
+        if info.get("type") == "file":
+            if marker(f"/{posixpath.basename(info['name'])}") is None:
+                return Place(path, file_of(info))
             self._leave_out(LeftOut(info["name"], MARKER))
-
-    def _below(self, path: str) -> Iterator[File]:
-        """List the files of a folder, prefix or glob. A folder whose name looks like a glob is a folder."""
+            return Place(path)
         if not any(c in path for c in "*?[") or list_with_retries(self.fs, path, lambda: self.fs.isdir(path)):
-            return self._checked(files_below(self.fs, path, None, self._leave_out, self.skip))
+            return Place(path, folder=path)
         base = re.split(r"[*?[]", path)[0].rpartition("/")[0]
         levels = None if "**" in path else path[len(base) + 1 :].count("/")
-        pattern = re.compile(glob_translate(path))
-        files = self._checked(files_below(self.fs, base or self.fs.root_marker, levels, self._leave_out, self.skip))
-        return (file for file in files if pattern.match(file.name))
+        return Place(path, folder=base or self.fs.root_marker, levels=levels, pattern=glob_translate(path))
+
+    def _below(self, place: Place) -> Iterator[File]:
+        if place.file is not None:
+            yield place.file
+        elif place.folder is not None:
+            with suppress(FileNotFoundError):
+                yield from files_below(self.fs, place.folder, place.levels, self._leave_out, self.skip)
 
     def _checked(self, files: Iterator[File]) -> Iterator[File]:
         for file in files:

@@ -5,7 +5,8 @@ A folder may hold millions of files, so no file is opened to find out what it is
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 
 from pipeline.errors import UserError
@@ -86,25 +87,50 @@ def choose(files: Iterator[File], left_out: Counter[str]) -> tuple[str, Iterator
     return kind, iter(chosen)
 
 
+@dataclass
+class ImageFiles:
+    """Takes the images among files, in the order of the listing, and notes in `left_out` what is beside them, by the end of its name.
+
+    `first` is the first image, `unread` the first shard or table, and `named` whether an image has a name that tells that it is one.
+    """
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    first: File | None = None
+    unread: File | None = None
+    named: bool = False
+
+    def take(self, files: Iterable[File]) -> Iterator[File]:
+        """Yield the images among the files."""
+        for file in files:
+            kind = kind_of(file.name)
+            if kind == IMAGE:
+                self.first = self.first or file
+                self.named = self.named or suffix_of(file.name) in IMAGE_SUFFIXES
+                yield file
+            else:
+                self.left_out[_ending(file)] += 1
+                if kind not in (OTHER, LISTS):
+                    self.unread = self.unread or file
+
+    def add(self, later: "ImageFiles") -> None:
+        """Add what was noted of the files that follow."""
+        self.left_out.update(later.left_out)
+        self.first, self.unread, self.named = self.first or later.first, self.unread or later.unread, self.named or later.named
+
+    def check(self) -> None:
+        """Raise UserError if shards or tables would be left out for files whose names tell nothing."""
+        if self.unread is not None and self.first is not None and not self.named:
+            raise UserError(
+                f"{_public(self.unread)} is beside {_public(self.first)}, whose name is not known: "
+                f"select the files to read by a glob, such as --input '…/*{suffix_of(self.unread.name)}'; {READ}"
+            )
+
+
 def _images(files: Iterator[File], held: list[File], left_out: Counter[str]) -> Iterator[File]:
-    """Return the images. Raises UserError at the end if shards or tables would be left out for files whose names tell nothing."""
-    left_out.update(_ending(file) for file in held)
-    first, unread, named = None, next((file for file in held if kind_of(file.name) != LISTS), None), False
-    for file in files:
-        kind = kind_of(file.name)
-        if kind == IMAGE:
-            first = first or file
-            named = named or suffix_of(file.name) in IMAGE_SUFFIXES
-            yield file
-        else:
-            left_out[_ending(file)] += 1
-            if kind not in (OTHER, LISTS):
-                unread = unread or file
-    if unread is not None and first is not None and not named:
-        raise UserError(
-            f"{_public(unread)} is beside {_public(first)}, whose name is not known: "
-            f"select the files to read by a glob, such as --input '…/*{suffix_of(unread.name)}'; {READ}"
-        )
+    """Return the images, of which there are some. Raises UserError at the end, as `ImageFiles.check` does."""
+    images = ImageFiles(left_out)
+    yield from images.take(chain(held, files))
+    images.check()
 
 
 def _ending(file: File) -> str:

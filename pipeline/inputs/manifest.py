@@ -111,6 +111,11 @@ def image_id(item: Item) -> int:
     return int(hash_images([item])[0][0])
 
 
+def default_block_rows(rows: int) -> int:
+    """Return how many rows a block has: 256, or fewer in a run of few rows, at least 16, so that it has several blocks too."""
+    return min(MAX_BLOCK_ROWS, max(16, -(-rows // 16)))
+
+
 def part_path(folder: str, number: int) -> str:
     return f"{folder}/part-{number:05d}.parquet"
 
@@ -125,7 +130,7 @@ def write_manifest(
     failed: np.ndarray = NO_IDS,
     suppressed: Suppressed = NOTHING,
 ) -> Manifest:
-    """Write the images in blocks of `block_rows`: by default 256, or fewer, at least 16, so that a small run has several blocks too.
+    """Write the images in blocks of `block_rows`, by default `default_block_rows`.
 
     Leaves out images that are `suppressed` by their IDs or URIs, those whose IDs are `known` (int64, sorted), those after the first `limit`
     others, and duplicates. Of the others, those whose IDs have `failed` (int64, sorted) are marked as retried. Where the items have kept
@@ -136,7 +141,7 @@ def write_manifest(
     first = next(tables, SCHEMA.empty_table())
     key = ROW_ID if ROW_ID in first.column_names else "image_id"
     if block_rows is None:
-        block_rows = min(MAX_BLOCK_ROWS, max(16, -(-len(first) // 16)))
+        block_rows = default_block_rows(len(first))
     for number, table in enumerate(_rechunk(chain([first], tables), block_rows * BLOCKS_PER_FILE)):
         buffer = BytesIO()
         pq.write_table(table, buffer, row_group_size=block_rows, compression="zstd")

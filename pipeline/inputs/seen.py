@@ -121,10 +121,14 @@ class Seen(SortedIds):
             hashed = np.frombuffer(hash_image(item.uri, item.version, salt), "<i8")
             owner = next((rests[i] for ids, rests in self.arrays for found, (i,) in [lookup(hashed[:1], ids)] if found), None)
             if owner is None:
-                logger.warning("%s has the image_id of another image, and gets %d instead", item.uri, hashed[0])
+                warn_of_second_id(item.uri, int(hashed[0]))
                 self.append(hashed[:1], hashed[1:])
             if owner in (None, hashed[1]):
                 return int(hashed[0]), owner is None
+
+
+def warn_of_second_id(uri: str, image_id: int) -> None:
+    logger.warning("%s has the image_id of another image, and gets %d instead", uri, image_id)
 
 
 def lookup(ids: np.ndarray, sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

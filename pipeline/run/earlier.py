@@ -1,16 +1,19 @@
 """Finds the images that a run need not annotate, since earlier runs did, and those that it retries."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.table.image_ids import NO_IDS, PastImages, past_images
+from pipeline.table.image_ids import PastFiles, PastImages
 from pipeline.table.kept_columns import Keep
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import ROW_ID, Tables
 from pipeline.table_formats import table_format
+
+T = TypeVar("T")
 
 
 def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs: Sequence[RunRecord], now: dt.datetime) -> PastImages:
@@ -21,12 +24,43 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
     An image whose failure may pass is retried until `retry_days` have passed since the first run in which it failed; then the failure
     counts as its annotation.
     """
+    return from_past_files(output, config, tables, runs, now, lambda files: files.read_all(output))
+
+
+def from_past_files(
+    output: OutputFolder,
+    config: AnnotateConfig,
+    tables: Tables,
+    runs: Sequence[RunRecord],
+    now: dt.datetime,
+    read: Callable[[PastFiles], T],
+) -> T:
+    """Return what `read` makes of the files with the images of `images_of`, also where an erasure replaces files meanwhile."""
+    runs = matching_runs(config, tables, runs)
+    since = now - dt.timedelta(days=config.retry_days)
+    retry = {run.run_id for run in runs if config.retry_days and run.finished_at >= since}
+    key = ROW_ID if config.keep_columns else "image_id"
+    while True:
+        try:
+            current = table_format.files_of(output, runs) if runs else None
+            if current is not None:
+                return read(PastFiles(current, retry, {run.run_id for run in runs}, key))
+            return read(PastFiles([file for run in runs for file in run.files], retry, key=key))
+        except UserError:  # an erasure may have replaced files meanwhile
+            found = {run.run_id: run for run in past_runs(output)}
+            before, runs = runs, [found.get(run.run_id, run) for run in runs]
+            if runs == before:
+                raise
+
+
+def matching_runs(config: AnnotateConfig, tables: Tables, runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return those of the runs whose images a run of these settings need not annotate again."""
     if config.reannotate:
-        return PastImages(NO_IDS, NO_IDS)
+        return []
     schemes = {scheme.name for scheme in tables.schemes}
     zero_shot = tables.zero_shot_digests.items()
     kept = set(Keep(config.keep_columns).columns)
-    runs = [
+    return [
         run
         for run in runs
         if (run.model, run.tower) == (tables.model, tables.tower)
@@ -35,20 +69,3 @@ def images_of(output: OutputFolder, config: AnnotateConfig, tables: Tables, runs
         and (run.config.get("keep_embeddings") or not config.keep_embeddings)
         and (run.kept_columns == kept or not kept)
     ]
-    since = now - dt.timedelta(days=config.retry_days)
-    retry = {run.run_id for run in runs if config.retry_days and run.finished_at >= since}
-    while True:
-        try:
-            return _images_of(output, runs, retry, ROW_ID if kept else "image_id")
-        except UserError:  # an erasure may have replaced files meanwhile
-            found = {run.run_id: run for run in past_runs(output)}
-            before, runs = runs, [found.get(run.run_id, run) for run in runs]
-            if runs == before:
-                raise
-
-
-def _images_of(output: OutputFolder, runs: Sequence[RunRecord], retry: set[str], key: str) -> PastImages:
-    files = table_format.files_of(output, runs)
-    if files is not None:
-        return past_images(output, files, retry, {run.run_id for run in runs}, key)
-    return past_images(output, [file for run in runs for file in run.files], retry, key=key)

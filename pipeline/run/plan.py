@@ -6,12 +6,10 @@ import logging
 import time
 import uuid
 from base64 import b64decode, b64encode
-from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,16 @@ import pydantic
 from pipeline.config import AnnotateConfig, check_precision
 from pipeline.errors import UserError
 from pipeline.inputs.file_listing import left_out_text
-from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest, write_manifest
+from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest
 from pipeline.logs import set_run_id
-from pipeline.maintenance import orphans
+from pipeline.run.begin import Begun
 from pipeline.run.earlier import images_of
-from pipeline.sources.embeddings import embedded_items
-from pipeline.sources.source import list_items
-from pipeline.stages.merge import GROUP_ROWS
 from pipeline.stages.model_files import local_folder, tower_file
 from pipeline.stages.write import done_blocks, file_name, rows_folder
 from pipeline.storage.parallel import parallel_map
 from pipeline.table.kept_columns import Keep, check_names
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
-from pipeline.table.run_record import RunRecord, current_runs, past_runs, read_record
+from pipeline.table.run_record import RunRecord, past_runs, read_record
 from pipeline.table.schema import RESERVED, SCHEMA_VERSION, Tables
 from pipeline.table.suppressed import NOTHING, RunLists, Suppressed, read_list, save
 from pipeline.table_formats import table_format
@@ -45,7 +40,6 @@ from ugrie.schemes.template import TemplateError
 from ugrie.vision.config import check_weights
 
 logger = logging.getLogger(__name__)
-NEW_OUTPUT = "give a new --output; the old one stays readable by `ugrie report`, `ugrie clean` and tools of your own"
 THREADS = 16  # which wait for storage, most of the time
 SAME = ("input", "model", "schemes", "column", "keep_columns", "limit", "reannotate", "retry_days", "keep_embeddings", "from_embeddings")
 
@@ -141,57 +135,36 @@ def prepare(config: AnnotateConfig) -> Plan:
 def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], tables: Tables, suppressed: Suppressed) -> dict[str, Any]:
     """List the input and save the plan. Two drivers that begin the same run at once both take the plan that was saved first."""
     manifest_name = f"manifest-{uuid.uuid4().hex[:8]}"
-    folder = f"{work_folder(config.run_id)}/{manifest_name}"
-    block_rows = config.block_rows
-    left_out: Counter[str] = Counter()
-    keep = Keep(config.keep_columns)
-    if config.from_embeddings:
-        source = embedded_items(config.input, tables.tower, config.storage_options, keep)
-        block_rows = block_rows or GROUP_ROWS  # a block reads whole row groups
-    else:
-        source = list_items(config.input, config.column, config.storage_options, left_out, config.output, keep)
-    source = chain([next(source)], source)  # a wrong input is found before anything is read of earlier runs
-    if keep:
-        table_format.check(config, replace(tables, kept=keep.types))
-    started_at = dt.datetime.now(dt.UTC)
-    runs = current_runs(output, NEW_OUTPUT)
-    past = images_of(output, config, tables, runs, started_at)
-    orphans.warn(output, config)
+    begun = Begun(config, output, tables, suppressed, f"{work_folder(config.run_id)}/{manifest_name}")
+    manifest, kept = begun.write_manifest()
+    saved = {
+        "schema_version": SCHEMA_VERSION,
+        "asked": asked,
+        "started_at": begun.started_at.isoformat(),
+        "before": [run.run_id for run in begun.runs],
+        "date": config.date.isoformat(),
+        "manifest": manifest_name,
+        "rows": manifest.rows,
+        "block_rows": manifest.block_rows,
+        "listed": manifest.listed,
+        "known": manifest.known,
+        "suppressed": manifest.suppressed,
+        "retried": manifest.retried,
+        "left_out": manifest.left_out,
+        "kept": b64encode(kept.serialize()).decode() if kept is not None else None,
+    }
     with output.writable():
-        manifest = write_manifest(output, folder, source, block_rows, past.annotated, config.limit, past.failed, suppressed)
-        try:
-            keep.check_found(config.public()["input"])
-        except UserError:
-            if manifest.rows and output.read_json(plan_path(config.run_id)) is None:
-                output.remove(work_folder(config.run_id), recursive=True)
-            raise
-        saved = {
-            "schema_version": SCHEMA_VERSION,
-            "asked": asked,
-            "started_at": started_at.isoformat(),
-            "before": [run.run_id for run in runs],
-            "date": config.date.isoformat(),
-            "manifest": manifest_name,
-            "rows": manifest.rows,
-            "block_rows": manifest.block_rows,
-            "listed": manifest.listed,
-            "known": manifest.known,
-            "suppressed": manifest.suppressed,
-            "retried": manifest.retried,
-            "left_out": dict(left_out),
-            "kept": b64encode(keep.types.serialize()).decode() if keep else None,
-        }
         if output.create(plan_path(config.run_id), json.dumps(saved).encode()):
             retried = f", {manifest.retried} failed before and are retried" if manifest.retried else ""
             on_list = f", {manifest.suppressed} are on the list of --suppress" if config.suppress else ""
             message = "%d %s are listed, of which %d were annotated before%s%s and %d are new"
-            rows = "rows" if keep else "images"
+            rows = "images" if kept is None else "rows"
             logger.info(message, manifest.listed, rows, manifest.known, retried, on_list, manifest.rows - manifest.retried)
-            if left_out:
-                logger.info("left out of the input: %s", left_out_text(left_out))
+            if manifest.left_out:
+                logger.info("left out of the input: %s", left_out_text(manifest.left_out))
             return saved
         if manifest.rows:
-            output.remove(folder, recursive=True)
+            output.remove(manifest.folder, recursive=True)
     saved_by_another = output.read_json(plan_path(config.run_id))
     if saved_by_another is None:
         raise UserError(f"another driver finished run {config.run_id} while this one began it: run the same command again")

@@ -81,6 +81,7 @@ class DataFile:
 
     `deleted` are the numbers of rows that the table no longer has, ascending. `columns` are those of the table; None: the file's own.
     Relative URIs are relative to the folder `base`; None: the file's own. Where the file lacks a column, its values are those in `missing`.
+    `groups` are the row groups of a Parquet file that are read; None: all.
     """
 
     file: File
@@ -89,6 +90,7 @@ class DataFile:
     columns: TableColumns | None = None
     base: str | None = None
     missing: Mapping[str, pa.Scalar] = field(default_factory=dict)
+    groups: range | None = None
 
     def read(self, keep: Keep) -> list[str]:
         """Return which columns to keep are read from the file, in their order."""

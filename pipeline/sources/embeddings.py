@@ -8,6 +8,7 @@ again if they are asked for, by their names in the table; then the same holds fo
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import fsspec
 import numpy as np
@@ -43,39 +44,64 @@ def embedded_items(uri: str, tower: str, options: Options, keep: Keep | None = N
     with the columns to `keep`.
     """
     keep = keep or Keep()
-    public_uri = without_secrets(uri)
-    partition = PARTITION.fullmatch(uri)
-    output = OutputFolder(partition["root"] if partition else uri, options)
-    runs = [run for run in current_runs(output, IMAGES_AGAIN) if partition is None or run.date.isoformat() == partition["date"]]
-    if not runs:
-        raise UserError(f"{public_uri} holds no committed run: name the --output of an earlier run, or a partition of it")
-    with_embeddings = [run for run in runs if run.config.get("keep_embeddings")]
-    if with_embeddings and keep:
-        kept = [run.kept_columns for run in with_embeddings]
-        with_embeddings = [run for run in with_embeddings if run.kept_columns == set(keep.columns)]
-        if not with_embeddings:
-            shown = " or ".join(sorted({", ".join(sorted(names)) or "none" for names in kept}))
-            raise UserError(f"keep_columns: the runs with embeddings of {public_uri} kept {shown}: give their columns, by these names")
-    elif lost := sorted({name for run in with_embeddings for name in run.kept_columns}):
-        logger.warning(
-            "each image gets one row, without %s: to keep these columns of the input, give them as --keep-columns", ", ".join(lost)
-        )
+    source = EmbeddedRuns.of(uri, tower, options, keep)
     empty = True
-    current = table_format.files_of(output, with_embeddings)
-    for run in with_embeddings:
-        if run.tower == tower:
-            for file in run.files if current is None else _files_now(run, current):
-                for item in _items(output, file, keep, run.run_id):
-                    empty = False
-                    yield item
+    for file, run_id in source.files():
+        for item in embedded_rows(source.output, file, keep, run_id):
+            empty = False
+            yield item
     if empty:
-        if not with_embeddings:
-            reason = f"none of its {len(runs)} runs used --keep-embeddings"
-        elif others := ", ".join(sorted({run.model for run in with_embeddings if run.tower != tower})):
+        raise source.nothing_found()
+
+
+@dataclass(frozen=True)
+class EmbeddedRuns:
+    """The runs of an output, or of a partition of it, and those that stored embeddings. `tower` is the digest of the tower asked for."""
+
+    uri: str
+    output: OutputFolder
+    tower: str
+    runs: list[RunRecord]
+    with_embeddings: list[RunRecord]
+
+    @classmethod
+    def of(cls, uri: str, tower: str, options: Options, keep: Keep) -> "EmbeddedRuns":
+        """Look up the runs, those with the columns to keep where there are some. Raises UserError where there are none."""
+        public_uri = without_secrets(uri)
+        partition = PARTITION.fullmatch(uri)
+        output = OutputFolder(partition["root"] if partition else uri, options)
+        runs = [run for run in current_runs(output, IMAGES_AGAIN) if partition is None or run.date.isoformat() == partition["date"]]
+        if not runs:
+            raise UserError(f"{public_uri} holds no committed run: name the --output of an earlier run, or a partition of it")
+        with_embeddings = [run for run in runs if run.config.get("keep_embeddings")]
+        if with_embeddings and keep:
+            kept = [run.kept_columns for run in with_embeddings]
+            with_embeddings = [run for run in with_embeddings if run.kept_columns == set(keep.columns)]
+            if not with_embeddings:
+                shown = " or ".join(sorted({", ".join(sorted(names)) or "none" for names in kept}))
+                raise UserError(f"keep_columns: the runs with embeddings of {public_uri} kept {shown}: give their columns, by these names")
+        elif lost := sorted({name for run in with_embeddings for name in run.kept_columns}):
+            logger.warning(
+                "each image gets one row, without %s: to keep these columns of the input, give them as --keep-columns", ", ".join(lost)
+            )
+        return cls(public_uri, output, tower, runs, with_embeddings)
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Yield the files with embeddings of the tower, each with the ID of the run whose rows in it are meant, the newest run first."""
+        current = table_format.files_of(self.output, self.with_embeddings)
+        for run in self.with_embeddings:
+            if run.tower == self.tower:
+                yield from ((file, run.run_id) for file in (run.files if current is None else _files_now(run, current)))
+
+    def nothing_found(self) -> UserError:
+        """Return the error for files without a single image that could be annotated, or no files."""
+        if not self.with_embeddings:
+            reason = f"none of its {len(self.runs)} runs used --keep-embeddings"
+        elif others := ", ".join(sorted({run.model for run in self.with_embeddings if run.tower != self.tower})):
             reason = f"its embeddings are of another tower ({others})"
         else:
             reason = "no image of its runs could be annotated"
-        raise UserError(f"{public_uri} holds no embeddings of this model's image tower: {reason}")
+        return UserError(f"{self.uri} holds no embeddings of this model's image tower: {reason}")
 
 
 def _files_now(run: RunRecord, current: Sequence[str]) -> list[str]:
@@ -84,7 +110,7 @@ def _files_now(run: RunRecord, current: Sequence[str]) -> list[str]:
     return [file for file in current if file in own or (part_of(file) is None and f"/dt={run.date}/" in file)]
 
 
-def _items(output: OutputFolder, file: str, keep: Keep, run_id: str) -> Iterator[Item]:
+def embedded_rows(output: OutputFolder, file: str, keep: Keep, run_id: str) -> Iterator[Item]:
     """List the images of a run in one file of the table that were annotated."""
     kept_columns = [ROW_ID, *keep.columns] if keep else []
     path = output.absolute(file)

@@ -1,6 +1,7 @@
 """Images in the rows of a Parquet file: URIs or image bytes in a column. Columns to keep are read along, some thousands of rows at once."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import compress
 from typing import IO
 
@@ -39,6 +40,23 @@ def parquet_items(fs: fsspec.AbstractFileSystem, data: DataFile, column: str, na
             raise UserError(f"{name} can't be read as a table: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
 
 
+def divided(fs: fsspec.AbstractFileSystem, data: DataFile, rows: int) -> list[DataFile]:
+    """Divide a Parquet file into ranges of its row groups, each of so many rows or of a single group. A broken file stays whole."""
+    try:
+        with open_file(fs, data.file.name, data.file.info, ahead=BUFFER) as file:
+            metadata = pq.read_metadata(file)
+    except (OSError, pa.ArrowException):
+        return [data]  # whoever lists it says what is wrong
+    starts, size = [0], 0
+    for group in range(metadata.num_row_groups):
+        if size and size + metadata.row_group(group).num_rows > rows:
+            starts.append(group)
+            size = 0
+        size += metadata.row_group(group).num_rows
+    ends = [*starts[1:], metadata.num_row_groups]
+    return [replace(data, groups=range(start, end)) for start, end in zip(starts, ends, strict=True)]
+
+
 class _Rows:
     """The images of an open file. Raises UserError."""
 
@@ -69,7 +87,8 @@ class _Rows:
         start = 0
         for group in range(self.parquet.metadata.num_row_groups):
             rows = self.parquet.metadata.row_group(group).num_rows
-            if (alive := self.data.alive(start, rows)) is None or alive.any():
+            asked = self.data.groups is None or group in self.data.groups
+            if asked and ((alive := self.data.alive(start, rows)) is None or alive.any()):
                 yield from self._of_group(group, start, rows)
             start += rows
 

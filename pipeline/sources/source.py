@@ -13,6 +13,8 @@ Columns to keep may also be partitions, in the names of folders (`partitions.py`
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice, repeat
 
 import fsspec
@@ -45,6 +47,22 @@ ROWS = 4096  # images whose kept values are held together
 DEFAULT_COLUMN = "uri"
 
 
+@dataclass
+class Source:
+    """An input whose kind is known: `images` that are files themselves (IMAGE), or `files` that hold images or name them.
+
+    `place` is where its files are, a URI; `path` is that in their file system.
+    """
+
+    place: str
+    path: str
+    listing: FileListing
+    kind: str
+    images: Iterator[File] = field(default_factory=lambda: iter(()))
+    files: Iterable[DataFile] = ()
+    folder: ImageFolder = field(default_factory=ImageFolder)
+
+
 def list_items(
     uri: str,
     column: str,
@@ -59,6 +77,22 @@ def list_items(
     rows of a table, or the samples of shards, with their values.
     Raises UserError where the source is empty or can't be read.
     """
+    keep = keep or Keep()
+    source = open_source(uri, column, options, left_out, output, keep)
+    empty = True
+    with readable(source.listing):
+        for item in _items(source, column, keep):
+            empty = False
+            yield item
+    if empty:
+        raise no_images(source.listing)
+
+
+def open_source(
+    uri: str, column: str, options: Options, left_out: Counter[str] | None = None, output: str | None = None, keep: Keep | None = None
+) -> Source:
+    """Find out what a source is, as for `list_items`. Raises UserError."""
+    keep = keep or Keep()
     in_catalog = IcebergSource.in_catalog(uri, options) if is_catalog(uri) else None
     place = uri if in_catalog is None else in_catalog.location
     fs, path = connect(place, options)
@@ -67,23 +101,28 @@ def list_items(
     listing = FileListing(fs, without_secrets(uri), options, Counter() if left_out is None else left_out)
     if output is not None:
         listing.skip = own_folders(fs, path, place, output, options)
-    empty = True
-    try:
-        keep = keep or Keep()
+    with readable(listing):
         if in_catalog is not None:
-            items = _rows(fs, in_catalog.files(column, keep), column, keep)
-        else:
-            items = _items(listing, path, uri.endswith("/"), column, keep)
-        for item in items:
-            empty = False
-            yield item
+            return Source(place, path, listing, PARQUET, files=in_catalog.files(column, keep))
+        return _opened(Source(place, path, listing, PARQUET), uri.endswith("/"), column, keep)
+
+
+@contextmanager
+def readable(listing: FileListing) -> Iterator[None]:
+    """Turn an error of reading a source into a UserError that says what to check."""
+    try:
+        yield
     except Exception as error:
         if not isinstance(error, (OSError, StorageError, *transient_errors())):
             raise
-        raise UserError(f"{listing.uri} can't be read: {public_message(error, options)}; check the file and the credentials") from None
-    if empty:
-        but = f", only {left_out_text(listing.left_out)}" if listing.left_out else ""
-        raise UserError(f"{listing.uri} holds no images{but}")
+        message = public_message(error, listing.options)
+        raise UserError(f"{listing.uri} can't be read: {message}; check the file and the credentials") from None
+
+
+def no_images(listing: FileListing) -> UserError:
+    """Return the error for a source in which no image was found."""
+    but = f", only {left_out_text(listing.left_out)}" if listing.left_out else ""
+    return UserError(f"{listing.uri} holds no images{but}")
 
 
 def allowed_protocols(uri: str, extra: tuple[str, ...]) -> frozenset[str]:
@@ -105,27 +144,44 @@ def stored_column(uri: str, column: str, options: Options) -> StoredColumn:
     return StoredColumn(column) if found is None else _table(fs, found, options).stored(column)
 
 
-def _items(listing: FileListing, path: str, is_prefix: bool, column: str, keep: Keep) -> Iterator[Item]:
+def _opened(source: Source, is_prefix: bool, column: str, keep: Keep) -> Source:
+    """Return a source with its kind and files, which are looked up in its listing or in a table's log."""
+    listing, path = source.listing, source.path
     fs = listing.fs
     if (found := table_at(fs, path)) is not None:
-        return _rows(fs, _table(fs, found, listing.options).files(column, keep), column, keep)
+        return replace(source, files=_table(fs, found, listing.options).files(column, keep))
     folder = ImageFolder()
     kind, chosen = choose(folder.watch(listing.files(path, is_prefix)), listing.left_out)
     if kind == IMAGE:
-        return _images(fs, chosen) if not keep else _kept_images(listing, chosen, folder, column, keep)
+        return replace(source, kind=kind, images=chosen, folder=folder)
     containers = list(chosen)
     for file in containers:
         if (name := escaped(file.name)) != file.name:
             raise UserError(f"{without_secrets(name)}: this path is not UTF-8: rename it, since the URIs of what it holds begin with it")
     given = partitions.values_of(containers) if keep else repeat({}, len(containers))
     files = [DataFile(file, values) for file, values in zip(containers, given, strict=True)]
-    if kind == SHARD:
-        return tar_items(fs, files, listing.left_out, keep)
-    listing.refuse_tables(containers)
+    if kind != SHARD:
+        listing.refuse_tables(containers)
     if kind == PARQUET and (found := table_around(fs, path, (file.name for file in containers))) is not None:
         whole = without_secrets(fs.unstrip_protocol(found.root))
         raise UserError(f"{listing.uri} is part of the {found.kind} table {whole}, whose files may be removed ones: name {whole}")
-    return _rows(fs, files, column, keep)
+    return replace(source, kind=kind, files=files)
+
+
+def _items(source: Source, column: str, keep: Keep) -> Iterator[Item]:
+    listing = source.listing
+    if source.kind != IMAGE:
+        return items_in(listing.fs, source.kind, source.files, column, listing.left_out, keep)
+    if keep:
+        return _kept_images(listing, source.images, source.folder, column, keep)
+    return image_items(listing.fs, source.images)
+
+
+def items_in(
+    fs: fsspec.AbstractFileSystem, kind: str, files: Iterable[DataFile], column: str, left_out: Counter[str], keep: Keep
+) -> Iterator[Item]:
+    """List the images in shards, or in the rows of tables, of a `kind`."""
+    return tar_items(fs, files, left_out, keep) if kind == SHARD else _rows(fs, files, column, keep)
 
 
 def _table(fs: fsspec.AbstractFileSystem, found: TableFolder, options: Options) -> DeltaSource | IcebergSource:
@@ -147,7 +203,7 @@ def _kept_images(listing: FileListing, files: Iterator[File], folder: ImageFolde
     given = partitions.texts_of(first.name)
     if given.keys() >= set(keep.columns.values()):
         return _partitioned(fs, files, keep)
-    folder.note(_images(fs, files))
+    folder.note(image_items(fs, files))
     if not folder.metadata:
         lacking = next(old for old in keep.columns.values() if old not in given)
         others = f" but those of their folders, {', '.join(given)}{did_you_mean(lacking, given)}" if given else ""
@@ -167,11 +223,11 @@ def _partitioned(fs: fsspec.AbstractFileSystem, files: Iterator[File], keep: Kee
                 name = without_secrets(fs.unstrip_protocol(chunk[i].name))
                 raise UserError(f"keep_columns: {name} is in no folder '{old}=…', as others are: move it, or select files by a glob")
         kept = keep.batch([pa.array([texts[old] for texts in found], pa.string()) for old in keep.columns.values()], "the folders' names")
-        for i, item in enumerate(_images(fs, iter(chunk))):
+        for i, item in enumerate(image_items(fs, chunk)):
             yield item._replace(kept=Kept(kept, i))
 
 
-def _images(fs: fsspec.AbstractFileSystem, files: Iterator[File]) -> Iterator[Item]:
+def image_items(fs: fsspec.AbstractFileSystem, files: Iterable[File]) -> Iterator[Item]:
     """Return an item for each file."""
     prefix = None
     for name, size, version in files:

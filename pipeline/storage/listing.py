@@ -8,7 +8,7 @@ folder is divided into ranges of keys while there are too few folders to list at
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -54,7 +54,7 @@ def file_of(info: dict[str, Any]) -> File:
 
 
 @dataclass(frozen=True)
-class _Folder:
+class Folder:
     """A folder to list, or with `token` the rest of it.
 
     `levels` is how many levels of folders to descend; None: all. `threads` is the folder's share of THREADS, which folders found
@@ -82,10 +82,61 @@ class _Folder:
     divide: bool = False
     edge: bool = False
 
+    @classmethod
+    def at(cls, fs: fsspec.AbstractFileSystem, path: str, levels: int | None = None) -> "Folder":
+        """Return the folder at a path; `levels` is how many levels of folders to descend."""
+        root = path.rstrip("/") or path
+        return cls(root, levels, real=os.path.realpath(root) if isinstance(fs, LocalFileSystem) else "")
 
-_Part = list[File | LeftOut] | _Folder
+
+Found = list[File | LeftOut]
+_Part = Found | Folder
 _Listing = Future[list[_Part]]  # of one folder: its files and subfolders, in order
 _Entry = tuple[str, File | str | None]  # a path and its file; a folder's path ends with / and has None, or where its link leads
+
+
+class Walk:
+    """A listing of folders that follow each other, in order. It can be stopped, and gone on with in another process.
+
+    Nothing in the folders `skip` is listed; local ones are given by their real paths. `hidden_from` is the length of the path below which
+    hidden files and markers are left out. The number of concurrent listings and of files held in memory is bounded.
+    """
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, folders: Iterable[Folder], hidden_from: int, skip: tuple[str, ...] = ()):
+        self._fs, self._hidden_from, self._skip = fs, hidden_from, skip
+        self._ahead: deque[_Part | _Listing] = deque(folders)  # the next first
+        self._edges: set[str] = set()
+        self._pool = ThreadPoolExecutor(THREADS)
+
+    def __iter__(self) -> Iterator[Found]:
+        """Yield what is found, some of it at once. Raises FileNotFoundError if the first folder is none, and the storage's errors."""
+        try:
+            while self._ahead:
+                running = _look_ahead(self._ahead, self._start)
+                if self._ahead and isinstance(self._ahead[0], list):
+                    found = self._ahead.popleft()
+                    assert isinstance(found, list)
+                    yield found
+                else:
+                    wait(running, return_when=FIRST_COMPLETED)
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def rest(self) -> list[Found | Folder]:
+        """Wait for what is being listed, and start no more. Return what is left, in order: what was found, and folders to list."""
+        left: list[Found | Folder] = []
+        for part in self._ahead:
+            left += part.result() if isinstance(part, Future) else [part]
+        self._ahead.clear()
+        return left
+
+    def _start(self, folder: Folder) -> _Listing:
+        if folder.edge:
+            if folder.path in self._edges:
+                return self._pool.submit(list)
+            self._edges.add(folder.path)
+            folder = replace(folder, edge=False)
+        return self._pool.submit(_divide if folder.divide else _list_folder, self._fs, folder, self._hidden_from, self._skip)
 
 
 def files_below(
@@ -97,43 +148,20 @@ def files_below(
 ) -> Iterator[File]:
     """Yield all files below a folder, also through links to folders, but no hidden files and markers (`left_out.py`).
 
-    Nothing in the folders `skip` is listed; local ones are given by their real paths. Calls `leave_out` for all that is left out,
-    once for a folder. Raises FileNotFoundError if the folder does not exist, and the storage's own errors. The number of concurrent
-    listings and of files held in memory is bounded.
+    Nothing in the folders `skip` is listed, as of `Walk`. Calls `leave_out` for all that is left out, once for a folder. Raises
+    FileNotFoundError if the folder does not exist, and the storage's own errors.
     """
-    root = folder.rstrip("/") or folder
-    real = os.path.realpath(root) if isinstance(fs, LocalFileSystem) else ""
-    ahead: deque[_Part | _Listing] = deque([_Folder(root, levels, real=real)])  # the next first
-    pool = ThreadPoolExecutor(THREADS)
     last = ""
-    edges: set[str] = set()
-
-    def start(each: _Folder) -> _Listing:
-        if each.edge:
-            if each.path in edges:
-                return pool.submit(list)
-            edges.add(each.path)
-            each = replace(each, edge=False)
-        return pool.submit(_divide if each.divide else _list_folder, fs, each, len(folder.rstrip("/")), skip)
-
-    try:
-        while ahead:
-            running = _look_ahead(ahead, start)
-            if ahead and isinstance(files := ahead[0], list):
-                ahead.popleft()
-                for file in files:
-                    if isinstance(file, File):
-                        yield file
-                    elif file.path != last:  # a folder that is listed as a flat prefix comes once for each of its files
-                        last = file.path
-                        leave_out(file)
-            else:
-                wait(running, return_when=FIRST_COMPLETED)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    for found in Walk(fs, [Folder.at(fs, folder, levels)], len(folder.rstrip("/")), skip):
+        for file in found:
+            if isinstance(file, File):
+                yield file
+            elif file.path != last:  # a folder that is listed as a flat prefix comes once for each of its files
+                last = file.path
+                leave_out(file)
 
 
-def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[_Folder], _Listing]) -> list[_Listing]:
+def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[Folder], _Listing]) -> list[_Listing]:
     """Start to list the next folders of `ahead`, and replace finished listings by what they found, within the bounds.
 
     Returns the listings that are still running. Raises the error of a failed listing once it is the first of `ahead`.
@@ -144,7 +172,7 @@ def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[_Folder], _List
     busy = sum(not isinstance(part, list) for part in ahead)
     while ahead and len(running) < THREADS and held < MOST_HELD:
         part = ahead.popleft()
-        if isinstance(part, _Folder):
+        if isinstance(part, Folder):
             part = start(replace(part, divide=busy < THREADS and part.pages >= DIVIDED_PAGES))
         if isinstance(part, list):
             held += len(part)
@@ -164,12 +192,12 @@ def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[_Folder], _List
     return running
 
 
-def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int, skip: tuple[str, ...]) -> list[_Part]:
+def _list_folder(fs: fsspec.AbstractFileSystem, folder: Folder, root_length: int, skip: tuple[str, ...]) -> list[_Part]:
     """List a folder, in S3 its next page. Returns its files, its subfolders and the rest of it, in order.
 
     `root_length` is the length of the path at which the whole listing started: what is hidden is decided below it.
     """
-    rest: _Folder | None = None
+    rest: Folder | None = None
     if is_s3(fs):
         entries, token = _list_page(fs, folder)
         rest = _rest(fs, folder, entries, token)
@@ -182,7 +210,7 @@ def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: in
         part = _left_out(folder, path, file, root_length, skip) or (
             file if isinstance(file, File) else _subfolder(folder, path, file, threads)
         )
-        if isinstance(part, _Folder):
+        if isinstance(part, Folder):
             inside = _sides(folder, path)
             parts += [replace(part, edge=inside[0] != inside[1])] if folder.levels != 0 else []
         elif parts and isinstance(parts[-1], list):
@@ -192,13 +220,13 @@ def _list_folder(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: in
     return [*parts, rest] if rest else parts
 
 
-def _sides(folder: _Folder, path: str) -> tuple[bool, bool]:
+def _sides(folder: Folder, path: str) -> tuple[bool, bool]:
     """Return whether a path is within a folder's range: as S3 sorts it, and as storage does that sorts folders without their slash."""
     first, second = (folder.after < each and (not folder.until or each <= folder.until) for each in (path, path.rstrip("/")))
     return first, second
 
 
-def _rest(fs: fsspec.AbstractFileSystem, folder: _Folder, entries: list[_Entry], token: str | None) -> _Folder | None:
+def _rest(fs: fsspec.AbstractFileSystem, folder: Folder, entries: list[_Entry], token: str | None) -> Folder | None:
     """Return what is left of a folder of S3 after a page of it, or None."""
     if token is None or not entries:
         return replace(folder, token=token) if token else None
@@ -221,7 +249,7 @@ def _rest(fs: fsspec.AbstractFileSystem, folder: _Folder, entries: list[_Entry],
     )
 
 
-def _divide(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int, skip: tuple[str, ...]) -> list[_Part]:
+def _divide(fs: fsspec.AbstractFileSystem, folder: Folder, root_length: int, skip: tuple[str, ...]) -> list[_Part]:
     """Divide what is left of a folder of S3 into two ranges of names, the second of which begins with what a page has found of it."""
     if not _by_folders(folder):
         folder = replace(folder, threads=1, token=None, after=folder.last)
@@ -238,7 +266,7 @@ def _divide(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int, sk
     return [replace(folder, until=high if high < f"{base}{chr(0x10FFFF)}" else "", pages=-DIVIDE_TRIES * DIVIDED_PAGES, divide=False)]
 
 
-def _end(fs: fsspec.AbstractFileSystem, folder: _Folder) -> str:
+def _end(fs: fsspec.AbstractFileSystem, folder: Folder) -> str:
     """Return a path that no file below a folder of S3 is after: with the longest prefix of those listed so far that all have."""
 
     def is_end(length: int) -> bool:
@@ -254,12 +282,12 @@ def _end(fs: fsspec.AbstractFileSystem, folder: _Folder) -> str:
     return f"{folder.last[:low]}{LAST}"
 
 
-def _by_folders(folder: _Folder) -> bool:
+def _by_folders(folder: Folder) -> bool:
     """Return whether a folder of S3 is listed without what is in its subfolders, rather than as a flat prefix."""
     return folder.threads >= 1 or folder.levels is not None
 
 
-def _left_out(folder: _Folder, path: str, file: File | str | None, root_length: int, skip: tuple[str, ...]) -> LeftOut | None:
+def _left_out(folder: Folder, path: str, file: File | str | None, root_length: int, skip: tuple[str, ...]) -> LeftOut | None:
     """Return what is left out with an entry of a folder: the entry itself, or a folder that it is in; None if it is listed."""
     if skip:
         place = _real(folder, path) if folder.real else path
@@ -275,20 +303,20 @@ def _left_out(folder: _Folder, path: str, file: File | str | None, root_length: 
     return None
 
 
-def _subfolder(folder: _Folder, path: str, target: str | None, threads: float) -> _Folder:
+def _subfolder(folder: Folder, path: str, target: str | None, threads: float) -> Folder:
     """Return the folder at a path within `folder`, or the one at `target` to which the link at `path` leads."""
     levels = None if folder.levels is None else folder.levels - 1
     if target is not None:
-        return _Folder(path[:-1], levels, threads, real=target, links=(*folder.links, folder.real))
-    return _Folder(path[:-1], levels, threads, real=folder.real and _real(folder, path[:-1]), links=folder.links)
+        return Folder(path[:-1], levels, threads, real=target, links=(*folder.links, folder.real))
+    return Folder(path[:-1], levels, threads, real=folder.real and _real(folder, path[:-1]), links=folder.links)
 
 
-def _real(folder: _Folder, path: str) -> str:
+def _real(folder: Folder, path: str) -> str:
     """Return the real path of an entry of a local folder that is no link."""
     return f"{folder.real.rstrip('/')}/{path[len(folder.path.rstrip('/')) + 1 :]}"
 
 
-def _list_page(fs: fsspec.AbstractFileSystem, folder: _Folder, keys: int | None = None) -> tuple[list[_Entry], str | None]:
+def _list_page(fs: fsspec.AbstractFileSystem, folder: Folder, keys: int | None = None) -> tuple[list[_Entry], str | None]:
     """Return the entries of one page of S3's listing of a folder, at most `keys`, and the token of the next page."""
     bucket = fs.split_path(folder.path)[0]
     prefix = f"{folder.path[len(bucket) + 1 :]}/" if len(folder.path) > len(bucket) else ""
@@ -306,7 +334,7 @@ def _list_page(fs: fsspec.AbstractFileSystem, folder: _Folder, keys: int | None 
     return entries, page["NextContinuationToken"] if page.get("IsTruncated") else None
 
 
-def _list_entries(fs: fsspec.AbstractFileSystem, folder: _Folder, root_length: int) -> list[_Entry]:
+def _list_entries(fs: fsspec.AbstractFileSystem, folder: Folder, root_length: int) -> list[_Entry]:
     """Return the entries of a folder of any storage but S3. A subfolder that has just disappeared has none."""
     try:
         infos = list_with_retries(fs, folder.path, lambda: fs.ls(folder.path, detail=True))

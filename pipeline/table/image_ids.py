@@ -1,6 +1,7 @@
 """The IDs of the images, or of the rows, in files of a table, as sorted arrays."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,23 +27,54 @@ class PastImages(NamedTuple):
     failed: np.ndarray
 
 
-def past_images(
-    output: OutputFolder, files: Sequence[str], retry: Collection[str] = (), runs: Collection[str] | None = None, key: str = "image_id"
-) -> PastImages:
-    """Return the images in files of the table (paths within the output), or the rows where `key` is `row_id`.
+@dataclass(frozen=True)
+class PastFiles:
+    """Files of the table (paths within the output) whose images, or rows where `key` is `row_id`, are known.
 
     An image `failed` if a row of one of the runs `retry` has a status that may pass (TRANSIENT); every other row makes its image
-    `annotated`. Where `runs` are given, rows of other runs are left out. Only the columns that this takes are read. However often the
-    files repeat an image, memory stays within a few times the result.
+    `annotated`. Where `runs` are given, rows of other runs are left out. Only the columns that this takes are read.
     """
-    failed: list[np.ndarray] = []
 
-    def annotated() -> Iterator[np.ndarray]:
-        for ids in parallel_map(lambda file: _ids(output, file, retry, runs, key), files, THREADS):
-            failed.append(ids.failed)
-            yield ids.annotated
+    files: Sequence[str] = ()
+    retry: Collection[str] = ()
+    runs: Collection[str] | None = None
+    key: str = "image_id"
 
-    return PastImages(union(annotated()), union(failed))
+    def read_all(self, output: OutputFolder) -> PastImages:
+        """Return the images in all files. However often the files repeat an image, memory stays within a few times the result."""
+        failed: list[np.ndarray] = []
+
+        def annotated() -> Iterator[np.ndarray]:
+            for found in parallel_map(lambda file: self.read(output, file), self.files, THREADS):
+                failed.append(found.failed)
+                yield found.annotated
+
+        return PastImages(union(annotated()), union(failed))
+
+    def read(self, output: OutputFolder, path: str) -> PastImages:
+        """Return the images in a file, in the order of its rows, some maybe more than once. Raises UserError."""
+        run = part_of(path)  # None for a compacted file, which holds rows of several runs
+        by_run = run is None and (self.runs is not None or bool(self.retry))
+        by_status = run in self.retry if run is not None else bool(self.retry)
+        columns = [self.key, *(["status"] if by_status else []), *(["run_id"] if by_run else [])]
+        try:
+            with output.open(path) as file:
+                parquet = pq.ParquetFile(file, pre_buffer=True)
+                if run is None and self.key == ROW_ID and self.key not in parquet.schema_arrow.names:  # all its runs kept no columns
+                    return PastImages(NO_IDS, NO_IDS)
+                rows = parquet.read(columns=columns, use_threads=False)
+            if by_run and self.runs is not None:
+                rows = rows.filter(pc.is_in(rows["run_id"], pa.array(self.runs, pa.string())))
+            ids = rows[self.key].to_numpy()
+            if not by_status:
+                return PastImages(ids, NO_IDS)
+            failed = pc.is_in(rows["status"], pa.array(TRANSIENT))
+            if by_run:
+                failed = pc.and_(failed, pc.is_in(rows["run_id"], pa.array(self.retry, pa.string())))
+            mask = failed.to_numpy()
+            return PastImages(ids[~mask], ids[mask])
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise unreadable(output.absolute(path), error) from None
 
 
 def union(arrays: Iterable[np.ndarray]) -> np.ndarray:
@@ -60,31 +92,6 @@ def _merged(arrays: list[np.ndarray]) -> np.ndarray:
     values = np.concatenate(arrays)
     values.sort()  # np.unique takes a hundred times as long
     return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
-
-
-def _ids(output: OutputFolder, path: str, retry: Collection[str], runs: Collection[str] | None, key: str) -> PastImages:
-    run = part_of(path)  # None for a compacted file, which holds rows of several runs
-    by_run = run is None and (runs is not None or bool(retry))
-    by_status = run in retry if run is not None else bool(retry)
-    columns = [key, *(["status"] if by_status else []), *(["run_id"] if by_run else [])]
-    try:
-        with output.open(path) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=True)
-            if run is None and key == ROW_ID and key not in parquet.schema_arrow.names:  # all its runs kept no columns
-                return PastImages(NO_IDS, NO_IDS)
-            rows = parquet.read(columns=columns, use_threads=False)
-        if by_run and runs is not None:
-            rows = rows.filter(pc.is_in(rows["run_id"], pa.array(runs, pa.string())))
-        ids = rows[key].to_numpy()
-        if not by_status:
-            return PastImages(ids, NO_IDS)
-        failed = pc.is_in(rows["status"], pa.array(TRANSIENT))
-        if by_run:
-            failed = pc.and_(failed, pc.is_in(rows["run_id"], pa.array(retry, pa.string())))
-        mask = failed.to_numpy()
-        return PastImages(ids[~mask], ids[mask])
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise unreadable(output.absolute(path), error) from None
 
 
 def unreadable(path: str, error: Exception) -> UserError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.storage.client import read_range
-from pipeline.table.image_ids import past_images, union
+from pipeline.table.image_ids import PastFiles, union
 from pipeline.table.output_folder import OutputFolder
 
 
@@ -34,7 +34,7 @@ def test_the_ids_of_many_files_are_sorted_and_each_in_once(output):
     rng = np.random.default_rng(0)
     ids = [rng.integers(-(2**63), 2**63, 1000) for _ in range(40)]
     files = [output.table(f"annotations/part-{i}.parquet", [*some, *ids[0][:10]]) for i, some in enumerate(ids)]
-    found, failed = past_images(output.folder, files)
+    found, failed = PastFiles(files).read_all(output.folder)
     assert failed.tolist() == []
     assert found.dtype == np.int64
     assert found.tolist() == sorted({int(number) for some in ids for number in some})
@@ -53,13 +53,13 @@ def test_failures_that_may_pass_count_apart_in_the_runs_whose_images_are_retried
     other = pa.table({"image_id": pa.array([9], pa.int64()), "status": ["timeout"], "run_id": ["other"]})
     pq.write_table(pa.concat_tables([*tables, other]), output.root / "compacted.parquet")
     files = ["compacted.parquet"] if compacted else [f"part-{run}-00000000-00000.parquet" for run in "ab"]
-    found = past_images(output.folder, files, retry, ("a", "b") if compacted else None)
+    found = PastFiles(files, retry, ("a", "b") if compacted else None).read_all(output.folder)
     assert (found.annotated.tolist(), found.failed.tolist()) == (annotated, failed)
 
 
 def test_no_files_hold_no_ids(output):
     for files in ([], [output.table("empty.parquet", [])]):
-        assert [ids.tolist() for ids in past_images(output.folder, files)] == [[], []]
+        assert [ids.tolist() for ids in PastFiles(files).read_all(output.folder)] == [[], []]
 
 
 def test_only_the_ids_of_a_file_are_read(s3, monkeypatch):
@@ -70,7 +70,7 @@ def test_only_the_ids_of_a_file_are_read(s3, monkeypatch):
     s3.put("ids/part.parquet", sink.getvalue())
     came = []
     monkeypatch.setattr("pipeline.storage.files.read_range", lambda *asked: came.append(read_range(*asked)) or came[-1])
-    assert past_images(OutputFolder(f"s3://{s3.bucket}", s3.options), ["ids/part.parquet"]).annotated.tolist() == list(range(200))
+    assert PastFiles(["ids/part.parquet"]).read_all(OutputFolder(f"s3://{s3.bucket}", s3.options)).annotated.tolist() == list(range(200))
     assert 0 < sum(map(len, came)) < 2.5 * 2**20 < len(sink.getvalue()) / 6
 
 
@@ -85,7 +85,7 @@ def test_a_file_that_a_record_lists_and_can_not_be_read_is_named(output, damage)
     else:
         pq.write_table(pa.table({"id": [1]}), path)
     with pytest.raises(UserError, match=r"part-0\.parquet can't be read \(.*\), and a run record lists it: restore it") as error:
-        past_images(output.folder, [name])
+        PastFiles([name]).read_all(output.folder)
     assert "\n" not in str(error.value)
 
 
@@ -115,5 +115,5 @@ def test_rows_are_known_by_their_ids_in_files_of_runs_that_kept_columns(output):
     }.items():
         pq.write_table(table, output.root / f"{name}.parquet")
     for files in (["part-a-00000000-00000.parquet"], ["both.parquet", "before.parquet"]):
-        found = past_images(output.folder, files, ("a",), ("a",), key="row_id")
+        found = PastFiles(files, ("a",), ("a",), key="row_id").read_all(output.folder)
         assert (found.annotated.tolist(), found.failed.tolist()) == ([7, 9], [8])

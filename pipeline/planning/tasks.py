@@ -1,0 +1,55 @@
+"""Calls of a function as tasks of Ray, on any node."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.errors import StorageError, UserError
+
+R = TypeVar("R")
+RETRIES = 10  # of a task whose worker or node is lost
+
+
+class Tasks(Generic[R]):
+    """Calls of a function that are under way, each with a number; `most` of them are to be at once."""
+
+    def __init__(self, function: Callable[..., R]):
+        # A lambda: Ray's workers get the function by its name, and an object with its values.
+        called = ray.put(function)
+        self._task: Any = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(
+            lambda function, *arguments: function(*arguments)
+        )
+        self._function, self._running = called, dict[Any, int]()
+        self.most = max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def submit(self, number: int, *arguments: Any) -> None:
+        self._running[self._task.remote(self._function, *arguments)] = number
+
+    def next(self) -> tuple[int, R]:
+        """Wait for one of the calls, and return its number and its result. Raises what it raised, UserError and StorageError as such."""
+        (done,), _ = ray.wait(list(self._running))
+        try:
+            return self._running.pop(done), ray.get(done)
+        except RayTaskError as error:
+            if (cause := foreseen(error)) is not None:
+                raise cause from None
+            raise
+
+
+def is_loss(error: BaseException | None) -> bool:
+    """Return whether an error is Ray's own, such as of a node that is lost, and not one of the functions that it calls."""
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    return isinstance(error, RayError) or type(error).__module__.startswith("ray.")
+
+
+def foreseen(error: BaseException | None) -> UserError | StorageError | None:
+    """Return the error of ours that a task raised, which Ray wraps, maybe more than once; None where there is none."""
+    while error is not None and (isinstance(error, RayTaskError) or not isinstance(error, UserError | StorageError)):
+        error = error.cause if isinstance(error, RayTaskError) else error.__cause__
+    return error
