@@ -216,9 +216,7 @@ def planned(rows: int, folder: Path, planning: str = "driver") -> dict[str, Any]
         out, _ = process.communicate()
         if process.returncode:
             raise SystemExit(f"planning {rows} rows by the {planning} ended with {process.returncode}")
-        found[case] = json.loads(out.splitlines()[-1])
-        if planning == "cluster":
-            found[case]["memory_mib"] = memory
+        found[case] = json.loads(out.splitlines()[-1]) | {"memory_mib": memory}
         assert found[case]["new"] == (0 if case == "all known" else rows)
         subprocess.run(["rm", "-rf", str(folder / "output" / "_work")], check=True)
     return found
@@ -239,9 +237,6 @@ def main() -> None:
     parser.add_argument(
         "--planned", type=int, default=10_000_000, help="images that the planned run lists, and that the output holds already"
     )
-    parser.add_argument(
-        "--planned-by-cluster", type=int, nargs="*", default=[10_000_000, 50_000_000], help="the same, planned by the cluster's tasks"
-    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
@@ -256,14 +251,7 @@ def main() -> None:
         for rows in args.rows:
             runs[str(rows)] = annotated(rows, Path(folder) / str(rows))
             print(f"{rows}: {runs[str(rows)]}", file=sys.stderr, flush=True)
-        results = {
-            "runs": runs,
-            "growth": growth(runs),
-            "planning": planned(args.planned, Path(folder) / "plan"),
-            "planning_by_cluster": {},
-        }
-        for rows in args.planned_by_cluster:
-            results["planning_by_cluster"][str(rows)] = planned(rows, Path(folder) / f"cluster-{rows}", "cluster")
+        results = {"runs": runs, "growth": growth(runs), "planning": planned(args.planned, Path(folder) / "plan")}
     report("scale", results, args.json)
 
 
