@@ -2,6 +2,7 @@
 
     python benchmarks/chaos.py --photos DIR [--images 1000] [--runs 40] [--seed 0]
     python benchmarks/chaos.py --photos DIR --nodes 3 --kinds node --runs 10
+    python benchmarks/chaos.py --photos DIR --planning --runs 12
     python benchmarks/chaos.py --photos DIR --runs 1 --together
 
 Photos and output are in SeaweedFS, a real S3 server. One run is left undisturbed. In each of the others one process is killed once
@@ -10,6 +11,9 @@ writes, or the raylet of the head, each kind in turn (`--kinds`). With `--nodes`
 `node` kills one of them with all its processes, and it is not replaced before the run is done. If the driver ends without a
 record, the same command is run again until the run is committed; after a kill of the head's raylet, on a new head. With `--together` each
 run loses one process of each kind, in a random order, each once a random share of the blocks, at most half, is written.
+
+With `--planning` the undisturbed run is planned by the driver, and the others by the cluster. These lose a process within the time that
+planning takes: the driver, a `planner`, which is a worker that lists, compares or writes the manifest, or the raylet.
 
 Then the rows are compared with the undisturbed run's: rows that are missing, duplicated, or different for an image (status, sentence,
 labels, probabilities to 1e-4). A proxy in front of the server counts the fetches of each photo: more than one is repeated work.
@@ -45,7 +49,13 @@ from benchmarks.servers.seaweed import S3, seaweed
 from pipeline.storage.filesystem import connect
 
 ROOT = Path(__file__).parent.parent
-KINDS = ("driver", "actor", "worker", "raylet", "node")
+KINDS = ("driver", "actor", "worker", "raylet", "node", "planner")
+PLANNING = ("driver", "planner", "raylet")
+TITLES = {
+    "actor": ("ray::MapWorker(MapBatches(Annotator",),
+    "worker": ("ray::MapBatches(",),
+    "planner": ("ray::plan", "ray::MapBatches(IdReader", "ray::_disk_shuffle"),
+}
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 MOST_COMMANDS = 8
 MOST_UNHURT = 20  # runs, beside twice the number asked for, that may end before their kill
@@ -92,10 +102,8 @@ class Cluster:
                 title = " ".join(process.cmdline())
                 if part == "raylet":
                     matches = process.name() == "raylet" and process.ppid() == self.head.pid
-                elif part == "actor":
-                    matches = title.startswith("ray::MapWorker(MapBatches(Annotator")
                 else:
-                    matches = title.startswith("ray::MapBatches(")
+                    matches = title.startswith(TITLES[part])
                 if matches and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
@@ -126,11 +134,16 @@ class Run:
             process.wait()
             raise RuntimeError(f"{self.name} did not end within {PATIENCE:g} s: see {self.log}") from None
 
-    def undisturbed(self) -> float:
+    def undisturbed(self, is_planned: Callable[[], bool] = lambda: True) -> tuple[float, float]:
+        """Return the seconds that the run takes, and those until its plan is written."""
         clock = time.monotonic()
-        if self.finish(self.start()):
+        process = self.start()
+        while process.poll() is None and not is_planned():
+            time.sleep(0.1)
+        planned = time.monotonic() - clock
+        if self.finish(process):
             raise RuntimeError(f"the undisturbed run failed: {self.log.read_text()[-2000:]}")
-        return time.monotonic() - clock
+        return time.monotonic() - clock, planned
 
     def struck(self, kills: Sequence[tuple[str, Callable[[], bool]]], rng: random.Random) -> dict[str, Any]:
         """Kill a process of each kind once its moment has come and there is one; repeat the command until the run is done."""
@@ -193,6 +206,13 @@ def are_written(count: float, storage: S3, name: str) -> bool:
         return False
 
 
+def is_planned(storage: S3, name: str) -> bool:
+    """Return whether a run's plan is written."""
+    fs, root = connect(f"s3://{storage.bucket}/{name}/_work/{name}/plan.json", storage.options)
+    fs.invalidate_cache()
+    return bool(fs.exists(root))
+
+
 def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
     fs, root = connect(output, storage.options)
     fs.invalidate_cache()
@@ -210,7 +230,16 @@ def rows_of(storage: S3, output: str, name: str) -> list[dict[str, Any]]:
 
 
 def chaos(
-    photos: list[Path], runs: int, seed: int, cpus: int, block_rows: int, nodes: int, kinds: Sequence[str], together: bool, job: Path
+    photos: list[Path],
+    runs: int,
+    seed: int,
+    cpus: int,
+    block_rows: int,
+    nodes: int,
+    kinds: Sequence[str],
+    together: bool,
+    planning: bool,
+    job: Path,
 ) -> Iterator[dict[str, Any]]:
     """Yield the result of the undisturbed run, then that of each other run."""
     rng = random.Random(seed)
@@ -226,19 +255,21 @@ def chaos(
         cluster = Cluster(cpus, nodes)
         stack.callback(cluster.close)
 
-        def run(name: str) -> Run:
+        def run(name: str, by: str) -> Run:
             config = folder / f"{name}.toml"
             settings = {"input": f"s3://{seen.bucket}/photos", "output": f"s3://{seen.bucket}/{name}", "date": "2026-01-02"}
             lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-            lines += [f"block_rows = {block_rows}", "report_images = false"]  # the report would fetch photos again
+            lines += [f"block_rows = {block_rows}", "report_images = false", f'planning = "{by}"']  # the report would fetch photos again
             options = f"storage_options = {{ key = {json.dumps(seen.key)}, secret = {json.dumps(seen.secret)}, client_kwargs = "
             options += f'{{ endpoint_url = {json.dumps(seen.endpoint)}, region_name = "us-east-1" }} }}'
             config.write_text("\n".join([*lines, options]) + "\n")
             return Run(cluster, job, config, name)
 
-        seconds = run("undisturbed").undisturbed()
+        seconds, _ = run("undisturbed", "driver").undisturbed()
         wanted = rows_of(server, f"s3://{server.bucket}/undisturbed", "undisturbed")
         yield {"seconds": round(seconds, 1), "rows": len(wanted), "status": dict(Counter(row["status"] for row in wanted))}
+        if planning:
+            _, seconds = run("planned", "cluster").undisturbed(partial(is_planned, server, "planned"))
         killed = 0
         for i in count():
             if killed == runs:
@@ -255,7 +286,7 @@ def chaos(
             else:
                 kills = [(kinds[killed % len(kinds)], partial(is_past, time.monotonic() + rng.uniform(0, seconds)))]
             fetched = proxy.count("GET", f"/{seen.bucket}/photos/")
-            story = run(name).struck(kills, rng)
+            story = run(name, "cluster" if planning else "driver").struck(kills, rng)
             killed += len(story["struck"]) == len(kills)
             if not story["struck"]:  # it finished before its moment: another run replaces it, and the range of moments shrinks
                 seconds = min(seconds, story["seconds"])
@@ -280,20 +311,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of photos, moments and targets")
     parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of each node, as Ray counts them")
     parser.add_argument("--nodes", type=int, default=0, help="worker nodes; the head then has no CPUs")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS[:4], help="kinds of process to kill, in turn")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="kinds of process to kill, in turn")
+    parser.add_argument("--planning", action="store_true", help="let the cluster plan the runs, and kill while it does")
     parser.add_argument("--together", action="store_true", help="kill a process of each kind in every run")
     parser.add_argument("--block-rows", type=int, default=32, help="rows of a block")
     parser.add_argument("--stub", action="store_true", help="annotate with a stub of the model, which starts sooner: to test this script")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of writing them to benchmarks/results")
     args = parser.parse_args()
-    if "node" in args.kinds and args.nodes < 2:
+    if "node" in (args.kinds or ()) and args.nodes < 2:
         parser.error("--kinds node needs --nodes 2 or more: one is killed and the others finish the run")
     found = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in IMAGES)
     if not found:
         parser.error(f"--photos {args.photos}: it holds no photos: give a folder with .jpg, .png or .webp files")
     photos = random.Random(args.seed).sample(found, min(args.images, len(found)))
     job = ROOT / ("benchmarks/stubs.py" if args.stub else "jobs/annotate.py")
-    settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, args.kinds, args.together, job)
+    kinds = args.kinds or (PLANNING if args.planning else KINDS[:4])
+    settings = (args.runs, args.seed, args.cpus, args.block_rows, args.nodes, kinds, args.together, args.planning, job)
     undisturbed, *stories = [show(story) for story in chaos(photos, *settings)]
     total = {key: sum(story[key] for story in stories) for key in ("lost", "double", "different", "repeated")}
     struck = sum(len(story["struck"]) for story in stories)
@@ -310,7 +343,7 @@ def main() -> int:
         "repeated_share_per_kill": round(total["repeated"] / max(struck, 1) / len(photos), 4),
         "stories": stories,
     }
-    report("chaos-nodes" if args.nodes else "chaos", results, args.json)
+    report(f"chaos{'-planning' if args.planning else ''}{'-nodes' if args.nodes else ''}", results, args.json)
     return 1 if total["lost"] + total["double"] + total["different"] else 0
 
 

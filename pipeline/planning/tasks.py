@@ -12,16 +12,17 @@ R = TypeVar("R")
 RETRIES = 10  # of a task whose worker or node is lost
 
 
+def plan(function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function. Ray shows its tasks under this name."""
+    return function(*arguments)
+
+
 class Tasks(Generic[R]):
     """Calls of a function that are under way, each with a number; `most` of them are to be at once."""
 
     def __init__(self, function: Callable[..., R]):
-        # A lambda: Ray's workers get the function by its name, and an object with its values.
-        called = ray.put(function)
-        self._task: Any = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(
-            lambda function, *arguments: function(*arguments)
-        )
-        self._function, self._running = called, dict[Any, int]()
+        self._task: Any = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(plan)
+        self._function, self._running = ray.put(function), dict[Any, int]()
         self.most = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 import bisect
 import os
+import pickle
 import re
 import threading
 import time
@@ -259,6 +260,34 @@ def test_ranges_have_each_file_once_however_the_storage_sorts_folders(monkeypatc
     listed = bucket.listed(monkeypatch, divided_pages)
     assert sorted(listed) == sorted(found)
     assert by_names or listed == sorted(found)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    st.sets(st.tuples(STARTS, st.text("0123aIMG-(é", min_size=1, max_size=5)).map("".join), max_size=120),
+    st.integers(1, 3),
+    st.integers(1, 40),
+)
+def test_a_listing_that_is_stopped_and_gone_on_with_elsewhere_has_the_same_files_in_order(monkeypatch, found, divided_pages, most):
+    found = {name for name in found if not any(other.startswith(f"{name}/") for other in found)}
+    bucket = Bucket({f"f/{name}" for name in found}, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(listing, "is_s3", lambda fs: True)
+        patch.setattr(listing, "_list_page", bucket.page)
+        patch.setattr(listing, "DIVIDED_PAGES", divided_pages)
+        left, listed = [listing.Folder.at(None, "b/f")], []
+        while left:
+            first = left.pop(0)
+            if isinstance(first, list):
+                listed += first
+                continue
+            walk, count = listing.Walk(None, [pickle.loads(pickle.dumps(first))], len("b/f")), 0
+            for files in walk:
+                listed += files
+                count += len(files)
+                if count >= most:
+                    left = walk.rest() + left
+    assert [file.name.removeprefix("b/f/") for file in listed] == sorted(found)
 
 
 NAMINGS = {
