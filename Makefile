@@ -65,9 +65,9 @@ bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/r
 	@$(BIN)/python benchmarks/plot.py docs/speed.svg
 	@$(BIN)/python benchmarks/projection.py docs/scale.md
 
-chaos: .venv/dev  ## kill runs at random moments and compare what comes out (PHOTOS=DIR, N=40, IMAGES=1000; NODES=3 kills nodes)
+chaos: .venv/dev  ## kill runs at random moments and compare what comes out (PHOTOS=DIR, N=40, IMAGES=1000; NODES=3 kills nodes, PLANNING=1 while the cluster plans)
 	@test -n "$(PHOTOS)" || { echo "make chaos PHOTOS=DIR: a folder of photos"; exit 2; }
-	@$(BIN)/python benchmarks/chaos.py --photos $(PHOTOS) --images $(or $(IMAGES),1000) --runs $(or $(N),40) $(if $(NODES),--nodes $(NODES) --kinds node)
+	@$(BIN)/python benchmarks/chaos.py --photos $(PHOTOS) --images $(or $(IMAGES),1000) --runs $(or $(N),40) $(if $(PLANNING),--planning) $(if $(NODES),--nodes $(NODES) --kinds node $(if $(PLANNING),planner))
 
 train-tiny train-l14: train-%: .venv/dev  ## train a bundled checkpoint again, with 5 folds, into checkpoints/ (DATA=DIR, see its card)
 	@test -n "$(DATA)" || { echo "make $@ DATA=DIR: the folder of the data sets that ugrie/checkpoints/ugrie-$*/MODEL_CARD.md names"; exit 2; }

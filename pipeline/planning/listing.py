@@ -1,5 +1,7 @@
 """Lists an input in parts, by tasks on any node. The driver holds the parts' paths, and pieces that are not listed yet."""
 
+import logging
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,6 +11,8 @@ from pipeline.planning.part import Notes, Part
 from pipeline.planning.pieces import MOST_LISTED, Division, Folders, Piece, SingleFile
 from pipeline.planning.tasks import Tasks
 
+logger = logging.getLogger(__name__)
+TOLD_SECONDS = 60.0  # from one line of progress to the next
 FEW_LISTED = 20_000  # files of folders that a task lists while there are too few pieces to keep all busy
 
 
@@ -31,19 +35,24 @@ def list_parts(division: Division, tasks: Tasks[list[Part | Folders]]) -> list[P
     numbers = count()
     pieces = division.pieces
     more = True
+    rows, told = 0, time.monotonic()
     while more or waiting or running:
-        while more and len(waiting) + len(running) < 2 * tasks.most:
+        most = tasks.most
+        if time.monotonic() - told > TOLD_SECONDS:
+            told = time.monotonic()
+            logger.info("%d rows are listed so far; %d pieces of the input are being listed", rows, len(running))
+        while more and len(waiting) + len(running) < 2 * most:
             if more := (piece := next(pieces, None)) is not None:
                 nodes.append(_Node(piece))
                 waiting.append(nodes[-1])
-        while waiting and len(running) < tasks.most:
+        while waiting and len(running) < most:
             number, node = next(numbers), waiting.popleft()
-            tasks.submit(number, node.piece, MOST_LISTED if len(waiting) + len(running) >= tasks.most else FEW_LISTED)
+            tasks.submit(number, node.piece, MOST_LISTED if len(waiting) + len(running) >= most else FEW_LISTED)
             running[number] = node
         if running:
             number, found = tasks.next()
             node = running.pop(number)
-            idle = max(1, tasks.most - len(running) - len(waiting))
+            idle = max(1, most - len(running) - len(waiting))
             for each in found:
                 if isinstance(each, Folders):
                     new = [_Node(part) for part in each.divided(idle)]
@@ -51,6 +60,7 @@ def list_parts(division: Division, tasks: Tasks[list[Part | Folders]]) -> list[P
                     waiting += new
                 else:
                     node.found.append(each)
+                    rows += each.rows
     return _collected(division, nodes)
 
 

@@ -18,12 +18,16 @@ def plan(function: Callable[..., R], *arguments: Any) -> R:
 
 
 class Tasks(Generic[R]):
-    """Calls of a function that are under way, each with a number; `most` of them are to be at once."""
+    """Calls of a function that are under way, each with a number."""
 
     def __init__(self, function: Callable[..., R]):
         self._task: Any = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(plan)
         self._function, self._running = ray.put(function), dict[Any, int]()
-        self.most = max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    @property
+    def most(self) -> int:
+        """How many calls are to be under way: more than there are CPUs, so that a cluster that grows does."""
+        return max(1, 2 * int(ray.cluster_resources().get("CPU", 1)))
 
     def __len__(self) -> int:
         return len(self._running)

@@ -47,7 +47,9 @@ def annotate(config: AnnotateConfig) -> RunRecord:
         check_address()  # before the input is listed, which may take minutes
         try:
             plan = prepare(config)
-        except StorageError as error:
+        except UserError:
+            raise
+        except Exception as error:  # the storage's, or Ray's where the cluster plans
             raise _stopped(config.run_id, error) from error
         if plan.manifest.rows:
             local_ray.start()  # while Ray Data and the report are imported

@@ -78,7 +78,8 @@ class IcebergSource:
     def columns(self) -> TableColumns:
         from pyiceberg.io.pyarrow import pyarrow_to_schema, schema_to_pyarrow
 
-        mapping = self.table.name_mapping()
+        # All that `identify` needs: it goes to other processes, to which neither the table nor its storage can go.
+        mapping, name, options = self.table.name_mapping(), self.name, self.options
 
         def with_ids(file: pa.Schema) -> pa.Schema:
             if any(FIELD_ID in (field.metadata or {}) for field in file):
@@ -86,7 +87,7 @@ class IcebergSource:
             return schema_to_pyarrow(pyarrow_to_schema(file, mapping, downcast_ns_timestamp_to_us=True))
 
         def identify(file: pa.Schema) -> pa.Schema:
-            with self._readable():
+            with _readable(name, options):
                 return with_ids(file)
 
         with self._readable():

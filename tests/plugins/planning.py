@@ -21,7 +21,10 @@ class LocalTasks:
         return len(self.results)
 
     def submit(self, number: int, *arguments: Any) -> None:
-        self.results.append((number, self.function(*arguments)))
+        from ray import cloudpickle
+
+        function, arguments = cloudpickle.loads(cloudpickle.dumps((self.function, arguments)))
+        self.results.append((number, function(*arguments)))
 
     def next(self) -> tuple[int, Any]:
         return self.results.pop()

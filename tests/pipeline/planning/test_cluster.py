@@ -1,9 +1,11 @@
 """The cluster plans the same manifest as the driver, whatever the input, and says the same where something is wrong."""
 
 import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +15,8 @@ from pipeline.errors import UserError
 from pipeline.inputs import seen
 from pipeline.planning import cluster
 from pipeline.planning.cluster import ClusterPlanner
+from pipeline.planning.new_images import NewImages
+from pipeline.planning.pieces import PieceLister
 from pipeline.run import begin
 from pipeline.run.plan import prepare, tables_of
 from pipeline.table.schema import SCHEMA_VERSION
@@ -66,6 +70,35 @@ def parquet_with_bytes(source):
     return source
 
 
+def delta(source):
+    for count in (9, 12, 10):
+        deltalake.write_deltalake(source, pa.table({"uri": uris(count), "n": range(len(uris(count)))}), mode="append")
+    deltalake.DeltaTable(source).delete("n < 3")
+    return source
+
+
+@pytest.fixture
+def iceberg(catalog):
+    def write_table(source):
+        table = catalog.create_table("lake.posts", pa.schema([("uri", pa.string())]), location=f"file://{source}")
+        for count in (9, 12, 10):
+            table.append(pa.table({"uri": uris(count)}))
+        return "iceberg://prod/lake.posts"
+
+    return write_table
+
+
+@pytest.fixture
+def bucket(s3):
+    def write_objects(source):
+        for path in folder(source).rglob("*"):
+            if path.is_file():
+                s3.fs.pipe_file(f"{s3.bucket}/planned/{path.relative_to(source)}", path.read_bytes())
+        return f"s3://{s3.bucket}/planned/"
+
+    return write_objects
+
+
 @pytest.fixture
 def shards(tar):
     def write_shards(source):
@@ -80,6 +113,36 @@ def shards(tar):
 @pytest.fixture(params=["folder", "csv", "parquet", "parquet_with_bytes", "shards"])
 def source(request, tmp_path, shards):
     return {**globals(), "shards": shards}[request.param](tmp_path / "in")
+
+
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_tables_with_a_log_have_the_manifest_that_the_driver_makes(config, plan_here, tmp_path, request, kind):
+    source = delta(tmp_path / "in") if kind == "delta" else request.getfixturevalue(kind)(tmp_path / "in")
+    by_driver = prepare(config(source))
+    assert by_driver.manifest.rows > 9
+    check_same(by_driver, plan_here(config(source)))
+
+
+def test_a_prefix_has_the_manifest_that_the_driver_makes(config, plan_here, tmp_path, s3, bucket, monkeypatch):
+    source = bucket(tmp_path / "in")
+    monkeypatch.setattr("pipeline.storage.listing.DIVIDED_PAGES", 1)
+    by_driver = prepare(config(source, storage_options=s3.options, output=f"s3://{s3.bucket}/planned-out"))
+    check_same(by_driver, plan_here(config(source, storage_options=s3.options, output=f"s3://{s3.bucket}/planned-out")))
+    assert by_driver.manifest.rows == 10
+
+
+def test_embeddings_of_earlier_runs_have_the_manifest_that_the_driver_makes(config, plan_here, operators, corpus, tmp_path):
+    operators.commit(prepare(config(corpus.folder, keep_embeddings=True, run_id="one")))
+    operators.commit(prepare(config(corpus.folder / "b", keep_embeddings=True, reannotate=True, run_id="two")))
+    settings = {"from_embeddings": True, "output": str(tmp_path / "again")}
+    by_driver = prepare(config(tmp_path / "out", **settings))
+    assert by_driver.manifest.rows == 34
+    check_same(by_driver, plan_here(config(tmp_path / "out", **settings)))
+    (tmp_path / "out/runs/two.json").unlink()
+    record = json.loads((tmp_path / "out/runs/one.json").read_text())
+    (tmp_path / "out/runs/one.json").write_text(json.dumps(record | {"files": []}))
+    with pytest.raises(UserError, match="holds no embeddings of this model's image tower: no image of its runs could be annotated"):
+        plan_here(config(tmp_path / "out", **settings, run_id="nothing"))
 
 
 def check_same(by_driver, by_cluster):
@@ -294,16 +357,62 @@ def test_a_file_of_an_earlier_run_that_is_gone_is_named(config, plan_here, tmp_p
         plan_here(config(source))
 
 
-def test_the_driver_holds_nothing_for_each_image(config, plan_here, tmp_path, monkeypatch):
-    source, held = csv(tmp_path / "in"), []
-    write_ = ClusterPlanner.write
+def test_drivers_that_begin_one_run_at_once_settle_on_one_list_of_the_cluster(config, plan_here, tmp_path):
+    source = csv(tmp_path / "in")
+    with ThreadPoolExecutor(3) as pool:
+        plans = list(pool.map(lambda _: plan_here(config(source)), range(3)))
+    assert len({(plan.manifest.folder, plan.started_at) for plan in plans}) == 1
+    folders = {path.parent.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out/_work").rglob("*.parquet")}
+    assert folders == {plans[0].manifest.folder}
 
-    def write_and_look(self, *arguments):
-        found = write_(self, *arguments)
-        held.append([part.path for part in self.parts])
+
+def test_files_that_an_erasure_replaces_while_the_cluster_compares_are_read_again(config, plan_here, tmp_path, monkeypatch):
+    source = csv(tmp_path / "in")
+    first = prepare(config(source, run_id="first"))
+    commit(first, tmp_path, tables_of(first.config), ("ok",))
+    expected = prepare(config(source))
+    record, shuffle = tmp_path / "out/runs/earlier.json", cluster.Shuffle.__call__
+
+    def erasing(self, files):
+        for path in (tmp_path / "out/annotations").rglob("part-earlier-00000000*"):
+            path.rename(path.with_name("part-earlier-11111111-00000.parquet"))
+        record.write_text(record.read_text().replace("00000000-00000", "11111111-00000"))
+        return shuffle(self, files)
+
+    monkeypatch.setattr(cluster.Shuffle, "__call__", erasing)
+    found = plan_here(config(source))
+    check_same(expected, found)
+    assert found.manifest.known == 6
+
+
+def test_an_object_that_comes_while_others_are_listed_hurts_none(config, plan_here, tmp_path, monkeypatch):
+    source, list_piece, calls = folder(tmp_path / "in"), PieceLister.__call__, []
+
+    def listing(self, *arguments):
+        found = list_piece(self, *arguments)
+        for name in ("0.jpg", "a/b/0.jpg", "z/99.jpg") if not calls else ():
+            write(source / name, "late")
+        calls.append(arguments)
         return found
 
-    monkeypatch.setattr(ClusterPlanner, "write", write_and_look)
-    plan = plan_here(config(source))
-    assert len(held[0]) < plan.manifest.listed
-    assert np.unique(held[0]).size == len(held[0])
+    monkeypatch.setattr(PieceLister, "__call__", listing)
+    found = manifest(plan_here(config(source)))["uri"].to_pylist()
+    assert len(calls) > 3
+    assert found == sorted(set(found))
+    late = {f"file://{source}/{name}" for name in ("0.jpg", "a/b/0.jpg", "z/99.jpg")}
+    assert len(set(found) - late) == 10
+
+
+def test_the_driver_holds_no_more_than_files_and_counts(config, plan_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.planning.part.BATCH", 1000)
+    monkeypatch.setattr("pipeline.planning.part.MAX_ROWS", 10_000)
+    held, new = [], []
+    write_, of = ClusterPlanner.write, NewImages.of
+    monkeypatch.setattr(NewImages, "of", lambda *arguments: new.append(of(*arguments)) or new[-1])
+    monkeypatch.setattr(ClusterPlanner, "write", lambda self, *arguments: held.append(self.parts) or write_(self, *arguments))
+    for count in (40, 4000):
+        write(tmp_path / f"{count}.csv", "\n".join(["uri", *uris(count)]))
+        plan = plan_here(config(tmp_path / f"{count}.csv", block_rows=500, run_id=f"of{count}"))
+        assert plan.manifest.rows == count
+    small, large = (len(pickle.dumps(each)) for each in zip(held, new, strict=True))
+    assert large < 1.2 * small
