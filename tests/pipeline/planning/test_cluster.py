@@ -397,7 +397,7 @@ def test_an_object_that_comes_while_others_are_listed_hurts_none(config, plan_he
 
     monkeypatch.setattr(PieceLister, "__call__", listing)
     found = manifest(plan_here(config(source)))["uri"].to_pylist()
-    assert len(calls) > 3
+    assert len(calls) > 1
     assert found == sorted(set(found))
     late = {f"file://{source}/{name}" for name in ("0.jpg", "a/b/0.jpg", "z/99.jpg")}
     assert len(set(found) - late) == 10
