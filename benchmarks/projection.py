@@ -1,9 +1,9 @@
-"""Projects the cost of a hundred million and of ten billion images from committed measurements, and writes docs/scale.md.
+"""Projects the cost of a hundred million to ten billion images from committed measurements, and writes docs/scale.md.
 
     python benchmarks/projection.py docs/scale.md
 
-Measures nothing: it reads the committed results of pipeline.py, decode.py, storage_requests.py, dedup.py, scale.py and kept_columns.py.
-ASSUMED holds what was assumed and not measured; the page states it too.
+Measures nothing: it reads the committed results of pipeline.py, decode.py, storage_requests.py, dedup.py, scale.py, planning.py and
+kept_columns.py. ASSUMED holds what was assumed and not measured; the page states it too.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-SIZES = {"100 million": 10**8, "10 billion": 10**10}
+SIZES = {"100 million": 10**8, "1 billion": 10**9, "10 billion": 10**10}
 NIGHT_HOURS = 8
 VCPUS = 16  # of a machine without GPUs
 ASSUMED = {  # list prices of AWS in us-east-1, in dollars
@@ -27,6 +27,7 @@ GET, PUT, STORED, MACHINE = ASSUMED.values()
 CARDS = {"A10G": 70, "L4": 121, "A100": 312, "H100": 989}  # bf16 matrix products, dense, in 1e12 operations a second: data sheets
 L14_GFLOPS = 162  # of an image in ViT-L/14, counted by PyTorch
 SHARE_OF_PEAK = 0.5  # that a tower is assumed to reach
+MAX_COMPARED = 2048 * 2**21  # images, listed or annotated before, in partitions of the usual size (pipeline/planning/shuffle.py)
 REQUESTS_A_SECOND = 5500  # GETs for one prefix beyond which S3 answers SlowDown (its documentation)
 
 
@@ -47,6 +48,7 @@ class Costs:
     job: float
     plan_seconds: float
     plan_bytes: float
+    cluster_seconds: float  # of planning by the cluster
     driver_bytes_a_block: float
     gets: dict[str, float]
     puts: dict[str, float]
@@ -61,6 +63,7 @@ class Costs:
         rows = sorted(map(int, scale["runs"]))[-2:]
         driver = [run["memory_mib"]["driver"] for run in (fewer, more)]
         planning = scale["planning"]["all new"]
+        largest = list(results("planning")["cluster"].values())[-1]
         gets, puts = {}, {}
         for kind in ("objects", "shards"):
             counts = requests[kind]["of_1000_images_more"]
@@ -74,6 +77,7 @@ class Costs:
             job=sum(more["milliseconds_a_row"].values()) * cores / 1000,
             plan_seconds=planning["cpu_seconds"] / planning["listed"],
             plan_bytes=(planning["peak_mib"] - driver[0]) * 2**20 / planning["listed"],
+            cluster_seconds=largest["all new"]["all_cpu_seconds"] / largest["all new"]["listed"],
             driver_bytes_a_block=(driver[1] - driver[0]) * 2**20 / ((rows[1] - rows[0]) / 256),
             gets=gets,
             puts=puts,
@@ -159,13 +163,31 @@ def of_storage(costs: Costs) -> str:
 
 def of_planning(costs: Costs) -> str:
     lines = [
-        row("planning, in one run: core hours", lambda n: number(n * costs.plan_seconds / 3600)),
-        row("planning, in one run: memory of the driver, GB", lambda n: number(n * costs.plan_bytes / 1e9)),
+        row("planning by the cluster: core hours", lambda n: number(n * costs.cluster_seconds / 3600)),
+        row("planning by the driver alone: core hours", lambda n: number(n * costs.plan_seconds / 3600)),
+        row("planning by the driver alone: its memory, GB", lambda n: number(n * costs.plan_bytes / 1e9)),
         row("blocks of 256", lambda n: number(n / 256)),
         row("blocks, in one run: memory of the driver, GB", lambda n: number(n / 256 * costs.driver_bytes_a_block / 1e9)),
         row("files of the table, of a million rows each", lambda n: number(n / 2**20)),
     ]
-    return table(["in the driver", *SIZES], lines)
+    return table(["in one run", *SIZES], lines)
+
+
+def of_cluster() -> str:
+    lines = [
+        [
+            f"{int(rows):,} by the {by}, {case}",
+            f"{each['peak_mib']:,}",
+            f"{each['memory_mib']['driver']:,.0f}",
+            f"{each['memory_mib']['all']:,.0f}",
+            f"{each['all_cpu_seconds']:,.0f}",
+            f"{each['seconds']:,.0f}",
+        ]
+        for by, sizes in results("planning").items()
+        for rows, cases in sizes.items()
+        for case, each in cases.items()
+    ]
+    return table(["images listed", "driver, peak MiB", "of it unique", "all processes, MiB", "core seconds of all", "seconds"], lines)
 
 
 def of_runs(scale: dict[str, Any]) -> str:
@@ -219,16 +241,16 @@ def of_kept_columns() -> str:
 
 def page() -> str:
     costs, scale = Costs.measured(), results("scale")
-    known, new = scale["planning"]["all known"], scale["planning"]["all new"]
     assumed = "\n".join(f"- {item}: ${price:g}" for item, price in ASSUMED.items())
     served = {parts: number(found["images_a_second_with_a_core_each"]) for parts, found in results("dedup").items()}
     per_block = number(costs.driver_bytes_a_block / 1e3)
-    largest = 16e9 / (costs.plan_bytes + costs.driver_bytes_a_block / 256)
+    kept = results("kept-columns")["all new"]["added_to_a_row"]["peak_bytes"]
+    largest = 16e9 / (costs.plan_bytes + kept + costs.driver_bytes_a_block / 256)
     return f"""# Scale
 
 `benchmarks/projection.py` writes this page from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py`,
-`dedup.py`, `scale.py` and `kept_columns.py` on a machine of two cores without a GPU (`benchmarks/results/`). Larger numbers are multiples
-of these: nobody has run UGRIE over ten billion images, and no result of a GPU has been recorded yet.
+`dedup.py`, `scale.py`, `planning.py` and `kept_columns.py` on a machine of two cores without a GPU (`benchmarks/results/`). Larger numbers
+are multiples of these: nobody has run UGRIE over ten billion images, and no result of a GPU has been recorded yet.
 
 ## Memory and cost by number of rows
 
@@ -237,14 +259,15 @@ remain (`python benchmarks/scale.py`; two cores; memory is unique to each proces
 
 {of_runs(scale)}
 
-Planning a run whose input lists {new["listed"]:,} images, with as many already annotated in the output, takes
+Planning a run, with as many images already annotated in the output as the input lists (`python benchmarks/planning.py`; the same two
+cores, beside other work, so that seconds are an upper bound). Memory is the largest that the system counts of the driver, its libraries
+among it, and what is unique to processes, as above:
 
-- {known["peak_mib"]:,} MiB and {known["cpu_seconds"]:.0f} core seconds if all of them are already annotated,
-- {new["peak_mib"]:,} MiB and {new["cpu_seconds"]:.0f} core seconds if all are new.
+{of_cluster()}
 
 {of_kept_columns()}
 
-## Cost of 100 million and 10 billion images
+## Cost of large runs
 
 {of_towers(costs)}
 
@@ -269,9 +292,15 @@ Assumed, not measured:
 
 ## Where the limits are
 
-- **Planning a run** is one process: {number(costs.plan_bytes)} bytes and {number(1e6 * costs.plan_seconds)} µs for each image
-  listed, with as many already annotated. A driver of 16 GB plans {number(largest)} images, including its memory for their blocks.
-  Split ten billion into several runs, by night or by prefix, each with its own `--input`; they can then be repeated one by one, too.
+- **Planning a run** of up to ten million images, listed or annotated before, is one process: {number(costs.plan_bytes)} bytes and
+  {number(1e6 * costs.plan_seconds)} µs for each image listed, with as many already annotated. Above that the cluster plans it
+  (`--planning`). Tasks list the input, and write its parts to the output's work folder, as a Parquet table of URIs and versions. Ray
+  Data's shuffle writes 24 bytes, packed, for each image listed or annotated before to the nodes' temporary disks. The driver holds some
+  hundred bytes for each part of up to 262,144 images. A task compares two million images at a time, in some 0.3 GB; beyond
+  {number(MAX_COMPARED)} images it is more of them. A table is divided by its files, and a large Parquet file by its row groups, but a
+  large file of text is listed by one task.
+- **`--keep-columns` and `--limit`** need the driver for planning: with kept columns, a driver of 16 GB plans {number(largest)} rows,
+  including its memory for their blocks. Divide more by night or by prefix, each with its own `--input`.
 - **S3** serves some {REQUESTS_A_SECOND:,} GETs a second for a prefix, which limits single objects under one prefix to as many
   images/s; with shards the limit is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
 - **Deduplication** is one actor for each 64 loaders, at most eight, each with a range of the hashes. With a core for each, one serves

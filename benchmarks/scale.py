@@ -91,17 +91,20 @@ def kind_of(process: psutil.Process, driver: int) -> str:
     return "worker" if words[0].startswith("ray::") else "ray"
 
 
-def most_memory(process: psutil.Process, record: Path) -> dict[str, float]:
-    """Sample memory until the process ends. Returns the maxima in MiB: driver, largest worker, all workers, Ray's own processes, all.
+def most_memory(process: psutil.Process, record: Path) -> tuple[dict[str, float], float]:
+    """Sample memory until the process ends. Returns the maxima in MiB: driver, largest worker, all workers, Ray's own processes, all; and
+    the CPU seconds of all processes, as they were last seen.
 
     The driver counts as "report" once the record exists, because it then writes the report.
     """
     most: Counter[str] = Counter()
+    seconds: dict[int, float] = {}
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         now: Counter[str] = Counter()
         for each in [process, *process.children(recursive=True)]:
             with suppress(psutil.Error):
                 kind, size = kind_of(each, process.pid), each.memory_full_info().uss / MIB
+                seconds[each.pid] = sum(each.cpu_times()[:2])
                 kind = "report" if kind == "driver" and record.exists() else kind
                 now[f"{kind}s" if kind == "worker" else kind] += size
                 if kind == "worker":
@@ -109,7 +112,7 @@ def most_memory(process: psutil.Process, record: Path) -> dict[str, float]:
         now["all"] = sum(size for kind, size in now.items() if kind != "worker")
         most |= now
         time.sleep(0.5)
-    return {name: round(size, 1) for name, size in sorted(most.items())}
+    return {name: round(size, 1) for name, size in sorted(most.items())}, round(sum(seconds.values()), 1)
 
 
 def annotated(rows: int, folder: Path) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def annotated(rows: int, folder: Path) -> dict[str, Any]:
     write_table(folder / "input.parquet", rows)
     began = time.perf_counter()
     process = psutil.Popen([sys.executable, __file__, "--run", str(folder)], stdout=subprocess.PIPE, text=True)
-    memory = most_memory(process, folder / "output" / "runs" / "scale.json")
+    memory, _ = most_memory(process, folder / "output" / "runs" / "scale.json")
     out, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"the run of {rows} rows ended with {process.returncode}")
@@ -212,11 +215,11 @@ def planned(rows: int, folder: Path, planning: str = "driver") -> dict[str, Any]
         write_table(folder / "input.parquet", rows, first)
         command = [sys.executable, __file__, "--plan", str(folder), "--by", planning]
         process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
-        memory = most_memory(process, folder / "output" / "runs" / "plan.json")
+        memory, seconds = most_memory(process, folder / "output" / "runs" / "plan.json")
         out, _ = process.communicate()
         if process.returncode:
             raise SystemExit(f"planning {rows} rows by the {planning} ended with {process.returncode}")
-        found[case] = json.loads(out.splitlines()[-1]) | {"memory_mib": memory}
+        found[case] = json.loads(out.splitlines()[-1]) | {"memory_mib": memory, "all_cpu_seconds": seconds}
         assert found[case]["new"] == (0 if case == "all known" else rows)
         subprocess.run(["rm", "-rf", str(folder / "output" / "_work")], check=True)
     return found
