@@ -49,7 +49,6 @@ class Costs:
     plan_seconds: float
     plan_bytes: float
     cluster_seconds: float  # of planning by the cluster
-    driver_bytes_a_block: float
     gets: dict[str, float]
     puts: dict[str, float]
     row_bytes: float
@@ -60,8 +59,6 @@ class Costs:
         tiny, vit = (results(f"pipeline-{tower}")["contenders"]["ugrie"]["milliseconds_an_image"] for tower in ("ugrie-tiny", "vit-b-32"))
         decode, scale, requests = results("decode"), results("scale"), results("storage-requests")
         (_, fewer), (_, more) = sorted(scale["runs"].items(), key=lambda run: int(run[0]))[-2:]
-        rows = sorted(map(int, scale["runs"]))[-2:]
-        driver = [run["memory_mib"]["driver"] for run in (fewer, more)]
         planning = scale["planning"]["all new"]
         largest = list(results("planning")["cluster"].values())[-1]
         gets, puts = {}, {}
@@ -76,9 +73,8 @@ class Costs:
             decode_large=decode["12 megapixels"]["milliseconds"]["ours"] / 1000,
             job=sum(more["milliseconds_a_row"].values()) * cores / 1000,
             plan_seconds=planning["cpu_seconds"] / planning["listed"],
-            plan_bytes=(planning["peak_mib"] - driver[0]) * 2**20 / planning["listed"],
+            plan_bytes=(planning["peak_mib"] - fewer["memory_mib"]["driver"]) * 2**20 / planning["listed"],
             cluster_seconds=largest["all new"]["all_cpu_seconds"] / largest["all new"]["listed"],
-            driver_bytes_a_block=(driver[1] - driver[0]) * 2**20 / ((rows[1] - rows[0]) / 256),
             gets=gets,
             puts=puts,
             row_bytes=more["files"]["bytes_a_row"],
@@ -167,7 +163,6 @@ def of_planning(costs: Costs) -> str:
         row("planning by the driver alone: core hours", lambda n: number(n * costs.plan_seconds / 3600)),
         row("planning by the driver alone: its memory, GB", lambda n: number(n * costs.plan_bytes / 1e9)),
         row("blocks of 256", lambda n: number(n / 256)),
-        row("blocks, in one run: memory of the driver, GB", lambda n: number(n / 256 * costs.driver_bytes_a_block / 1e9)),
         row("files of the table, of a million rows each", lambda n: number(n / 2**20)),
     ]
     return table(["in one run", *SIZES], lines)
@@ -243,9 +238,8 @@ def page() -> str:
     costs, scale = Costs.measured(), results("scale")
     assumed = "\n".join(f"- {item}: ${price:g}" for item, price in ASSUMED.items())
     served = {parts: number(found["images_a_second_with_a_core_each"]) for parts, found in results("dedup").items()}
-    per_block = number(costs.driver_bytes_a_block / 1e3)
     kept = results("kept-columns")["all new"]["added_to_a_row"]["peak_bytes"]
-    largest = 16e9 / (costs.plan_bytes + kept + costs.driver_bytes_a_block / 256)
+    largest = 16e9 / (costs.plan_bytes + kept)
     return f"""# Scale
 
 `benchmarks/projection.py` writes this page from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py`,
@@ -299,8 +293,8 @@ Assumed, not measured:
   hundred bytes for each part of up to 262,144 images. A task compares two million images at a time, in some 0.3 GB; beyond
   {number(MAX_COMPARED)} images it is more of them. A table is divided by its files, and a large Parquet file by its row groups, but a
   large file of text is listed by one task.
-- **`--keep-columns` and `--limit`** need the driver for planning: with kept columns, a driver of 16 GB plans {number(largest)} rows,
-  including its memory for their blocks. Divide more by night or by prefix, each with its own `--input`.
+- **`--keep-columns` and `--limit`** need the driver for planning: with kept columns, a driver of 16 GB plans {number(largest)} rows.
+  Divide more by night or by prefix, each with its own `--input`.
 - **S3** serves some {REQUESTS_A_SECOND:,} GETs a second for a prefix, which limits single objects under one prefix to as many
   images/s; with shards the limit is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
 - **Deduplication** is one actor for each 64 loaders, at most eight, each with a range of the hashes. With a core for each, one serves
@@ -313,8 +307,10 @@ Assumed, not measured:
   images, of some hundreds in a run with hundreds of loaders: twice 32 MiB, and what is fetched ahead. A worker that merges blocks into
   a file of the table keeps blocks and file on its disk until the file is stored; the file has at most a million rows or
   256 MiB. The data waiting in the object store is bounded (see [tuning](tuning.md)).
-- **Memory of the driver and of Ray's own processes** grows with the number of blocks, because Ray keeps data of each task: {per_block} kB
-  of the driver's for a block. Larger blocks (`--block-rows`) mean fewer of them, and more memory for each.
+- **Memory of the driver while images are annotated** does not grow with the number of blocks, apart from some tens of bytes for each: their
+  numbers are handed out by tasks, some hundreds ahead of the work, and of blocks that are done nothing is kept
+  (`pipeline/stages/block_memory.py`). Of Ray's own processes the control service keeps a record of each task for the dashboard, some 4 kB,
+  up to Ray's limit of 100,000 tasks. A Ray that a run starts on its machine has no dashboard, and keeps none.
 - **The commit** reads every block once and writes every file once, as many files at a time as there are pairs of CPUs.
 """
 

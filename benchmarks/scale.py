@@ -54,7 +54,7 @@ def start_ray() -> list[int]:
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
     # As `connect_ray` does, but with an object store whose size does not depend on the machine.
-    os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0", "RAY_task_events_report_interval_ms": "0"}
     settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     ray.init(address="local", num_cpus=max(4, os.cpu_count() or 1), object_store_memory=STORE, **settings)
     used: list[int] = [0]

@@ -72,22 +72,25 @@ class Manifest:
     def rows_of(self, block: int) -> int:
         return min(self.block_rows, self.rows - block * self.block_rows)
 
+    def rows_in(self, blocks: np.ndarray) -> np.ndarray:
+        """Return the number of rows of each block, by numbers: int64."""
+        return np.minimum(self.block_rows, self.rows - blocks * self.block_rows)
+
     def read(self, output: OutputFolder, block: int, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
         """Read a block's rows: a table of SCHEMA, or these columns."""
         with output.open(part_path(self.folder, block // BLOCKS_PER_FILE)) as file:
             return pq.ParquetFile(file).read_row_group(block % BLOCKS_PER_FILE, list(columns))
 
-    def blocks_within(self, output: OutputFolder, ids: np.ndarray) -> set[int]:
-        """Return the blocks all of whose rows have IDs in `ids` (int64, sorted)."""
-        found: set[int] = set()
+    def blocks_within(self, output: OutputFolder, ids: np.ndarray) -> np.ndarray:
+        """Return the numbers of the blocks all of whose rows have IDs in `ids` (int64, sorted): int64, sorted."""
+        within = np.zeros(self.blocks, bool)
         for first in range(0, self.blocks if len(ids) else 0, BLOCKS_PER_FILE):
             with output.open(part_path(self.folder, first // BLOCKS_PER_FILE)) as file:
                 part = pq.ParquetFile(file, pre_buffer=True)
                 for group in range(part.num_row_groups):
                     own = part.read_row_group(group, [self.key], use_threads=False)[self.key].to_numpy()
-                    if lookup(own, ids)[0].all():
-                        found.add(first + group)
-        return found
+                    within[first + group] = lookup(own, ids)[0].all()
+        return np.flatnonzero(within)
 
 
 def plan_path(run_id: str) -> str:

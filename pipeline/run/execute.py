@@ -23,6 +23,8 @@ from pipeline.run.progress import Progress
 from pipeline.run.resources import Allocation, allocate, await_workers, connect_ray
 from pipeline.run.watchdog import watched
 from pipeline.stages import merge
+from pipeline.stages.block_memory import bound_block_memory
+from pipeline.stages.block_numbers import are_handed_out
 from pipeline.stages.dedup import Deduplicator, EarlierRows
 from pipeline.stages.merge import VerificationError
 from pipeline.stages.tracker import BlockTracker
@@ -72,7 +74,7 @@ def execute(plan: Plan) -> RunResult:
     await_workers(plan.config)
     allocation = allocate(plan.config)  # once: a GPU that joins or leaves later does not change the precision
     ready = time.perf_counter()
-    work = annotate_blocks(plan, allocation, open_dedup(plan, allocation)) if plan.todo else Work()
+    work = annotate_blocks(plan, allocation, open_dedup(plan, allocation)) if len(plan.todo) else Work()
     annotated = time.perf_counter()
     files, lists = merge_blocks(plan, allocation)
     counts = sum_counts(files, plan.tables.schemes)
@@ -113,7 +115,7 @@ def open_dedup(plan: Plan, allocation: Allocation) -> Deduplicator:
         EarlierRows(
             output=plan.output,
             folder=plan.rows_folder,
-            done=tuple(sorted(set(range(plan.manifest.blocks)) - set(plan.todo))),
+            done=np.setdiff1d(np.arange(plan.manifest.blocks), plan.todo),
             tables=plan.tables,
             precision=_precision(config, allocation),
             since=plan.started_at - dt.timedelta(days=days) if days else None,
@@ -131,7 +133,7 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
     since_first: Counter[str] = Counter()
     tuning: dict[str, Any] = allocation.public()
     warned = plan.config.from_embeddings  # which has no loaders
-    done = plan.manifest.rows - sum(map(plan.manifest.rows_of, plan.todo))
+    done = plan.manifest.rows - int(plan.manifest.rows_in(plan.todo).sum())
     with Progress(plan.manifest.rows, done) as progress, Metrics(plan, allocation, tracker, progress) as metrics:
         written = graph(plan, allocation, tracker, dedup).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for batch in watched(written, plan.config.stall_timeout, tracker.describe):
@@ -179,7 +181,7 @@ def merge_blocks(plan: Plan, allocation: Allocation) -> tuple[list[dict[str, Any
             logger.info("other runs annotated images since this run began: their rows here are left out")
         skipped = plan.manifest.blocks_within(plan.output, overtaken)
         files = _merge_groups(replace(plan, lists=lists), allocation, skipped, overtaken)
-        left_out = sum(map(plan.manifest.rows_of, skipped)) + sum(file["overtaken"] + file["suppressed"] for file in files)
+        left_out = int(plan.manifest.rows_in(skipped).sum()) + sum(file["overtaken"] + file["suppressed"] for file in files)
         if (rows := sum(file["rows"] for file in files)) + left_out != plan.manifest.rows:
             raise VerificationError(f"{rows} rows and {left_out} that are left out are not the manifest's {plan.manifest.rows}")
         now = overtaken_ids(plan)
@@ -190,7 +192,7 @@ def merge_blocks(plan: Plan, allocation: Allocation) -> tuple[list[dict[str, Any
         overtaken, lists = now, lists_now
 
 
-def _merge_groups(plan: Plan, allocation: Allocation, skipped: set[int], overtaken: np.ndarray) -> list[dict[str, Any]]:
+def _merge_groups(plan: Plan, allocation: Allocation, skipped: np.ndarray, overtaken: np.ndarray) -> list[dict[str, Any]]:
     """Verify and merge all blocks but those skipped, without the rows of `overtaken` images.
 
     A block is annotated again where the rows that its duplicates are copied from no longer exist. Its other images are annotated
@@ -207,7 +209,7 @@ def _merge_groups(plan: Plan, allocation: Allocation, skipped: set[int], overtak
             break
         todo = {target: todo[target] for target, file in merged.items() if "again" in file}
         logger.info("%d blocks hold duplicates whose annotation is gone: these blocks are annotated again", len(again))
-        annotate_blocks(replace(plan, todo=tuple(again)), allocation, Deduplicator())
+        annotate_blocks(replace(plan, todo=np.array(again)), allocation, Deduplicator())
     if again:
         raise VerificationError(f"{len(again)} blocks hold duplicates whose rows can't be copied from any other, the first {again[0]}")
     return [merged[target] for target in sorted(merged)]
@@ -219,10 +221,14 @@ def _configure_ray_data(plan: Plan, allocation: Allocation) -> None:
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # Ray's own error does not name it
     context.target_max_block_size = None  # a block of ours stays one of Ray's
+    bound_block_memory(context)
     # Blocks that are loaded and not annotated are lost with their node or the driver: no more of them than keep everyone busy.
     waiting = 2 * allocation.loaders + 4 * allocation.actors
     block_bytes = plan.manifest.block_rows * plan.tables.crop_bytes
-    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting * block_bytes)
+    operators = 2 if plan.config.from_embeddings else 3
+    # Ray Data divides the memory evenly among operators. A source that is one of them needs nothing of its share.
+    shares = (operators + are_handed_out(plan.todo)) / operators
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=int(waiting * block_bytes * shares))
 
 
 def _precision(config: AnnotateConfig, allocation: Allocation) -> str:
@@ -232,7 +238,7 @@ def _precision(config: AnnotateConfig, allocation: Allocation) -> str:
     return "fp16" if allocation.device == "cuda" else "fp32"
 
 
-def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, list[int]], overtaken: np.ndarray) -> dict[str, dict[str, Any]]:
+def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, np.ndarray], overtaken: np.ndarray) -> dict[str, dict[str, Any]]:
     """Merge each group of blocks into its file; return the merger's result by path.
 
     As many run at once as there are pairs of CPUs, since each takes some 0.4 GB of memory; none on a node without CPUs, which is a

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from pipeline.images.decode import Limits
@@ -10,6 +9,7 @@ from pipeline.images.fetch import Fetcher
 from pipeline.run.plan import Plan
 from pipeline.run.resources import Allocation
 from pipeline.stages.annotate import Annotator, AnnotatorSettings
+from pipeline.stages.block_numbers import block_numbers
 from pipeline.stages.dedup import Deduplicator
 from pipeline.stages.load import Loader
 from pipeline.stages.reannotate import Reannotator
@@ -55,8 +55,7 @@ def operators(
 def graph(plan: Plan, allocation: Allocation, tracker: BlockTracker, dedup: Deduplicator) -> Dataset:
     """Return the operators applied to the blocks that are left. A row of the result is a block that was written."""
     loader, settings, writer = operators(plan, allocation, tracker, dedup)
-    # From items rather than a read: a read is a task of one CPU, which a cluster of one CPU can't fit beside the actor.
-    numbers = ray.data.from_items([{"block": number} for number in plan.todo], override_num_blocks=len(plan.todo))
+    numbers = block_numbers(plan.todo)
     # `map_batches` refuses GPUs without a batch size. A block is one batch whatever its rows are, and the annotator has sizes of its own.
     in_actors: dict[str, Any] = {
         "compute": ActorPoolStrategy(

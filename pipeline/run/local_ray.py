@@ -19,6 +19,7 @@ class LocalRay(threading.Thread):
     def run(self) -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's messages about itself, which nobody can act on here
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # a record of each task, for a dashboard that is not there
         cpus = max(4, os.cpu_count() or 1)
         try:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)

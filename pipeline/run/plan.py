@@ -24,8 +24,9 @@ from pipeline.inputs.manifest import Manifest, plan_path, saved_manifest
 from pipeline.logs import set_run_id
 from pipeline.run.begin import Begun
 from pipeline.run.earlier import images_of
+from pipeline.stages.merge import NO_BLOCKS
 from pipeline.stages.model_files import local_folder, tower_file
-from pipeline.stages.write import done_blocks, file_name, rows_folder
+from pipeline.stages.write import block_sizes, file_name, rows_folder
 from pipeline.storage.parallel import parallel_map
 from pipeline.table.kept_columns import Keep, check_names
 from pipeline.table.output_folder import WORK, OutputFolder, record_path, work_folder
@@ -46,7 +47,7 @@ SAME = ("input", "model", "schemes", "column", "keep_columns", "limit", "reannot
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is ready to start or to resume. `todo` are the numbers of the blocks that have no rows yet and need some.
+    """A run that is ready to start or to resume. `todo` are the numbers of the blocks that have no rows yet and need some: int64.
 
     `before` are the IDs of the runs that were committed before the manifest was written. `lists` name images that get no row.
     `attempt` is in the names of this driver's files: another driver of the same run, dead or alive, has other names.
@@ -58,7 +59,7 @@ class Plan:
     manifest: Manifest
     started_at: dt.datetime
     before: frozenset[str]
-    todo: tuple[int, ...]
+    todo: np.ndarray
     seconds: float  # that planning took
     lists: RunLists = field(default_factory=RunLists)
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
@@ -121,15 +122,14 @@ def prepare(config: AnnotateConfig) -> Plan:
         manifest=manifest,
         started_at=dt.datetime.fromisoformat(saved["started_at"]),
         before=frozenset(saved["before"]),
-        todo=(),
+        todo=NO_BLOCKS,
         seconds=0.0,
         lists=RunLists().now(output, config.run_id),
     )
-    done = set(done_blocks(output, plan.rows_folder))
+    left = block_sizes(output, plan.rows_folder, manifest.blocks) < 0
     if begun_before:
-        done |= manifest.blocks_within(output, overtaken_ids(plan))
-    todo = tuple(number for number in range(manifest.blocks) if number not in done)
-    return replace(plan, todo=todo, seconds=time.perf_counter() - clock)
+        left[manifest.blocks_within(output, overtaken_ids(plan))] = False
+    return replace(plan, todo=np.flatnonzero(left), seconds=time.perf_counter() - clock)
 
 
 def _begin(config: AnnotateConfig, output: OutputFolder, asked: dict[str, Any], tables: Tables, suppressed: Suppressed) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class EarlierRows:
 
     output: OutputFolder
     folder: str
-    done: tuple[int, ...]
+    done: np.ndarray  # numbers of blocks
     tables: Tables
     precision: str
     since: dt.datetime | None

@@ -1,8 +1,9 @@
 """Verifies a run's blocks against its manifest, and merges them into the table's files."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from pipeline.errors import TRANSIENT
 from pipeline.inputs.manifest import KEPT, Manifest
 from pipeline.inputs.seen import lookup
 from pipeline.stages.duplicates import DuplicateCopier, count_duplicates
-from pipeline.stages.write import done_blocks, file_name
+from pipeline.stages.write import block_sizes, file_name
 from pipeline.storage.client import naming_full_disk
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import public_message
@@ -30,6 +31,7 @@ FILE_BYTES = 256 * 2**20  # of the blocks that are merged into one file
 FILE_ROWS = 2**20  # 150 MB for four schemes; it bounds files of duplicates, whose blocks are small until rows are copied
 GROUP_ROWS = 2**14  # of a row group: few enough that some rows can be copied without reading the whole file
 THREADS = 16  # which wait for storage, most of the time
+NO_BLOCKS = np.empty(0, np.int64)
 
 
 class VerificationError(RuntimeError):
@@ -44,25 +46,22 @@ class Block(NamedTuple):
     may_pass: bool
 
 
-def block_groups(output: OutputFolder, folder: str, manifest: Manifest, skipped: Collection[int] = ()) -> list[list[int]]:
-    """Return the blocks of each file: all blocks but those skipped, in order, cut where a file reaches its size.
+def block_groups(output: OutputFolder, folder: str, manifest: Manifest, skipped: np.ndarray = NO_BLOCKS) -> list[np.ndarray]:
+    """Return the blocks of each file (int64): all blocks but those skipped, in order, cut where a file reaches its size.
 
     Raises VerificationError where a block was not written.
     """
-    sizes = done_blocks(output, folder)
-    wanted = [number for number in range(manifest.blocks) if number not in skipped]
-    if missing := set(wanted) - set(sizes):
-        raise VerificationError(f"{len(missing)} of {manifest.blocks} blocks were not written, the first {min(missing)}")
-    groups: list[list[int]] = [[]]
-    size = rows = 0
-    for number in wanted:
-        if size >= FILE_BYTES or rows >= FILE_ROWS:
-            groups.append([])
-            size = rows = 0
-        size += sizes[number]
-        rows += manifest.rows_of(number)
-        groups[-1].append(number)
-    return [group for group in groups if group]
+    sizes = block_sizes(output, folder, manifest.blocks)
+    wanted = np.setdiff1d(np.arange(manifest.blocks), skipped)
+    if len(missing := wanted[sizes[wanted] < 0]):
+        raise VerificationError(f"{len(missing)} of {manifest.blocks} blocks were not written, the first {missing[0]}")
+    size, rows = np.cumsum(sizes[wanted]), np.cumsum(manifest.rows_in(wanted))
+    cuts = [0]
+    while (start := cuts[-1]) < len(wanted):
+        size_before, rows_before = (size[start - 1], rows[start - 1]) if start else (0, 0)
+        last = min(np.searchsorted(size, size_before + FILE_BYTES), np.searchsorted(rows, rows_before + FILE_ROWS))
+        cuts.append(int(last) + 1)
+    return [wanted[start:end] for start, end in pairwise(cuts)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Merger:
     tables: Tables
 
     def __call__(
-        self, target: str, numbers: Sequence[int], overtaken: np.ndarray = NO_IDS, suppressed: Suppressed = NOTHING
+        self, target: str, blocks_of_file: Iterable[int], overtaken: np.ndarray = NO_IDS, suppressed: Suppressed = NOTHING
     ) -> dict[str, Any]:
         """Verify the blocks, write them as `target` (a path within the output) and read it back. Return the path and its counts.
 
@@ -85,6 +84,7 @@ class Merger:
         Where a duplicate's original no longer exists, nothing is written, and `{"again": blocks}` is returned: these blocks are to be
         annotated again, without copying. Raises VerificationError.
         """
+        numbers = list(map(int, blocks_of_file))
         copier = DuplicateCopier(self.output, self.folder, self.tables)
         with TemporaryDirectory(prefix="ugrie-") as temporary, naming_full_disk(temporary):
             local = Path(temporary)

@@ -30,8 +30,9 @@ class BlockTracker:
     def start(cls) -> "BlockTracker":
         """Start the actor on the driver's node, which lives as long as the run does."""
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": node}
-        return cls(ray.remote(TrackerActor).options(**options).remote())
+        # Without the state API's record of each call: a block has six.
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "enable_task_events": False}
+        return cls(ray.remote(TrackerActor).options(**options, scheduling_strategy=node).remote())
 
     def begin(self, block: int) -> int:
         """Record that this worker begins a block. Return how often it was begun before. Raises RuntimeError at `MAX_ATTEMPTS`."""
@@ -80,7 +81,7 @@ class BlockTracker:
 
 
 class TrackerActor:
-    """The actor: how often each block was begun, and the stage and the worker that it is in."""
+    """The actor: of each block that is held, how often it was begun, and its stage and worker. Nothing of those that were written."""
 
     def __init__(self) -> None:
         self.begun: Counter[int] = Counter()
@@ -97,6 +98,7 @@ class TrackerActor:
 
     def leave(self, block: int) -> None:
         self.held.pop(block, None)
+        self.begun.pop(block, None)
 
     def agree_on(self, setting: str, value: Any) -> Any:
         return self.agreed.setdefault(setting, value)

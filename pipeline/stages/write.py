@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -37,10 +38,14 @@ def rows_folder(run_id: str) -> str:
     return f"{work_folder(run_id)}/rows"
 
 
-def done_blocks(output: OutputFolder, folder: str) -> dict[int, int]:
-    """Return the blocks whose rows are written, in order, with the sizes of their files in bytes."""
-    found = ((re.search(r"/block-(\d{8})\.parquet$", entry["name"]), entry["size"]) for entry in output.entries(folder))
-    return dict(sorted((int(match[1]), size) for match, size in found if match))
+def block_sizes(output: OutputFolder, folder: str, blocks: int) -> np.ndarray:
+    """Return the size in bytes of each block's file, by the block's number: int64; -1 where the block's rows are not written."""
+    sizes = np.full(blocks, -1, np.int64)
+    for file in output.files(folder):
+        match = re.search(r"/block-(\d{8})\.parquet$", file.name)
+        if match and (number := int(match[1])) < blocks:
+            sizes[number] = file.size or 0
+    return sizes
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import fsspec
 from pipeline.errors import UserError
 from pipeline.storage.files import create_atomic, list_with_retries, open_file, read, upload_atomic, write_atomic
 from pipeline.storage.filesystem import Options, connect
+from pipeline.storage.listing import File, files_below
 from pipeline.storage.uris import public_message, without_secrets
 
 ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
@@ -97,6 +98,16 @@ class OutputFolder:
             return self.fs.ls(folder, detail=True) if self.fs.exists(folder) else []
 
         return list_with_retries(self.fs, folder, entries)
+
+    def files(self, path: str) -> Iterator[File]:
+        """Yield the files of a folder that may hold millions, without markers and hidden files; none where there is no such folder.
+
+        They are never in memory all at once, and in S3 a long folder is listed in several ranges at a time.
+        """
+        try:
+            yield from files_below(self.fs, self.absolute(path), levels=0)
+        except FileNotFoundError:
+            return
 
     def names(self, path: str) -> list[str]:
         """Return the names of the files and folders in a folder; none where there is no such folder."""

@@ -35,7 +35,7 @@ def test_the_stub_of_the_model_gives_every_scheme_probabilities_that_add_up_to_o
 
 def test_a_run_is_whole_and_its_memory_is_seen(benchmark, tmp_path):
     found = benchmark("scale").annotated(100, tmp_path / "run")
-    assert found["memory_mib"].keys() == {"driver", "report", "worker", "workers", "ray", "object_store"}
+    assert found["memory_mib"].keys() == {"all", "driver", "report", "worker", "workers", "ray", "object_store"}
     assert found["memory_mib"]["driver"] > 50
     assert found["memory_mib"]["workers"] >= found["memory_mib"]["worker"] > 10
     assert found["files"]["count"] == 1

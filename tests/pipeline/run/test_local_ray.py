@@ -36,7 +36,7 @@ def fake(monkeypatch):
         monkeypatch.setattr(ray, name, getattr(fake, name))
     monkeypatch.setattr(local_ray, "_starting", None)
     monkeypatch.setattr(local_ray.atexit, "register", at_exit.append)
-    for name in ("RAY_ADDRESS", "RAY_BACKEND_LOG_LEVEL", "RAY_USAGE_STATS_ENABLED"):
+    for name in ("RAY_ADDRESS", "RAY_BACKEND_LOG_LEVEL", "RAY_USAGE_STATS_ENABLED", "RAY_task_events_report_interval_ms"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     fake.at_exit = at_exit

@@ -61,6 +61,19 @@ def head():
         yield head
 
 
+# `ugrie annotate` with the stub of the model, whose blocks' numbers are handed out by tasks, four at once, as a large run's are.
+HANDED_OUT = """
+import sys
+import benchmarks.stubs
+from pipeline.commands.main import run
+from pipeline.stages import block_numbers
+
+block_numbers.AT_ONCE = 4
+benchmarks.stubs.stub_model()
+sys.exit(run(["annotate", *sys.argv[1:]]))
+"""
+
+
 @pytest.fixture(scope="module")
 def disturbed(head, corpus, tmp_path_factory):
     """A job, submitted from outside, that loses one of its two nodes while it runs; another joins late.
@@ -70,7 +83,7 @@ def disturbed(head, corpus, tmp_path_factory):
     output = tmp_path_factory.mktemp("disturbed")
     head.join("gpu", cpus=1, gpus=1, store=STORE)
     lost = head.join("lost", cpus=2, store=STORE)
-    job = f"ls -A; (cd / && {sys.executable} -c 'import pipeline; print(pipeline.__file__)'); exec {sys.executable} benchmarks/stubs.py"
+    job = f"ls -A; (cd / && {sys.executable} -c 'import pipeline; print(pipeline.__file__)'); exec {sys.executable} -c '{HANDED_OUT}'"
     arguments = f"--input {corpus.folder} --output {output} --run-id submitted --date 2026-01-02 --block-rows 2 --device cpu"
     process = head.submit("--working-dir", ".", entrypoint=["sh", "-c", f"{job} {arguments}"])
     while process.poll() is None and not loaded_by(head, "lost"):

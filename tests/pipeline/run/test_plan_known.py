@@ -17,7 +17,7 @@ def test_images_that_a_committed_run_annotated_are_not_planned_again(config, cor
     commit("second", table.column("image_id").to_pylist()[10:22], first.tables.model)
     plan = prepare(config())
     assert manifest(plan).equals(table[22:])
-    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo) == (40, 22, 18, (0, 1))
+    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo.tolist()) == (40, 22, 18, [0, 1])
     settled = plan.output.read_json("_work/r/plan.json")
     assert (settled["listed"], settled["known"], settled["rows"]) == (40, 22, 18)
 
@@ -71,7 +71,7 @@ def test_a_run_with_too_many_failures_does_those_again_and_leaves_the_next_date_
         write_block(plan, number)
     too_many_failed(plan, [1, 4])
     too_many_failed(plan, [1])  # another driver of the same run
-    assert prepare(config()).todo == (1, 4)
+    assert prepare(config()).todo.tolist() == [1, 4]
 
     def resumed(date):
         settings = config(resume=True, date=date).model_dump(exclude={"run_id"}, exclude_unset=True)
@@ -79,7 +79,7 @@ def test_a_run_with_too_many_failures_does_those_again_and_leaves_the_next_date_
 
     assert resumed("2026-01-02").config.run_id == "r"
     later = resumed("2026-01-03")
-    assert (later.config.run_id == "r", later.manifest.rows, later.todo) == (False, 40, (0, 1, 2, 3, 4))
+    assert (later.config.run_id == "r", later.manifest.rows, later.todo.tolist()) == (False, 40, [0, 1, 2, 3, 4])
     assert "run r is not resumed: too many of its images failed" in caplog.text
 
 
@@ -111,24 +111,24 @@ def test_a_run_that_goes_on_leaves_out_blocks_whose_images_another_run_annotated
     assert (plan.before, overtaken_ids(plan).tolist()) == ({"old"}, [])
     commit("another model", ids, "m@1")
     commit("failed", ids[13:30], model, status="timeout", days_ago=0)
-    assert prepare(config()).todo == (0, 1, 2, 3)
+    assert prepare(config()).todo.tolist() == [0, 1, 2, 3]
     commit("other", ids[4:25], model)
     assert overtaken_ids(plan).tolist() == sorted(ids[4:25])
     again = prepare(config())
-    assert (again.manifest, again.todo) == (plan.manifest, (2, 3))
+    assert (again.manifest, again.todo.tolist()) == (plan.manifest, [2, 3])
     write_block(plan, 2)
-    assert prepare(config()).todo == (3,)
+    assert prepare(config()).todo.tolist() == [3]
 
 
 def test_a_run_that_annotates_everything_again_is_not_overtaken(config, commit):
     plan = prepare(config(reannotate=True))
     commit("other", manifest(plan).column("image_id").to_pylist(), plan.tables.model)
-    assert prepare(config(reannotate=True)).todo == (0, 1, 2, 3, 4)
+    assert prepare(config(reannotate=True)).todo.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_where_nothing_is_new_there_is_nothing_to_do(config, commit):
     first = prepare(config(run_id="first"))
     commit("first", manifest(first).column("image_id").to_pylist(), first.tables.model)
     plan = prepare(config())
-    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo) == (40, 40, 0, ())
+    assert (plan.manifest.listed, plan.manifest.known, plan.manifest.rows, plan.todo.tolist()) == (40, 40, 0, [])
     assert prepare(config()).manifest == plan.manifest

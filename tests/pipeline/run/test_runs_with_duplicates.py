@@ -6,6 +6,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -24,9 +25,9 @@ pytestmark = pytest.mark.timeout(300)
 def test_a_run_takes_the_rows_of_as_many_nights_as_it_is_told(corpus, monkeypatch, tmp_path, settings, days):
     plan = prepare(AnnotateConfig(input=str(corpus.folder), output=str(tmp_path), block_rows=16, **settings))
     monkeypatch.setattr(execute.Deduplicator, "start", staticmethod(lambda rows, loaders: rows))
-    known = execute.open_dedup(replace(plan, todo=(1,)), one_worker())
+    known = execute.open_dedup(replace(plan, todo=np.array([1])), one_worker())
     assert known.since == (days and plan.started_at - dt.timedelta(days=days))
-    assert (known.done, known.precision, known.folder) == ((0, 2), "fp32", plan.rows_folder)
+    assert (known.done.tolist(), known.precision, known.folder) == ([0, 2], "fp32", plan.rows_folder)
 
 
 @pytest.fixture(scope="module")

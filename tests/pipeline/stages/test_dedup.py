@@ -271,7 +271,7 @@ def test_a_run_that_goes_on_knows_what_its_blocks_did_themselves(images, operato
     with operators.sharing():
         operators.do(plan, [0, 1])
     Path(block_path(plan, 2)).write_bytes(b"half a block")
-    known = EarlierRows(plan.output, plan.rows_folder, (0, 1, 2), plan.tables, "fp32", None, "d")
+    known = EarlierRows(plan.output, plan.rows_folder, np.arange(3), plan.tables, "fp32", None, "d")
     hashes = [hashlib.sha256(images.jpeg(seed)).hexdigest() for seed in (1, 2, 3, 4)]
     assert DedupActor(known).claim(9, list(map(key, hashes))) == [write.file_name(0), write.file_name(0), write.file_name(1), None]
 

@@ -10,6 +10,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.images.decode import identity
 from pipeline.run.plan import prepare
 from pipeline.stages import dedup, merge, write
+from pipeline.stages.merge import NO_BLOCKS
 from pipeline.table.output_folder import OutputFolder
 from tests.plugins.operators import alter_block, block_path
 
@@ -113,7 +114,9 @@ def test_in_s3_it_is_copied_from_an_earlier_runs_file_too(posted, alone, operato
     with operators.sharing():
         operators.commit(first)
     since = dt.datetime(2025, 12, 31, tzinfo=dt.UTC)
-    with operators.sharing(dedup.EarlierRows(second.output, second.rows_folder, (), second.tables, "fp32", since, identity(second.config))):
+    with operators.sharing(
+        dedup.EarlierRows(second.output, second.rows_folder, NO_BLOCKS, second.tables, "fp32", since, identity(second.config))
+    ):
         operators.do(second)
         copied = operators.merge(second, "annotations/part.parquet", [0, 1, 2])
     assert copied["reposts"] == {"run": 0, "earlier": 12}

@@ -11,6 +11,16 @@ def test_a_block_that_is_begun_again_is_known():
     assert [actor.begin(block, "a") for block in (1, 2, 1, 1)] == [0, 0, 1, 2]
 
 
+def test_of_a_block_that_was_written_nothing_is_kept():
+    actor = TrackerActor()
+    for block in (7, 8):
+        actor.begin(block, "a")
+    actor.enter(7, "being written", "b")
+    actor.leave(7)
+    assert (list(actor.held), dict(actor.begun)) == ([8], {8: 1})
+    assert [actor.begin(block, "a") for block in (7, 8)] == [0, 1]
+
+
 def test_the_blocks_that_have_not_moved_for_longest_are_named_with_their_place(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(tracker.time, "time", lambda: now[0])

@@ -32,9 +32,18 @@ def test_what_is_written_is_found_under_paths_within_the_folder(output):
         assert file.read() == b"rows"
 
 
+def test_a_folders_files_come_with_their_sizes_without_what_is_hidden_or_in_folders_of_it(output):
+    for name in ("b", "a", ".draft", "folder/c"):
+        output.write(f"_work/r/rows/{name}", name.encode())
+    assert [(file.name, file.size) for file in output.files("_work/r/rows")] == [
+        (output.absolute("_work/r/rows/a"), 1),
+        (output.absolute("_work/r/rows/b"), 1),
+    ]
+
+
 def test_what_is_not_there_is_empty_or_none(output):
     assert output.read_json("runs/gone.json") is None
-    assert output.names("_work") == []
+    assert output.names("_work") == list(output.files("_work")) == []
     assert not output.exists("_work")
     with pytest.raises(FileNotFoundError):
         output.read("runs/gone.json")
