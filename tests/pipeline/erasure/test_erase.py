@@ -55,7 +55,8 @@ def nights(night, folder, count=3, **settings):
 def rows_of(folder):
     """The rows of all committed runs, by the records, with the record's own idea of how many there are."""
     records = [json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*.json"))]
-    tables = [pq.read_table(folder / file, partitioning=None) for record in records for file in record["files"]]
+    lists = [json.loads((folder / path).read_text()) for record in records for path in record.get("file_lists", ())]
+    tables = [pq.read_table(folder / file, partitioning=None) for each in records + lists for file in each["files"]]
     table = pa.concat_tables(tables)
     assert len(table) == sum(record["counts"]["rows"] for record in records)
     return table
@@ -179,12 +180,14 @@ def killed_at(patch, step):
     patch.setattr(SqlCatalog, "commit_table", dying(SqlCatalog.commit_table))
 
 
-@pytest.mark.parametrize(("kind", "count"), [("parquet", 1), ("delta", 2), ("iceberg", 1)])
-def test_wherever_it_dies_readers_see_whole_nights_and_the_same_command_finishes(night, tmp_path, job, kind, count):
+@pytest.mark.parametrize(("kind", "count"), [("in lists", 1), ("delta", 2), ("iceberg", 1)])
+def test_wherever_it_dies_readers_see_whole_nights_and_the_same_command_finishes(night, tmp_path, job, in_lists, kind, count):
     """It is killed before its first change of the output, then before its second, and so on, until it comes to its end."""
     folder, whole = tmp_path / "out", tmp_path / "whole"
     nights(night, folder, count, schemes=("polarity2", "valence"))
     output = OutputFolder(str(folder), {})
+    if kind == "in lists":
+        in_lists(output)
     for record in past_runs(output):
         output.write(f"runs/{record.run_id}.html", b"a page with s3://b/0/0.jpg")
     if kind in table_format.FORMATS:
@@ -229,6 +232,9 @@ def test_wherever_it_dies_readers_see_whole_nights_and_the_same_command_finishes
         assert left.equals(wanted)
         files = sorted(str(path.relative_to(folder)) for path in folder.glob("annotations/dt=*/*"))
         assert files == sorted(file for record in past_runs(output) for file in record.files)
+        lists = sorted(str(path.relative_to(folder)) for path in folder.glob("runs/*.files/*"))
+        assert lists == sorted(path for record in past_runs(output) for path in record.file_lists)
+        assert bool(lists) == (kind == "in lists")
         if kind == "delta":
             assert sorted(f"annotations/{path}" for path in delta_paths(folder)) == files
         if kind == "iceberg":
