@@ -52,9 +52,10 @@ def tidy(output: OutputFolder, record: RunRecord) -> None:
     """Remove a committed run's work folder, and the files, and lists of files, of its drivers that did not commit it."""
     folder = partition(record.date)
     try:
-        lists = lists_folder(record.run_id)
         own = [f"{folder}/{name}" for name in output.names(folder) if part_of(name) == record.run_id]
-        own += [f"{lists}/{name}" for name in output.names(lists)]
+        if record.file_lists:
+            lists = lists_folder(record.run_id)
+            own += [f"{lists}/{name}" for name in output.names(lists)]
         if not record.paths.issuperset(own):
             kept = journal.replaced_files(output)
             kept.update(read_record(output, record_path(record.run_id)).paths)  # an erasure may have replaced some
