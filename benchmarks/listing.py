@@ -154,6 +154,7 @@ def measured(s3: S3, folder: str, delay: float) -> dict[str, Any]:
             keys = contender(behind, folder)
             seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
             found[name] = {"seconds": round(seconds, 1), "requests": stop(), "cpu_seconds": round(cpu, 1)}
+        print(f"{delay:g} s, {name}: {found[name]}", file=sys.stderr)
         expected = expected or keys
         if keys != expected:
             raise RuntimeError(f"{name} found {len(keys)} keys, others {len(expected)}, or in another order")
@@ -176,7 +177,6 @@ def main() -> None:
         for naming in args.names:
             fill(s3, naming, args.keys, Path(folder))
             results[naming] = {f"{delay:g} s": measured(s3, f"{FOLDER}-{naming}", delay) for delay in args.delays}
-            print(results[naming], file=sys.stderr)
     report("listing", results, args.json)
 
 
