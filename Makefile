@@ -51,6 +51,7 @@ bench: .venv/dev .venv-bench/bench  ## run all benchmarks and write benchmarks/r
 	@$(BIN)/python benchmarks/decode.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/profiles.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/storage_requests.py
+	@$(BIN)/python benchmarks/listing.py
 	@$(BIN)/python benchmarks/embeddings.py
 	@$(BIN)/python benchmarks/start.py --photos $(PHOTOS)
 	@$(BIN)/python benchmarks/dedup.py

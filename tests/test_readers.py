@@ -23,12 +23,19 @@ SNIPPETS = {
 }
 
 
-@pytest.fixture(params=["first", "last"])
-def output(request, night, tmp_path):
-    """An output of two nights of six images each, of which one failed; the one with fewer schemes is the first, or the last."""
-    for number, schemes in enumerate(NIGHTS if request.param == "first" else NIGHTS[::-1], 1):
+@pytest.fixture(params=["first", "last", "in lists"])
+def output(request, night, tmp_path, in_lists):
+    """An output of two nights of six images each, of which one failed; the one with fewer schemes is the first, or the last.
+
+    Or the records of the two nights name lists of files.
+    """
+    parts = 3 if request.param == "in lists" else 1
+    for number, schemes in enumerate(NIGHTS[::-1] if request.param == "last" else NIGHTS, 1):
         images = [(f"file:///{number}/{i}.jpg", b"%d-%d" % (number, i)) for i in range(5)]
-        night(tmp_path, f"2026-01-0{number}", images, [(f"file:///{number}/gone.jpg", "missing", "no such file")], schemes=schemes)
+        failed = [(f"file:///{number}/gone.jpg", "missing", "no such file")]
+        night(tmp_path, f"2026-01-0{number}", images, failed, schemes=schemes, parts=parts)
+    if parts > 1:
+        in_lists(OutputFolder(str(tmp_path), {}))
     return tmp_path
 
 

@@ -90,8 +90,8 @@ def reset(writer: asyncio.StreamWriter) -> None:
 class Proxy:
     """Injects one of the faults `kinds` into a `fraction` of the requests, chosen by `seed`, at most `most` times in a row for a path.
 
-    `always` maps a part of a path to the fault of all its requests. `requests` counts requests by method and path, `failed`
-    faults by kind.
+    `always` maps a part of a path to the fault of all its requests. `delay` is how many seconds each request waits. `requests` counts
+    requests by method and path, `failed` faults by kind.
     """
 
     upstream: str
@@ -100,6 +100,7 @@ class Proxy:
     seed: int = 0
     most: int = 3
     always: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     endpoint: str = ""
@@ -159,6 +160,8 @@ class Proxy:
                 await read_body(reader, request)
                 method, target = request.first.decode().split(" ")[:2]
                 kind = self._fault(method, target.partition("?")[0])
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 if kind in ("reset", "stall") or kind in ANSWERS:
                     if not await self._instead(kind, method, reader, writer):
                         return

@@ -20,6 +20,7 @@ class S3:
     key: str
     secret: str
     bucket: str = "images"
+    shell: tuple[str, ...] = ()  # the command line of SeaweedFS's shell
 
     @property
     def options(self) -> dict[str, Any]:
@@ -41,6 +42,13 @@ class S3:
         self.fs.pipe_file(f"{self.bucket}/{key}", data)
         return f"s3://{self.bucket}/{key}"
 
+    def load(self, entries: Path) -> None:
+        """Make the entries of a file as `fs.meta.save` writes it: thousands a second, of objects without their data."""
+        command = f"fs.meta.load -v=false -concurrency=8 {entries}\n"
+        done = subprocess.run(self.shell, input=command, capture_output=True, text=True, check=True)
+        if "is loaded" not in done.stdout:
+            raise RuntimeError(f"SeaweedFS did not load {entries}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
 
 @contextmanager
 def seaweed(folder: Path) -> Iterator[S3]:
@@ -57,7 +65,9 @@ def seaweed(folder: Path) -> Iterator[S3]:
         "s3.port.grpc",
     )
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    server = S3(f"http://127.0.0.1:{ports['s3.port']}", "UGRIETESTS", secrets.token_hex(16))
+    places = (f"-{name}=127.0.0.1:{ports[f'{name}.port']}.{ports[f'{name}.port.grpc']}" for name in ("master", "filer"))
+    shell = (script("weed"), "shell", *places)
+    server = S3(f"http://127.0.0.1:{ports['s3.port']}", "UGRIETESTS", secrets.token_hex(16), shell=shell)
     allowed = {"credentials": [{"accessKey": server.key, "secretKey": server.secret}], "actions": ["Admin", "Read", "Write", "List"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [{"name": "tests", **allowed}]}))
     command = [script("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={folder / 's3.json'}"]

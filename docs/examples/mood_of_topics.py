@@ -35,11 +35,18 @@ SELECT
 FROM counted ORDER BY topic, day
 """
 
+# Of the lists of files, which a run of thousands of files has, only those that a record names count.
+FILES = """
+WITH runs AS (FROM read_json($runs, columns = {files: 'VARCHAR[]', file_list: 'VARCHAR', file_lists: 'VARCHAR[]'}))
+SELECT list($output || '/' || file) FROM (SELECT unnest(files) AS file FROM runs
+WHERE file_list IS NULL OR file_list IN (SELECT unnest(file_lists) FROM runs))
+"""
+
 
 def committed(output: str) -> duckdb.DuckDBPyConnection:
     """Return a database whose view `annotations` holds the rows of committed runs, the newest of each image."""
     base = duckdb.connect()
-    files = base.execute(f"SELECT list('{output}/' || file) FROM (SELECT unnest(files) AS file FROM '{output}/runs/*.json')").fetchone()[0]
+    files = base.execute(FILES, {"output": output, "runs": f"{output}/runs/**/*.json"}).fetchone()[0]
     newest = "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY annotated_at DESC) = 1"
     base.execute(f"CREATE VIEW annotations AS SELECT * FROM read_parquet({files}, union_by_name = true) {newest}")
     return base

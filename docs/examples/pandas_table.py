@@ -27,7 +27,8 @@ def committed(output: str) -> tuple[pa.Table, dict[str, dict]]:
     """Return the rows of committed runs, the newest of each image; and each scheme's kind, labels and range, from the files' metadata."""
     fs, root = fsspec.url_to_fs(output)
     records = [json.loads(fs.cat_file(path)) for path in sorted(fs.glob(f"{root}/runs/*.json"))]
-    files = [f"{root}/{file}" for record in records for file in record["files"]]
+    lists = [json.loads(fs.cat_file(f"{root}/{path}")) for record in records for path in record.get("file_lists", ())]
+    files = [f"{root}/{file}" for each in records + lists for file in each["files"]]
     tables = [pq.read_table(file, filesystem=fs, partitioning=None) for file in files]
     schemes = {name: about for table in tables for name, about in json.loads(table.schema.metadata[b"ugrie"])["schemes"].items()}
     rows = pa.concat_tables(tables, promote_options="default")

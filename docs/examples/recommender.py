@@ -15,7 +15,9 @@ import polars as pl
 
 def committed(output: Path) -> pl.DataFrame:
     """Return the annotated rows of committed runs, the newest of each image."""
-    files = [output / file for record in sorted((output / "runs").glob("*.json")) for file in json.loads(record.read_text())["files"]]
+    records = [json.loads(record.read_text()) for record in sorted((output / "runs").glob("*.json"))]
+    lists = [json.loads((output / path).read_text()) for record in records for path in record.get("file_lists", ())]
+    files = [output / file for each in records + lists for file in each["files"]]
     rows = pl.concat([pl.read_parquet(file) for file in files], how="diagonal")
     return rows.filter(pl.col("status") == "ok").sort("annotated_at").unique("image_id", keep="last").sort("uri")
 

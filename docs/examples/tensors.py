@@ -24,7 +24,8 @@ class Annotations(IterableDataset):
 
     def __init__(self, output: Path, scheme: str):
         records = [json.loads(path.read_text()) for path in sorted((output / "runs").glob("*.json"))]
-        self.files = [str(output / file) for record in records for file in record["files"]]
+        lists = [json.loads((output / path).read_text()) for record in records for path in record.get("file_lists", ())]
+        self.files = [str(output / file) for each in records + lists for file in each["files"]]
         self.scheme = scheme
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:

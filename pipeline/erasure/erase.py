@@ -1,9 +1,9 @@
 """Erases images from an output: their rows from the table's files, from unfinished runs, and from pages (`ugrie clean --erase`).
 
 Each run is changed at once, by its record. Its files are written again without the rows, under new names. Then the record is replaced by
-one that lists those, with new counts, then the files in the table's own log, where it has one, and then the old files are removed. Whoever
-reads by the records, or by the log, sees the run as it was before or as it is after. If this dies, the same command finishes it
-(`pipeline.table.journal`).
+one that lists those (in new lists, where they are thousands), with new counts, then the files in the table's own log, where it has one,
+and then the old files are removed. Whoever reads by the records, or by the log, sees the run as it was before or as it is after. If this
+dies, the same command finishes it (`pipeline.table.journal`).
 """
 
 import datetime as dt
@@ -138,15 +138,19 @@ class EraseJob:
         if (record := self._record(run_id)) is None or not (found := find(self.output, record.files, self.entries)):
             return
         self._note_pages(record)
-        prefix = part_prefix(record.date, run_id, uuid.uuid4().hex[:8])
-        unit = Unit(run_id, {each.file: f"{prefix}-{i:05}.parquet" if each.named < each.rows else None for i, each in enumerate(found)})
+        attempt = uuid.uuid4().hex[:8]
+        prefix = part_prefix(record.date, run_id, attempt)
+        files = {each.file: f"{prefix}-{i:05}.parquet" if each.named < each.rows else None for i, each in enumerate(found)}
+        after = record.with_files([new for file in record.files if (new := files.get(file, file)) is not None], attempt)
+        unit = Unit(run_id, files, (*record.file_lists, *after.file_lists))
         journal.note(unit, self.pages)
         counts = ErasedCounts()
         for old, new in unit.files.items():
             for erased in rewrite(self.output, old, new, self.suppressed).values():
                 counts.merge(erased)
+        after.write_lists(self.output)
         journal.check()
-        self._write_record(record, unit.files, counts)
+        self._write_record(after, counts)
         for log in self._logs():
             log.replace(self.output, unit.files)
         pages.remove(self.output, self.pages)
@@ -189,32 +193,31 @@ class EraseJob:
     def _recover(self, before: Unit) -> None:
         """Finish what an erasure that died was replacing, or take it back if its record, or the log's commit, was not made."""
         for log in self._logs() if before.files else []:
-            listed = log.files(self.output) if before.run_id is None else self._files_of(before.run_id)
+            listed = log.files(self.output) if before.run_id is None else self._paths_of(before.run_id)
             if not listed & set(before.files):
                 log.replace(self.output, before.files)
         self._remove_unlisted(before, *(log.earlier_files(self.output) for log in self._logs()))
         pages.remove(self.output, self.pages)
 
     def _remove_unlisted(self, unit: Unit, *kept: set[str]) -> None:
-        """Remove those of a unit's files, old and new, that neither records nor logs list, nor are among some others."""
-        listed = self._listed_by_records() if unit.run_id is None else self._files_of(unit.run_id)
+        """Remove those of a unit's files and lists, old and new, that neither records nor logs list, nor are among some others."""
+        listed = self._listed_by_records() if unit.run_id is None else self._paths_of(unit.run_id)
         listed = listed.union(*kept, *(log.files(self.output) for log in self._logs()))
-        for file in {*unit.files, *filter(None, unit.files.values())} - listed:
+        for file in unit.paths - listed:
             with suppress(FileNotFoundError):
                 self.output.remove(file)
 
-    def _write_record(self, record: RunRecord, files: Mapping[str, str | None], erased: ErasedCounts) -> None:
-        """Replace a run's record by one with other files, and without the counts of the erased rows."""
-        left = tuple(new for file in record.files if (new := files.get(file, file)) is not None)
+    def _write_record(self, record: RunRecord, erased: ErasedCounts) -> None:
+        """Replace a run's record by this one, without the counts of the erased rows."""
         entry = Erasure(at=dt.datetime.now(dt.UTC).replace(microsecond=0), sha256=self.about.sha256, rows=erased.rows)
-        changes = {"files": left, "counts": erased.taken_off(record.counts), "erasures": (*record.erasures, entry)}
+        changes = {"counts": erased.taken_off(record.counts), "erasures": (*record.erasures, entry)}
         self.output.write(record_path(record.run_id), record.model_copy(update=changes).to_json())
 
     def _count_erased(self, run_id: str, erased: ErasedCounts) -> None:
         """Take rows of a compacted file off the counts of their run, if it has no files of its own any more: a vacuum has removed them."""
         record = self._record(run_id)
         if record is not None and not any(self.output.exists(file) for file in record.files):
-            self._write_record(record, {}, erased)
+            self._write_record(record, erased)
 
     def _sweep(self) -> None:
         """Remove what committed runs left, and files with rows to erase that are of no version of a table that its log lists now.
@@ -257,12 +260,12 @@ class EraseJob:
         except FileNotFoundError:
             return None
 
-    def _files_of(self, run_id: str) -> set[str]:
+    def _paths_of(self, run_id: str) -> set[str]:
         record = self._record(run_id)
-        return set() if record is None else set(record.files)
+        return set() if record is None else record.paths
 
     def _listed_by_records(self) -> set[str]:
-        return set[str]().union(*(record.files for record in past_runs(self.output)))
+        return set[str]().union(*(record.paths for record in past_runs(self.output)))
 
 
 def _new_name(file: str) -> str:

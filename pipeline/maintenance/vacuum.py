@@ -9,7 +9,7 @@ from pipeline.errors import StorageError, UserError
 from pipeline.storage.uris import public_message, without_secrets
 from pipeline.table import journal
 from pipeline.table.commit import part_of
-from pipeline.table.output_folder import ANNOTATIONS, ICEBERG_NAME, RUNS, WORK, OutputFolder, work_folder
+from pipeline.table.output_folder import ANNOTATIONS, ICEBERG_NAME, RUNS, WORK, OutputFolder, lists_owner, work_folder
 from pipeline.table.run_record import RunRecord, read_record
 from pipeline.table_formats import delta, iceberg
 from ugrie.text import one_line
@@ -19,7 +19,10 @@ LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 @dataclass(frozen=True)
 class Leftover:
-    """An unfinished run's work folder, or a file that no record lists: its path within the output, and its newest file's time (UTC)."""
+    """An unfinished run's work folder, or a file of the table or list of files that no record names.
+
+    `path` is within the output, `changed` its newest file's time (UTC).
+    """
 
     path: str
     run_id: str
@@ -36,12 +39,15 @@ def leftovers(output: OutputFolder, older_than: dt.timedelta) -> list[Leftover]:
     with output.readable():
         entries = output.find()
     replaced = journal.replaced_files(output)
-    records = _records(output, [path for path in entries if path.startswith(f"{RUNS}/") and path.endswith(".json")])
+    records = _records(
+        output, [path for path in entries if path.startswith(f"{RUNS}/") and path.endswith(".json") and not lists_owner(path)]
+    )
     kept = replaced.union(*(record.files for record in records))
     if any(path.startswith(f"{ANNOTATIONS}/_delta_log/") for path in entries):
         kept |= delta.files(output)
     if ICEBERG_NAME in entries:  # files that were replaced stay as long as a snapshot has them
         kept = replaced | iceberg.kept_files(output, records)
+    kept = kept.union(*(record.file_lists for record in records))
     found = [
         Leftover(path, run_id, len(files), sum(file["size"] or 0 for file in files), max(map(_changed, files)))
         for (run_id, path), files in sorted(_by_owner(entries, kept).items())
@@ -78,15 +84,17 @@ def _records(output: OutputFolder, paths: list[str]) -> list[RunRecord]:
 
 
 def _by_owner(entries: dict[str, dict[str, Any]], kept: set[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Group the files that no record lists by run and by what is removed at once: a work folder, or the file alone."""
+    """Group the files, and lists of files, that no record lists by run and by what is removed at once: a work folder, or the file alone."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path, entry in entries.items():
         folder, _, rest = path.partition("/")
         if folder == WORK and "/" in rest and not rest.startswith("_"):
             run_id = rest.partition("/")[0]
             groups.setdefault((run_id, work_folder(run_id)), []).append(entry)
-        elif folder == ANNOTATIONS and path not in kept and (owner := part_of(path) or iceberg.writer_of(path)):
-            groups.setdefault((owner, path), []).append(entry)
+        elif path not in kept:
+            owner = part_of(path) or iceberg.writer_of(path) if folder == ANNOTATIONS else lists_owner(path)
+            if owner:
+                groups.setdefault((owner, path), []).append(entry)
     return groups
 
 

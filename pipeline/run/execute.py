@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 import time
+from array import array
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from pipeline.table.commit import committing_path, part_prefix
 from pipeline.table.schema import STAGES
 from pipeline.table.stats import FailuresError, check_failures, sum_counts
 from pipeline.table.suppressed import RunLists
+from ugrie.schemes.scheme import Scheme
 
 logger = logging.getLogger(__name__)
 REPEATS = 3  # of blocks whose duplicates could not be copied
@@ -48,6 +50,38 @@ class RunResult:
     timings: dict[str, float | None]
     tuning: dict[str, Any]
     lists: RunLists  # of images that were left out
+
+
+@dataclass
+class MergedFiles:
+    """Merged files: the sum of their counts, and little of each, since there may be ten thousand.
+
+    `paths` are those of files with rows, `again` the blocks of each file that could not be written (`Merger`), by its path. `may_pass` are
+    the numbers of blocks with a failure that may pass.
+    """
+
+    schemes: tuple[Scheme, ...]
+    counts: dict[str, Any] = field(init=False)
+    paths: list[str] = field(default_factory=list)
+    again: dict[str, list[int]] = field(default_factory=dict)
+    may_pass: array = field(default_factory=lambda: array("L"))
+    suppressed: int = 0
+    overtaken: int = 0
+
+    def __post_init__(self) -> None:
+        self.counts = sum_counts([], self.schemes)
+
+    def add(self, target: str, result: dict[str, Any]) -> None:
+        """Add the merger's result for a file. It takes some 0.1 ms, so no task need do it."""
+        if "again" in result:
+            self.again[target] = result["again"]
+            return
+        self.counts = sum_counts([self.counts, result], self.schemes)
+        self.may_pass.extend(result["may_pass"])
+        self.suppressed += result["suppressed"]
+        self.overtaken += result["overtaken"]
+        if result["rows"]:
+            self.paths.append(target)
 
 
 @dataclass
@@ -76,23 +110,21 @@ def execute(plan: Plan) -> RunResult:
     ready = time.perf_counter()
     work = annotate_blocks(plan, allocation, open_dedup(plan, allocation)) if len(plan.todo) else Work()
     annotated = time.perf_counter()
-    files, lists = merge_blocks(plan, allocation)
-    counts = sum_counts(files, plan.tables.schemes)
-    suppressed = sum(file["suppressed"] for file in files)
+    merged, lists = merge_blocks(plan, allocation)
+    counts = merged.counts
     try:
         check_failures(counts, plan.config.max_failed_ratio)
     except FailuresError:
         with suppress(FileNotFoundError):
             plan.output.remove(committing_path(plan.config.run_id))
-        for file in files:  # no record will list them
-            if file["rows"]:
-                with suppress(FileNotFoundError):
-                    plan.output.remove(file["file"])
-        too_many_failed(plan, [number for file in files for number in file["may_pass"]])
+        for path in merged.paths:  # no record will list them
+            with suppress(FileNotFoundError):
+                plan.output.remove(path)
+        too_many_failed(plan, merged.may_pass)
         raise
     return RunResult(
-        files=tuple(file["file"] for file in files if file["rows"]),
-        counts=counts | {"overtaken": plan.manifest.rows - counts["rows"] - suppressed, "suppressed": suppressed},
+        files=tuple(sorted(merged.paths)),
+        counts=counts | {"overtaken": plan.manifest.rows - counts["rows"] - merged.suppressed, "suppressed": merged.suppressed},
         lists=lists,
         precision=None if plan.config.from_embeddings else _precision(plan.config, allocation),
         timings={
@@ -168,8 +200,8 @@ def annotate_blocks(plan: Plan, allocation: Allocation, dedup: Deduplicator) -> 
     return Work(timings, tuning)
 
 
-def merge_blocks(plan: Plan, allocation: Allocation) -> tuple[list[dict[str, Any]], RunLists]:
-    """Verify the blocks and merge them into the table's files, a task each. Return each file's path and counts, and the run's lists.
+def merge_blocks(plan: Plan, allocation: Allocation) -> tuple[MergedFiles, RunLists]:
+    """Verify the blocks and merge them into the table's files, a task each. Return these, and the run's lists.
 
     Images that another run annotated since the manifest was written are left out, and those on the lists. Merging may take long: if another
     run was committed meanwhile, or an erasure added a list, the blocks are merged once more.
@@ -180,19 +212,19 @@ def merge_blocks(plan: Plan, allocation: Allocation) -> tuple[list[dict[str, Any
         if len(overtaken):
             logger.info("other runs annotated images since this run began: their rows here are left out")
         skipped = plan.manifest.blocks_within(plan.output, overtaken)
-        files = _merge_groups(replace(plan, lists=lists), allocation, skipped, overtaken)
-        left_out = int(plan.manifest.rows_in(skipped).sum()) + sum(file["overtaken"] + file["suppressed"] for file in files)
-        if (rows := sum(file["rows"] for file in files)) + left_out != plan.manifest.rows:
+        merged = _merge_groups(replace(plan, lists=lists), allocation, skipped, overtaken)
+        left_out = int(plan.manifest.rows_in(skipped).sum()) + merged.overtaken + merged.suppressed
+        if (rows := merged.counts["rows"]) + left_out != plan.manifest.rows:
             raise VerificationError(f"{rows} rows and {left_out} that are left out are not the manifest's {plan.manifest.rows}")
         now = overtaken_ids(plan)
         plan.output.write(committing_path(plan.config.run_id), b"")  # from here on an erasure waits for the record
         lists_now = lists.now(plan.output, plan.config.run_id)
         if len(now) == len(overtaken) and lists_now.names == lists.names:
-            return files, lists
+            return merged, lists
         overtaken, lists = now, lists_now
 
 
-def _merge_groups(plan: Plan, allocation: Allocation, skipped: np.ndarray, overtaken: np.ndarray) -> list[dict[str, Any]]:
+def _merge_groups(plan: Plan, allocation: Allocation, skipped: np.ndarray, overtaken: np.ndarray) -> MergedFiles:
     """Verify and merge all blocks but those skipped, without the rows of `overtaken` images.
 
     A block is annotated again where the rows that its duplicates are copied from no longer exist. Its other images are annotated
@@ -201,18 +233,19 @@ def _merge_groups(plan: Plan, allocation: Allocation, skipped: np.ndarray, overt
     groups = merge.block_groups(plan.output, plan.rows_folder, plan.manifest, skipped)
     prefix = part_prefix(plan.config.date, plan.config.run_id, plan.attempt)
     todo = {f"{prefix}-{i:05d}.parquet": group for i, group in enumerate(groups)}
-    merged: dict[str, dict[str, Any]] = {}
+    merged = MergedFiles(plan.tables.schemes)
     for repeats_left in reversed(range(1 + REPEATS)):
-        merged |= _merge_files(plan, allocation, todo, overtaken)
-        again = sorted({number for file in merged.values() for number in file.get("again", ())})
+        _merge_files(plan, allocation, todo, overtaken, merged)
+        again = sorted({number for numbers in merged.again.values() for number in numbers})
         if not again or not repeats_left:
             break
-        todo = {target: todo[target] for target, file in merged.items() if "again" in file}
+        todo = {target: todo[target] for target in merged.again}
+        merged.again = {}
         logger.info("%d blocks hold duplicates whose annotation is gone: these blocks are annotated again", len(again))
         annotate_blocks(replace(plan, todo=np.array(again)), allocation, Deduplicator())
     if again:
         raise VerificationError(f"{len(again)} blocks hold duplicates whose rows can't be copied from any other, the first {again[0]}")
-    return [merged[target] for target in sorted(merged)]
+    return merged
 
 
 def _configure_ray_data(plan: Plan, allocation: Allocation) -> None:
@@ -238,8 +271,8 @@ def _precision(config: AnnotateConfig, allocation: Allocation) -> str:
     return "fp16" if allocation.device == "cuda" else "fp32"
 
 
-def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, np.ndarray], overtaken: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Merge each group of blocks into its file; return the merger's result by path.
+def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, np.ndarray], overtaken: np.ndarray, merged: MergedFiles) -> None:
+    """Merge each group of blocks into its file, and add it to those that are merged.
 
     As many run at once as there are pairs of CPUs, since each takes some 0.4 GB of memory; none on a node without CPUs, which is a
     head that is kept free of work.
@@ -250,18 +283,16 @@ def _merge_files(plan: Plan, allocation: Allocation, todo: dict[str, np.ndarray]
     )
     most = max(1, int(ray.cluster_resources().get("CPU", 0) // 2))
     ids, suppressed = ray.put(overtaken), ray.put(plan.lists.suppressed)
-    merged: dict[str, dict[str, Any]] = {}
     running: dict[Any, str] = {}
     for target, numbers in todo.items():
         running[task.remote(target, numbers, ids, suppressed)] = target
         if len(running) == most:
-            merged |= _next(running)
+            merged.add(*_next(running))
     while running:
-        merged |= _next(running)
-    return merged
+        merged.add(*_next(running))
 
 
-def _next(running: dict[Any, str]) -> dict[str, dict[str, Any]]:
-    """Wait for one of the running tasks; return its result by its target."""
+def _next(running: dict[Any, str]) -> tuple[str, dict[str, Any]]:
+    """Wait for one of the running tasks; return its target and its result."""
     (done,), _ = ray.wait(list(running))
-    return {running.pop(done): ray.get(done)}
+    return running.pop(done), ray.get(done)

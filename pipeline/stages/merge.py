@@ -76,7 +76,7 @@ class Merger:
     def __call__(
         self, target: str, blocks_of_file: Iterable[int], overtaken: np.ndarray = NO_IDS, suppressed: Suppressed = NOTHING
     ) -> dict[str, Any]:
-        """Verify the blocks, write them as `target` (a path within the output) and read it back. Return the path and its counts.
+        """Verify the blocks, write them as `target` (a path within the output) and read it back. Return its counts.
 
         Rows whose IDs (`Manifest.key`) are `overtaken` (int64, sorted), and rows of `suppressed` images, are left out and counted; where no
         row is left, no file is written. `may_pass` are the blocks with a failure that may pass.
@@ -113,11 +113,11 @@ class Merger:
             result["overtaken"] = sum(map(self.manifest.rows_of, numbers)) - result["rows"] - left_out
             result["may_pass"] = [number for number, block in blocks.items() if block.may_pass]
             if not result["rows"]:
-                return {"file": target, **result}
+                return result
             self.output.upload(str(merged), target)
             if not self.output.holds(target, str(merged)) or pq.read_metadata(merged).num_rows != result["rows"]:
                 raise VerificationError(f"{target} does not read back as it was written")
-        return {"file": target, **result}
+        return result
 
     def _download(self, number: int, local: Path) -> Block:
         """Copy a block's file to the local folder and verify it."""

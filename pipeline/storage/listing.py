@@ -169,7 +169,7 @@ def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[Folder], _Listi
     passed: list[_Part | _Listing] = []
     running: list[_Listing] = []
     held = 0
-    busy = sum(not isinstance(part, list) for part in ahead)
+    busy = _listable(ahead)
     while ahead and len(running) < THREADS and held < MOST_HELD:
         part = ahead.popleft()
         if isinstance(part, Folder):
@@ -190,6 +190,17 @@ def _look_ahead(ahead: deque[_Part | _Listing], start: Callable[[Folder], _Listi
             break
     ahead.extendleft(reversed(passed))
     return running
+
+
+def _listable(ahead: deque[_Part | _Listing]) -> int:
+    """Return how many folders there are to list, or being listed, before as many files are held as may be."""
+    count = held = 0
+    for part in ahead:
+        if held >= MOST_HELD:
+            break
+        held += len(part) if isinstance(part, list) else 0
+        count += not isinstance(part, list)
+    return count
 
 
 def _list_folder(fs: fsspec.AbstractFileSystem, folder: Folder, root_length: int, skip: tuple[str, ...]) -> list[_Part]:

@@ -1,6 +1,7 @@
 """Commits a run: creates its record, last of all, and removes what the run no longer needs.
 
     OUTPUT/annotations/dt=YYYY-MM-DD/part-<run_id>-<attempt>-00000.parquet
+    OUTPUT/runs/<run_id>.files/<attempt>-00000.json     if there are thousands
     OUTPUT/runs/<run_id>.json
 
 The record is created once every file is written and verified (`pipeline.stages.merge`), so a reader who starts from the records
@@ -11,10 +12,11 @@ commits, and the files of the other are removed, as are those of a driver that d
 import datetime as dt
 import logging
 import re
+import uuid
 
 from pipeline.storage.uris import public_message
 from pipeline.table import journal
-from pipeline.table.output_folder import OutputFolder, partition, record_path, work_folder
+from pipeline.table.output_folder import OutputFolder, lists_folder, partition, record_path, work_folder
 from pipeline.table.run_record import RunRecord, read_record
 
 logger = logging.getLogger(__name__)
@@ -41,17 +43,22 @@ def part_of(path: str) -> str | None:
 def commit(output: OutputFolder, record: RunRecord) -> RunRecord:
     """Create the record: from here on the run's files are part of the table. Return it, or another driver's that was first."""
     path = record_path(record.run_id)
+    record = record.with_files(record.files, uuid.uuid4().hex[:8])
+    record.write_lists(output)
     return record if output.create(path, record.to_json()) else read_record(output, path)
 
 
 def tidy(output: OutputFolder, record: RunRecord) -> None:
-    """Remove a committed run's work folder, and the files of its drivers that did not commit it."""
+    """Remove a committed run's work folder, and the files, and lists of files, of its drivers that did not commit it."""
     folder = partition(record.date)
     try:
         own = [f"{folder}/{name}" for name in output.names(folder) if part_of(name) == record.run_id]
-        if any(file not in record.files for file in own):
+        if record.file_lists:
+            lists = lists_folder(record.run_id)
+            own += [f"{lists}/{name}" for name in output.names(lists)]
+        if not record.paths.issuperset(own):
             kept = journal.replaced_files(output)
-            kept.update(read_record(output, record_path(record.run_id)).files)  # an erasure may have replaced some
+            kept.update(read_record(output, record_path(record.run_id)).paths)  # an erasure may have replaced some
             for file in own:
                 if file not in kept:
                     output.remove(file)

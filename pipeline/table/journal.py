@@ -33,11 +33,23 @@ DEAD_SECONDS = 30.0  # without a beat
 class Unit:
     """Files of the table that are replaced at once: old paths within the output by new ones, or by none where no row is left.
 
-    They are those of a run, or where `run_id` is None those that a table's log lists and no record.
+    They are those of a run, or where `run_id` is None those that a table's log lists and no record. `lists` are the lists of a run's files
+    before and after.
     """
 
     run_id: str | None = None
     files: dict[str, str | None] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> set[str]:
+        """All paths, old and new, those of lists too."""
+        return {*self.files, *filter(None, self.files.values()), *self.lists}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Unit":
+        """Return what a journal states, or an empty one's."""
+        return cls(state.get("run_id"), state.get("files", {}), tuple(state.get("lists", ())))
 
 
 class Journal:
@@ -73,7 +85,8 @@ class Journal:
 
     def _json(self) -> bytes:
         state = {"what": self.what, "by": f"{socket.gethostname()}:{os.getpid()}", "owner": self.owner, "beats": self.beats}
-        state |= {"run_id": self.unit.run_id, "files": self.unit.files, "pages": self.pages, "ended": self.ended.is_set()}
+        unit = {"run_id": self.unit.run_id, "files": self.unit.files, "lists": self.unit.lists}
+        state |= unit | {"pages": self.pages, "ended": self.ended.is_set()}
         return (json.dumps(state, indent=1) + "\n").encode()
 
     def _beat(self) -> None:
@@ -98,7 +111,7 @@ def alone(output: OutputFolder, what: str) -> Iterator[tuple[Journal, Unit, list
     beating = threading.Thread(target=journal._beat, name="journal", daemon=True)
     beating.start()
     try:
-        yield journal, Unit(before.get("run_id"), before.get("files", {})), before.get("pages", [])
+        yield journal, Unit.of(before), before.get("pages", [])
     finally:
         journal.ended.set()
         beating.join()
@@ -110,7 +123,7 @@ def alone(output: OutputFolder, what: str) -> Iterator[tuple[Journal, Unit, list
 
 
 def replaced_files(output: OutputFolder) -> set[str]:
-    """Return the files, old and new, that an erasure is replacing, or was when it died: they must be left alone.
+    """Return the files and lists, old and new, that an erasure is replacing, or was when it died: they must be left alone.
 
     To remove a file that no record lists, list it first, then call this, and read the records last: an erasure states a new file here
     before it exists, and no longer once a record lists it.
@@ -118,7 +131,7 @@ def replaced_files(output: OutputFolder) -> set[str]:
     while True:
         states = [_read(output, number) for number in _numbers(output)]
         if None not in states:  # else one has ended, or another has taken over
-            return {file for state in states if state for pair in state["files"].items() for file in pair if file}
+            return set[str]().union(*(Unit.of(state).paths for state in states if state))
 
 
 def _taken(output: OutputFolder, what: str) -> tuple[Journal, dict[str, Any]]:
@@ -132,7 +145,7 @@ def _taken(output: OutputFolder, what: str) -> tuple[Journal, dict[str, Any]]:
             _wait_for_life(output, numbers[-1], before)
     journal = Journal(output, (numbers[-1] if numbers else 0) + 1, what)
     if before:
-        journal.unit, journal.pages = Unit(before["run_id"], before["files"]), before["pages"]
+        journal.unit, journal.pages = Unit.of(before), before["pages"]
     if not output.create(_path(journal.number), journal._json()):
         raise UserError(f"another process began to erase or compact {without_secrets(output.uri)} at this moment: wait until it ends")
     for number in numbers:

@@ -2,6 +2,7 @@
 
     OUTPUT/annotations/dt=YYYY-MM-DD/part-<run_id>-<attempt>-00000.parquet
     OUTPUT/runs/<run_id>.json  <run_id>.html
+    OUTPUT/runs/<run_id>.files/<attempt>-00000.json                lists of a run's files, where they are too many for the record
     OUTPUT/index.html                                              the page of all nights
     OUTPUT/iceberg.json  iceberg.db                                an Iceberg table's name, and its catalog
     OUTPUT/_work/<run_id>/plan.json  manifest-<attempt>/  rows/    until the run is committed
@@ -11,6 +12,7 @@ Paths are relative to the folder, as records state them. Each request is retried
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from pipeline.storage.uris import public_message, without_secrets
 
 ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
 INDEX = "index.html"
+LISTS = re.compile(rf"{RUNS}/(?P<run>[^/]+)\.files/[^/]+")
 COMPARED_BYTES = 8 * 2**20
 ICEBERG_NAME, ICEBERG_CATALOG = "iceberg.json", "iceberg.db"
 
@@ -38,6 +41,17 @@ def partition(date: dt.date) -> str:
 
 def record_path(run_id: str) -> str:
     return f"{RUNS}/{run_id}.json"
+
+
+def lists_folder(run_id: str) -> str:
+    """Return the folder of the lists of a run's files."""
+    return f"{RUNS}/{run_id}.files"
+
+
+def lists_owner(path: str) -> str | None:
+    """Return the ID of the run that a list of files is of; None for any other path."""
+    named = LISTS.fullmatch(path)
+    return named and named["run"]
 
 
 def work_folder(run_id: str) -> str:

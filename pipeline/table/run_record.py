@@ -1,23 +1,30 @@
 """The record of a committed run: what it annotated, with which settings, and the files that it added to the table.
 
 OUTPUT/runs/<run_id>.json. Readers start from the records: a file that no record lists belongs to no committed run.
+
+A record lists MAX_FILES files at most. Where a run has more, `file_lists` names files that list them, OUTPUT/runs/<run_id>.files/*.json,
+and `files` is empty. The lists are written first, and never changed: a record with other files names other lists. Such a record states
+LISTS_VERSION, so that a UGRIE that does not know of lists ends rather than miss the rows. Whoever reads a record by `read_record` or
+`past_runs` has all of its files in `files`.
 """
 
 import datetime as dt
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NoReturn
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from pipeline.errors import UserError
 from pipeline.storage.parallel import parallel_map
 from pipeline.storage.uris import without_secrets
-from pipeline.table.output_folder import RUNS, OutputFolder
+from pipeline.table.output_folder import RUNS, OutputFolder, lists_folder
 from pipeline.table.schema import SCHEMA_VERSION
 from pipeline.table.suppressed import SuppressList
 from ugrie.text import one_line
 
 THREADS = 16  # which wait for storage, most of the time
+MAX_FILES = 4096  # in a record, and in a list
+LISTS_VERSION = SCHEMA_VERSION + 1  # of a record that names lists of files; its rows are as in SCHEMA_VERSION
 
 
 class _Version(BaseModel):
@@ -79,8 +86,18 @@ class Erasure(BaseModel):
     rows: int
 
 
+class FileList(BaseModel):
+    """A list of files of a run: its own path, by which readers of all lists find those that a record names, and the files' paths."""
+
+    file_list: str
+    files: tuple[str, ...]
+
+
 class RunRecord(BaseModel):
-    """A committed run. `files` are paths within the output; `config` are its settings, without secrets."""
+    """A committed run. `files` are paths within the output, also where they stand in `file_lists`; `schema_version` is that of the rows.
+
+    `config` are its settings, without secrets.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -100,6 +117,7 @@ class RunRecord(BaseModel):
     erasures: tuple[Erasure, ...] = ()
     counts: Counts
     files: tuple[str, ...]
+    file_lists: tuple[str, ...] = ()
     timings: dict[str, float | None] = {}
     tuning: dict[str, Any] = {}
     config: dict[str, Any]
@@ -123,29 +141,77 @@ class RunRecord(BaseModel):
         """The names of the columns kept from the input."""
         return {entry.partition("=")[0].strip() for entry in self.config.get("keep_columns") or ()}
 
+    @property
+    def paths(self) -> set[str]:
+        """The paths of its files and of the lists of them: all that is kept since the run is committed."""
+        return {*self.files, *self.file_lists}
+
+    def with_files(self, files: Sequence[str], attempt: str) -> "RunRecord":
+        """Return the record with these files; if they are too many, with lists, whose names no other `attempt` gives."""
+        listed = len(files) > MAX_FILES and self.schema_version == SCHEMA_VERSION
+        numbers = range(-(-len(files) // MAX_FILES) if listed else 0)
+        lists = tuple(f"{lists_folder(self.run_id)}/{attempt}-{number:05}.json" for number in numbers)
+        return self.model_copy(update={"files": tuple(files), "file_lists": lists})
+
+    def write_lists(self, output: OutputFolder) -> None:
+        """Write the lists of its files, if there are any, which must be there before the record is. Raises the storage's errors."""
+        for number, path in enumerate(self.file_lists):
+            files = self.files[number * MAX_FILES : (number + 1) * MAX_FILES]
+            output.write(path, (FileList(file_list=path, files=files).model_dump_json(indent=1) + "\n").encode())
+
     def to_json(self) -> bytes:
-        return (self.model_dump_json(indent=1) + "\n").encode()
+        if not self.file_lists:
+            return (self.model_dump_json(indent=1, exclude={"file_lists"}) + "\n").encode()
+        short = self.model_copy(update={"files": (), "schema_version": LISTS_VERSION})
+        return (short.model_dump_json(indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, path: str) -> "RunRecord":
-        """Read a record. Raises UserError, which names `path`, where it is none or of a later schema version."""
+        """Read a record, but not its lists. Raises UserError, which names `path`, where it is none or of a later schema version."""
         try:
             version = _Version.model_validate_json(data, strict=True).schema_version
-            if version > SCHEMA_VERSION:
+            if version > LISTS_VERSION:
                 raise UserError(
-                    f"{path} was written by a newer UGRIE (schema version {version}; this one reads up to {SCHEMA_VERSION}): "
+                    f"{path} was written by a newer UGRIE (schema version {version}; this one reads up to {LISTS_VERSION}): "
                     "upgrade UGRIE, or choose another output"
                 )
-            return cls.model_validate_json(data)
+            return cls.model_validate_json(data).model_copy(update={"schema_version": min(version, SCHEMA_VERSION)})
         except ValidationError as error:
-            problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise UserError(f"{path} is no run record ({field and f'{field}: '}{one_line(problem['msg'])}): repair it, or move it elsewhere")
+            _refuse(path, "run record", error)
+
+
+def _refuse(path: str, what: str, error: ValidationError) -> NoReturn:
+    """Raise a UserError that names a file and the first of its problems."""
+    problem = error.errors()[0]
+    field = ".".join(map(str, problem["loc"]))
+    raise UserError(f"{path} is no {what} ({field and f'{field}: '}{one_line(problem['msg'])}): repair it, or move it elsewhere") from None
 
 
 def read_record(output: OutputFolder, path: str) -> RunRecord:
-    """Read one record by its path within the output. Raises FileNotFoundError, UserError and the storage's errors."""
-    return RunRecord.from_json(output.read(path), output.absolute(path))
+    """Read one record by its path within the output, with all of its files.
+
+    Raises FileNotFoundError where there is no record, UserError, also where a list of its files is gone, and the storage's errors.
+    """
+    while True:
+        record = RunRecord.from_json(output.read(path), output.absolute(path))
+        try:
+            files = [file for each in record.file_lists for file in _listed(output, each)]
+        except FileNotFoundError as error:  # an erasure may have replaced the record and its lists meanwhile
+            if RunRecord.from_json(output.read(path), output.absolute(path)) != record:
+                continue
+            lost = f"{output.absolute(path)} names {error.args[0]}, a list of its files, which is gone"
+            raise UserError(f"{lost}: restore it, or remove the record, too") from None
+        return record.model_copy(update={"files": tuple(files)}) if record.file_lists else record
+
+
+def _listed(output: OutputFolder, path: str) -> tuple[str, ...]:
+    """Return the files of a list. Raises FileNotFoundError with its path within the output."""
+    try:
+        return FileList.model_validate_json(output.read(path)).files
+    except FileNotFoundError:
+        raise FileNotFoundError(path) from None
+    except ValidationError as error:
+        _refuse(output.absolute(path), "list of a run's files", error)
 
 
 def past_runs(output: OutputFolder, model: str | None = None, but: Collection[str] = ()) -> list[RunRecord]:

@@ -9,22 +9,25 @@ by compacted ones.
 
 import datetime as dt
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError
-from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ANNOTATIONS, OutputFolder
-from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SchemeMetadata, Tables
 from pipeline.table_formats.delta_log import PARTITION, DeltaLog, check_installed, table_name
 from pipeline.table_formats.delta_storage import explain
 
 FILE_BYTES = 256 * 2**20  # of a compacted file
 ATTEMPTS = 12  # to commit, where other writers come first
+
+
+def open_log(output: OutputFolder) -> DeltaLog:
+    """Open the table's log as it is now; empty where there is none. Raises UserError."""
+    return DeltaLog(output)
 
 
 def is_table(output: OutputFolder) -> bool:
@@ -35,8 +38,7 @@ def is_table(output: OutputFolder) -> bool:
 
 def check(config: AnnotateConfig, tables: Tables) -> None:
     """Check that a run can be added once it is done, with all runs committed before. Writes nothing. Raises UserError."""
-    output = OutputFolder(config.output, config.storage_options)
-    log = DeltaLog(output)
+    log = open_log(OutputFolder(config.output, config.storage_options))
     log.new_columns([("this run", tables.output), *((file, schema) for file, schema, _ in log.files(log.missing()))])
 
 
@@ -50,14 +52,14 @@ def add(output: OutputFolder) -> None:
 
 def schemes(output: OutputFolder) -> dict[str, SchemeMetadata]:
     """Return the schemes of the table's columns. Raises UserError."""
-    table = DeltaLog(output).table
+    table = open_log(output).table
     about = {field.name: field.metadata.get("ugrie") for field in table.schema().fields} if table else {}
     return {name: SchemeMetadata(**json.loads(text)) for name, text in about.items() if text}
 
 
 def check_erasable(output: OutputFolder) -> None:
     """Raise UserError where `replace` would refuse the table."""
-    DeltaLog(output).check_features()
+    open_log(output).check_features()
 
 
 def replace(output: OutputFolder, replaced: Mapping[str, str | None]) -> None:
@@ -77,30 +79,19 @@ def _commit(output: OutputFolder, change: Callable[[DeltaLog], None]) -> None:
         retry=retry_if_exception_type(DeltaError), stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(0.1, 5), reraise=True
     )
     try:
-        attempts(lambda: change(DeltaLog(output)))
+        attempts(lambda: change(open_log(output)))
     except (DeltaError, OSError) as error:
         raise StorageError(f"{table_name(output)} can't be written as a Delta table: {explain(error, output.options)}") from None
 
 
 def files(output: OutputFolder) -> set[str]:
     """Return the files that make up the table now: paths within the output. Raises UserError."""
-    return DeltaLog(output).present
+    return open_log(output).present
 
 
 def earlier_files(output: OutputFolder) -> set[str]:
     """Return none: files that only earlier versions have may be removed, and the log stays as it is."""
     return set()
-
-
-def files_of(output: OutputFolder, runs: Sequence[RunRecord]) -> list[str]:
-    """Return the files that hold the rows of these committed runs now (paths within the output), and maybe rows of other runs too.
-
-    Files of a run that is not in the table yet are among them. Raises UserError.
-    """
-    log = DeltaLog(output)
-    missing = [file for run in log.missing(runs) for file in run.files]
-    own = [file for run in runs for file in run.files if file in log.present]
-    return sorted({*own, *missing, *(file for file in log.present if part_of(file) is None)})
 
 
 def compact(output: OutputFolder, before: dt.date | None) -> dict[str, Any]:
@@ -111,7 +102,7 @@ def compact(output: OutputFolder, before: dt.date | None) -> dict[str, Any]:
     add(output)
     from deltalake.exceptions import DeltaError
 
-    table = DeltaLog(output).table
+    table = open_log(output).table
     assert table is not None
     partitions: Any = None if before is None else [(PARTITION, "<", before.isoformat())]
     try:

@@ -16,7 +16,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from pipeline.config import AnnotateConfig
 from pipeline.errors import StorageError, UserError
 from pipeline.storage.uris import public_message
-from pipeline.table.commit import part_of
 from pipeline.table.output_folder import ICEBERG_NAME, OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import SchemeMetadata, Tables
@@ -28,6 +27,11 @@ from pipeline.table_formats.iceberg_table import SCHEME, IcebergTable
 
 T = TypeVar("T")
 ATTEMPTS = 12  # to commit, where other writers come first
+
+
+def open_log(output: OutputFolder) -> IcebergTable:
+    """Open the table as it is now; empty where there is none. Raises UserError."""
+    return IcebergTable(output, saved_name(output) or TableName())
 
 
 def is_table(output: OutputFolder) -> bool:
@@ -57,7 +61,7 @@ def add(output: OutputFolder, name: TableName | None = None) -> None:
 
 def schemes(output: OutputFolder) -> dict[str, SchemeMetadata]:
     """Return the schemes of the table's columns. Raises UserError."""
-    table = _table(output).table
+    table = open_log(output).table
     properties = table.properties if table else {}
     return {name.removeprefix(SCHEME): SchemeMetadata(**json.loads(text)) for name, text in properties.items() if name.startswith(SCHEME)}
 
@@ -65,7 +69,7 @@ def schemes(output: OutputFolder) -> dict[str, SchemeMetadata]:
 def check_erasable(output: OutputFolder) -> None:
     """Raise UserError where `replace` would refuse the table."""
     check_installed()
-    table = _table(output)
+    table = open_log(output)
     iceberg_erase.check(table)
     table.referenced()  # which refuses files that are elsewhere
 
@@ -75,18 +79,18 @@ def replace(output: OutputFolder, replaced: Mapping[str, str | None]) -> None:
 
     Then all snapshots expire that have one of these files. Raises UserError, StorageError.
     """
-    while _committed(output, lambda: iceberg_erase.replace(_table(output), replaced)):
+    while _committed(output, lambda: iceberg_erase.replace(open_log(output), replaced)):
         pass
 
 
 def files(output: OutputFolder) -> set[str]:
     """Return the files that make up the table now: paths within the output. Raises UserError."""
-    return _table(output).present
+    return open_log(output).present
 
 
 def earlier_files(output: OutputFolder) -> set[str]:
     """Return the files that only earlier snapshots have, as paths within the output. Raises UserError."""
-    table = _table(output)
+    table = open_log(output)
     return table.referenced() - table.present
 
 
@@ -95,7 +99,7 @@ def kept_files(output: OutputFolder, runs: Sequence[RunRecord]) -> set[str]:
 
     Raises UserError.
     """
-    table = _table(output)
+    table = open_log(output)
     return table.referenced().union(*(run.files for run in table.missing(runs)))
 
 
@@ -104,40 +108,25 @@ def writer_of(path: str) -> str | None:
     return "compaction" if path.rpartition("/")[2].startswith(PREFIX) else None
 
 
-def files_of(output: OutputFolder, runs: Sequence[RunRecord]) -> list[str]:
-    """Return the files that hold the rows of these committed runs now (paths within the output), and maybe rows of other runs too.
-
-    Files of a run that is not in the table yet are among them. Raises UserError.
-    """
-    table = _table(output)
-    missing = [file for run in table.missing(runs) for file in run.files]
-    own = [file for run in runs for file in run.files if file in table.present]
-    return sorted({*own, *missing, *(file for file in table.present if part_of(file) is None)})
-
-
 def compact(output: OutputFolder, before: dt.date | None) -> dict[str, int]:
     """Merge the small files of each partition, or of those before a date, into large ones. The small files stay where they are.
 
     Returns the counts that deltalake names for a Delta table. Raises UserError, StorageError.
     """
     add(output)
-    table = _table(output)
+    table = open_log(output)
     groups = small_files(table, before)
     old = [task for group in groups for task in group]
     try:
         new = [merge(table, group) for group in groups]
         if new:
-            _retried(lambda: _table(output).replace(old, new))
+            _retried(lambda: open_log(output).replace(old, new))
     except UserError:
         raise
     except Exception as error:  # as above
         problem = public_message(error, output.options)
         raise StorageError(f"{table_name(output)} was not compacted, and is unchanged: {problem}") from None
     return {"numFilesAdded": len(new), "numFilesRemoved": len(old), "partitionsOptimized": len({file.date for file in new})}
-
-
-def _table(output: OutputFolder) -> IcebergTable:
-    return IcebergTable(output, saved_name(output) or TableName())
 
 
 def _committed(output: OutputFolder, commit: Callable[[], T]) -> T:

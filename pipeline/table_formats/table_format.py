@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
+from pipeline.table.commit import part_of
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord
 from pipeline.table.schema import Tables
@@ -52,6 +53,14 @@ def compact(output: OutputFolder, before: dt.date | None) -> dict[str, Any]:
 
 
 def files_of(output: OutputFolder, runs: Sequence[RunRecord]) -> list[str] | None:
-    """Return the files that hold these runs' rows now, and maybe rows of other runs too; None where there is no table. Raises UserError."""
+    """Return the files that hold these committed runs' rows now (paths within the output), and maybe rows of other runs too.
+
+    Files of a run that is not in the table yet are among them. None where there is no table. Raises UserError.
+    """
     found = format_of(output)
-    return FORMATS[found].files_of(output, runs) if found else None
+    if found is None:
+        return None
+    log = FORMATS[found].open_log(output)
+    missing = [file for run in log.missing(runs) for file in run.files]
+    own = [file for run in runs for file in run.files if file in log.present]
+    return sorted({*own, *missing, *(file for file in log.present if part_of(file) is None)})

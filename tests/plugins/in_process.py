@@ -48,9 +48,10 @@ def without_ray() -> Iterator[None]:
     from pipeline.stages.dedup import DedupActor
     from pipeline.stages.merge import Merger
 
-    def merge_files(plan: Any, allocation: Any, todo: dict[str, list[int]], overtaken: Any) -> dict[str, Any]:
+    def merge_files(plan: Any, allocation: Any, todo: dict[str, list[int]], overtaken: Any, merged: Any) -> None:
         merger = Merger(plan.output, plan.rows_folder, plan.manifest, plan.tables)
-        return {target: merger(target, numbers, overtaken, plan.lists.suppressed) for target, numbers in todo.items()}
+        for target, numbers in todo.items():
+            merged.add(target, merger(target, numbers, overtaken, plan.lists.suppressed))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_ray, "start", lambda: None)

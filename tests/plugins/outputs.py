@@ -107,7 +107,8 @@ class Made:
         tables = []
         for path in fs.glob(f"{root}/runs/*.json"):
             record = json.loads(fs.cat_file(path))
-            for file in record["files"]:
+            lists = [json.loads(fs.cat_file(f"{root}/{each}")) for each in record.get("file_lists", ())]
+            for file in [file for each in (record, *lists) for file in each["files"]]:
                 table = pq.read_table(BytesIO(fs.cat_file(f"{root}/{file}")))
                 tables.append(table.append_column("dt", pa.array([dt.date.fromisoformat(record["date"])] * len(table), pa.date32())))
         return in_order(pa.concat_tables(tables, promote_options="default"))
@@ -147,6 +148,27 @@ class Made:
 def in_order(table: pa.Table) -> pa.Table:
     """Sort rows by image and run and columns by name, and drop the metadata."""
     return table.select(sorted(table.column_names)).sort_by([("image_id", "ascending"), ("run_id", "ascending")]).replace_schema_metadata()
+
+
+@pytest.fixture
+def in_lists(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that lets the runs of an output, and all later ones, have lists of one file each where they have several files.
+
+    Beside them is a list of a driver that did not commit the run.
+    """
+    from pipeline.table import run_record
+    from pipeline.table.commit import commit
+    from pipeline.table.output_folder import lists_folder, record_path
+
+    def divide(output: Any) -> None:
+        monkeypatch.setattr(run_record, "MAX_FILES", 1)
+        for record in run_record.past_runs(output):
+            output.remove(record_path(record.run_id))
+            assert len(commit(output, record).file_lists) == len(record.files) > 1
+            lost = f"{lists_folder(record.run_id)}/lost-00000.json"
+            output.write(lost, run_record.FileList(file_list=lost, files=("annotations/gone.parquet",)).model_dump_json().encode())
+
+    return divide
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pipeline.config import AnnotateConfig
 from pipeline.erasure.erase import EraseJob
 from pipeline.run import execute
 from pipeline.run.plan import prepare
-from pipeline.table import journal
 from pipeline.table.commit import committing_path
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.suppressed import read_list
@@ -17,11 +16,6 @@ from tests.plugins.operators import block_path
 from tests.plugins.posts import NAMES
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(journal, "_wait_for_life", lambda *_: None)
 
 
 @pytest.fixture

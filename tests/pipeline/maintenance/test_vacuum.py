@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.maintenance.vacuum import leftovers, remove
 from pipeline.table.output_folder import OutputFolder
+from pipeline.table.run_record import past_runs
 
 WEEK = dt.timedelta(days=7)
 RECORD = {"run_id": "done", "schema_version": 1, "model": "m@1", "date": "2026-01-02", "finished_at": "2026-01-02T03:00:00+00:00"}
@@ -98,3 +99,15 @@ def test_an_output_in_s3_is_cleaned_as_well(s3):
     assert len(list(remove(output, found))) == 2
     s3.fs.invalidate_cache()
     assert [name for name in s3.fs.find(f"{s3.bucket}/cleaned") if name.endswith((".json", ".parquet"))] == []
+
+
+def test_lists_of_files_go_where_no_record_names_them(night, tmp_path, in_lists):
+    record = night(tmp_path, "2026-01-02", [(f"file:///{i}.jpg", b"%d" % i) for i in range(4)], [], parts=2)
+    in_lists(at(tmp_path))
+    lost, dead = f"runs/{record.run_id}.files/lost-00000.json", "runs/dead.files/aaaaaaaa-00000.json"
+    at(tmp_path).write(dead, b"{}")
+    assert names(leftovers(at(tmp_path), WEEK)) == [lost]
+    assert names(leftovers(at(tmp_path), dt.timedelta(0))) == [dead, lost]
+    lists = past_runs(at(tmp_path))[0].file_lists
+    (tmp_path / "runs" / f"{record.run_id}.json").unlink()
+    assert set(names(leftovers(at(tmp_path), dt.timedelta(0)))) == {dead, lost, *lists, *record.files}

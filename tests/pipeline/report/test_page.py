@@ -90,6 +90,13 @@ def test_it_is_the_same_page_each_time(page_of, output, night, photos):
     assert page_of().text == page_of(run_id="night-2026-01-02").text
 
 
+def test_it_is_the_same_page_where_the_record_names_lists_of_files(page_of, output, night, photos, in_lists):
+    night(output, "2026-01-02", photos, parts=3)
+    page = page_of().text
+    in_lists(OutputFolder(str(output), {}))
+    assert page_of().text == page
+
+
 @pytest.mark.slow
 def test_drift_is_marked_and_what_chance_explains_is_not(page_of, output, night):
     for day in range(1, 6):

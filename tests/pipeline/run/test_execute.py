@@ -8,7 +8,10 @@ from pipeline.config import AnnotateConfig
 from pipeline.run import execute
 from pipeline.run.driver import record_of
 from pipeline.run.plan import prepare
-from pipeline.table.commit import commit
+from pipeline.stages import merge
+from pipeline.table import run_record
+from pipeline.table.commit import commit, tidy
+from pipeline.table.run_record import past_runs
 from pipeline.table.stats import FailuresError
 from tests.plugins.in_process import without_ray
 
@@ -51,7 +54,7 @@ def finish(plan):
 
 
 def committed_uris(plan):
-    files = [file for path in plan.output.names("runs") for file in plan.output.read_json(f"runs/{path}")["files"]]
+    files = [file for record in past_runs(plan.output) for file in record.files]
     tables = [pq.read_table(f"{plan.output.root}/{file}", partitioning=None, columns=["uri"]) for file in files]
     return sorted(uri for table in tables for uri in table["uri"].to_pylist())
 
@@ -120,3 +123,26 @@ def test_a_run_that_annotates_everything_again_keeps_all_its_rows(plan):
     older, newer = plan("older", reannotate=True), plan("newer")
     finish(newer)
     assert finish(older).counts.rows == 20
+
+
+def test_a_run_of_more_files_than_a_record_lists_is_committed_once_and_known_later(plan, monkeypatch):
+    """Two drivers are about to commit it at once."""
+    monkeypatch.setattr(merge, "FILE_ROWS", 5)
+    monkeypatch.setattr(run_record, "MAX_FILES", 3)
+    first = plan("r", missing=[3])
+    drivers = [record_of(again := prepare(first.config), execute.execute(again)) for _ in range(2)]
+    committed = [commit(first.output, record) for record in drivers]
+    assert committed[0] == committed[1] == past_runs(first.output)[0]
+    assert (len(committed[0].files), len(committed[0].file_lists)) == (4, 2)
+    assert (committed[0].counts.rows, committed[0].counts.status) == (20, {"ok": 19, "missing": 1})
+    written = first.output.read_json("runs/r.json")
+    assert (written["files"], written["schema_version"]) == ([], 3)
+    assert len(first.output.names("runs/r.files")) == 4
+    tidy(first.output, committed[1])
+    assert set(first.output.find("runs")) == {"r.json", *(path.removeprefix("runs/") for path in committed[0].file_lists)}
+    assert {f"annotations/{path}" for path in first.output.find("annotations")} == set(committed[0].files)
+    assert len(set(committed_uris(first))) == 20
+    later = plan("later")
+    assert (later.manifest.known, later.manifest.rows) == (19, 1)
+    assert finish(later).counts.retried == {"ok": 1}
+    assert "file_lists" not in first.output.read_json("runs/later.json")

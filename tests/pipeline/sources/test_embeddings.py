@@ -56,6 +56,13 @@ def test_the_images_of_an_output_are_those_with_an_embedding(kept, corpus):
         assert item.container == str(file)
 
 
+def test_embeddings_of_a_run_whose_files_are_in_lists_are_all_found(night, tmp_path, in_lists):
+    images = [(f"file:///{i}.jpg", b"%d" % i) for i in range(6)]
+    night(tmp_path, "2026-01-02", images, parts=3, embeddings=np.ones((6, 4), np.float16), config={"keep_embeddings": True})
+    in_lists(OutputFolder(str(tmp_path), {}))
+    assert sorted(item.uri for item in embedded_items(str(tmp_path), "0123", {})) == [uri for uri, _ in images]
+
+
 def test_one_partition_of_an_output_may_be_named(kept):
     output, tower = kept
     whole = list(embedded_items(str(output), tower, {}))

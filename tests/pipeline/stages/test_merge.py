@@ -50,8 +50,9 @@ def manifest_ids(plan):
 
 
 def test_blocks_become_a_file_with_all_their_rows_in_order(plan, merger, corpus):
-    result = merger("annotations/dt=2026-01-02/part-r-0123abcd-00000.parquet", [0, 1, 2, 3])
-    table = pq.read_table(f"{plan.output.root}/{result['file']}", partitioning=None)
+    target = "annotations/dt=2026-01-02/part-r-0123abcd-00000.parquet"
+    result = merger(target, [0, 1, 2, 3])
+    table = pq.read_table(f"{plan.output.root}/{target}", partitioning=None)
     wanted = pa.concat_tables(plan.manifest.read(plan.output, block) for block in range(4))
     assert table.schema.equals(plan.tables.output)
     assert table.schema.metadata == plan.tables.output.metadata

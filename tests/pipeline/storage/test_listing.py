@@ -308,6 +308,17 @@ def test_a_long_folder_takes_few_more_requests_and_is_soon_listed_in_many_ranges
     assert max(together) >= THREADS / 4
 
 
+def test_a_long_folder_before_many_others_is_divided_once_no_more_of_them_may_be_held(monkeypatch):
+    """Its own files are then all that is listed."""
+    monkeypatch.setattr(listing, "MOST_HELD", 300)
+    keys = {f"f/00/{i:04}.jpg" for i in range(2400)} | {f"f/{k:02}/{i:02}.jpg" for k in range(1, 60) for i in range(60)}
+    bucket, ranges = Bucket(keys, 60), []
+    page = bucket.page
+    monkeypatch.setattr(bucket, "page", lambda fs, folder, keys=None: ranges.append(folder) or page(fs, folder, keys))
+    assert bucket.listed(monkeypatch, divided_pages=8) == sorted(key.removeprefix("f/") for key in keys)
+    assert {folder.path for folder in ranges if folder.after} == {"b/f/00"}
+
+
 def test_storage_that_ends_its_order_half_way_is_an_error_and_loses_nothing(monkeypatch):
     bucket = FlatBucket({f"f/{i:04}" for i in range(400)}, 10)
     page = bucket.page

@@ -6,6 +6,8 @@ import json
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.table import run_record
+from pipeline.table.commit import commit
 from pipeline.table.output_folder import OutputFolder
 from pipeline.table.run_record import RunRecord, past_runs
 from pipeline.table.schema import SCHEMA_VERSION
@@ -64,8 +66,8 @@ def test_an_output_that_is_new_has_no_runs(output):
         ('{"schema_version": 0}', r"runs/x\.json is no run record \(schema_version: Input should be greater than or equal to 1\)"),
         ('{"schema_version": 1}', r"runs/x\.json is no run record \(run_id: Field required\)"),
         (
-            '{"schema_version": 3}',
-            r"runs/x\.json was written by a newer UGRIE \(schema version 3; this one reads up to 2\): upgrade UGRIE, or choose another",
+            '{"schema_version": 4}',
+            r"runs/x\.json was written by a newer UGRIE \(schema version 4; this one reads up to 3\): upgrade UGRIE, or choose another",
         ),
     ],
 )
@@ -112,3 +114,47 @@ def test_a_time_without_its_zone_is_refused():
     values = WHOLE | {"finished_at": dt.datetime(2026, 1, 2).isoformat()}
     with pytest.raises(UserError, match=r"r\.json is no run record \(finished_at: Input should have timezone info\)"):
         RunRecord.from_json(json.dumps(values).encode(), "r.json")
+
+
+@pytest.fixture
+def many(output, monkeypatch):
+    """A record of five files in three lists."""
+    monkeypatch.setattr(run_record, "MAX_FILES", 2)
+    return commit(output, RunRecord.model_validate(WHOLE | {"files": [f"annotations/{i}.parquet" for i in range(5)]}))
+
+
+def test_a_record_of_many_files_names_lists_of_them(output, many):
+    written = output.read_json("runs/r.json")
+    assert (written["schema_version"], written["files"], len(written["file_lists"])) == (SCHEMA_VERSION + 1, [], 3)
+    lists = [output.read_json(path) for path in written["file_lists"]]
+    assert [each["file_list"] for each in lists] == written["file_lists"]
+    assert [file for each in lists for file in each["files"]] == list(many.files)
+    assert past_runs(output) == [many]
+    assert many.schema_version == SCHEMA_VERSION
+    assert "file_lists" not in json.loads(many.with_files(many.files[:2], "b").to_json())
+
+
+def test_a_list_that_is_gone_or_broken_is_named_and_its_files_are_not_missed(output, many):
+    output.remove(many.file_lists[1])
+    with pytest.raises(UserError, match=rf"runs/r\.json names {many.file_lists[1]}, a list of its files, which is gone: restore it"):
+        past_runs(output)
+    output.write(many.file_lists[1], b'{"file_list": "x"}')
+    with pytest.raises(UserError, match=rf"{many.file_lists[1]} is no list of a run's files \(files: Field required\)"):
+        past_runs(output)
+
+
+def test_a_record_whose_lists_are_replaced_while_it_is_read_is_read_again(output, many, monkeypatch):
+    fewer = many.with_files(many.files[1:], "b")
+    read = OutputFolder.read
+
+    def replacing(self, path):
+        data = read(self, path)
+        if path == "runs/r.json" and json.loads(data)["file_lists"] == list(many.file_lists):
+            fewer.write_lists(output)
+            output.write(path, fewer.to_json())
+            for old in many.file_lists:
+                output.remove(old)
+        return data
+
+    monkeypatch.setattr(OutputFolder, "read", replacing)
+    assert past_runs(output) == [fewer]
