@@ -9,6 +9,7 @@ The CPU seconds are those of all three: divided by the number of cores, they are
 import argparse
 import hashlib
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -154,6 +155,7 @@ def measured(s3: S3, folder: str, delay: float, count: int) -> dict[str, Any]:
             keys = contender(behind, folder)
             seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
             found[name] = {"seconds": round(seconds, 1), "requests": stop(), "cpu_seconds": round(cpu, 1)}
+            found[name]["load"] = round(os.getloadavg()[0], 1)  # also of others' work, which slows down the contenders
         print(f"{delay:g} s, {name}: {found[name]}", file=sys.stderr)
         expected = expected or keys
         if keys != expected or len(keys) != count:
