@@ -47,7 +47,8 @@ class ClusterPlanner:
         config, division = self.config, self.division
         writer = PartWriter(self.output, self.folder, self.suppressed)
         lister = PieceLister(config.input, division.storage, config.storage_options, config.column, writer, division.skip)
-        self.parts = list_parts(division, Tasks(lister))
+        with Tasks(lister) as tasks:
+            self.parts = list_parts(division, tasks)
         listed = sum(part.rows for part in self.parts)
         logger.info("planning by the cluster: %d rows are listed, in %d parts", listed, len(self.parts))
 
@@ -58,7 +59,8 @@ class ClusterPlanner:
         """
         new = self._new(past, known)
         size = block_rows or default_block_rows(new.rows)
-        write_files(ManifestWriter(self.output, folder, size), self.parts, new, Tasks)
+        with Tasks(ManifestWriter(self.output, folder, size)) as tasks:
+            write_files(tasks, self.parts, new, size)
         others, retried = new.counts, new.counts[Outcome.RETRIED]
         listed = new.rows + others[Outcome.KNOWN] + others[Outcome.SUPPRESSED]
         return Manifest(folder, new.rows, size, listed, others[Outcome.KNOWN], retried, suppressed=others[Outcome.SUPPRESSED])
@@ -88,11 +90,11 @@ class ClusterPlanner:
         return new
 
     def _with_ids(self, reader: IdReader, files: Sequence[tuple[int, str]], image_ids: np.ndarray) -> Iterator[pa.Table]:
-        tasks: Tasks[pa.Table] = Tasks(IdFinder(reader))
-        for number in range(0, len(files), FILES_AT_ONCE):
-            if len(tasks) == tasks.most:
+        with Tasks(IdFinder(reader)) as tasks:
+            for number in range(0, len(files), FILES_AT_ONCE):
+                if len(tasks) >= tasks.most:
+                    yield tasks.next()[1]
+                some = files[number : number + FILES_AT_ONCE]
+                tasks.submit(number, pa.table({"part": [part for part, _ in some], "path": [path for _, path in some]}), image_ids)
+            while len(tasks):
                 yield tasks.next()[1]
-            some = files[number : number + FILES_AT_ONCE]
-            tasks.submit(number, pa.table({"part": [part for part, _ in some], "path": [path for _, path in some]}), image_ids)
-        while len(tasks):
-            yield tasks.next()[1]

@@ -1,6 +1,6 @@
 """Writes the files of a manifest, by tasks on any node: each the next images of the listing that are new, as `write_manifest` would."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -73,11 +73,10 @@ class ManifestWriter:
         return pa.concat_tables(tables)
 
 
-def write_files(writer: ManifestWriter, parts: list[Part], new: NewImages, start: Callable[[ManifestWriter], Tasks[None]]) -> None:
-    """Write all files of a manifest. Raises UserError, StorageError."""
-    tasks = start(writer)
-    for span in _spans(parts, new, writer.block_rows * BLOCKS_PER_FILE * FILES):
-        if len(tasks) == tasks.most:
+def write_files(tasks: Tasks[None], parts: list[Part], new: NewImages, block_rows: int) -> None:
+    """Write all files of a manifest by tasks of a `ManifestWriter`. Raises UserError, StorageError."""
+    for span in _spans(parts, new, block_rows * BLOCKS_PER_FILE * FILES):
+        if len(tasks) >= tasks.most:
             tasks.next()
         tasks.submit(span.number, span)
     while len(tasks):

@@ -9,6 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.errors import StorageError, UserError
 
 R = TypeVar("R")
+PATIENCE = 60.0  # seconds, until calls have ended that are told to
 RETRIES = 10  # of a task whose worker or node is lost
 
 
@@ -28,6 +29,16 @@ class Tasks(Generic[R]):
     def most(self) -> int:
         """How many calls are to be under way: more than there are CPUs, so that a cluster that grows does."""
         return max(1, 2 * int(ray.cluster_resources().get("CPU", 1)))
+
+    def __enter__(self) -> "Tasks[R]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the calls that are under way, where one has failed: they write what is about to be removed."""
+        running = list(self._running)
+        for call in running:
+            ray.cancel(call)
+        ray.wait(running, num_returns=len(running), timeout=PATIENCE) if running else None
 
     def __len__(self) -> int:
         return len(self._running)

@@ -17,6 +17,11 @@ class LocalTasks:
         self.function = function
         self.results: list[tuple[int, Any]] = []
 
+    def __enter__(self) -> "LocalTasks":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
     def __len__(self) -> int:
         return len(self.results)
 
