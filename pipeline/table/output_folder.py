@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import IO, Any
 
 import fsspec
@@ -24,6 +25,7 @@ import fsspec
 from pipeline.errors import UserError
 from pipeline.storage.files import create_atomic, list_with_retries, open_file, read, upload_atomic, write_atomic
 from pipeline.storage.filesystem import Options, connect
+from pipeline.storage.libraries import is_s3
 from pipeline.storage.listing import File, files_below
 from pipeline.storage.uris import public_message, without_secrets
 
@@ -31,6 +33,7 @@ ANNOTATIONS, RUNS, WORK = "annotations", "runs", "_work"
 INDEX = "index.html"
 LISTS = re.compile(rf"{RUNS}/(?P<run>[^/]+)\.files/[^/]+")
 COMPARED_BYTES = 8 * 2**20
+REMOVED_AT_ONCE = 1000  # by one request of S3
 ICEBERG_NAME, ICEBERG_CATALOG = "iceberg.json", "iceberg.db"
 
 
@@ -157,10 +160,21 @@ class OutputFolder:
             return not piece and not ours.read(1)
 
     def remove(self, path: str, recursive: bool = False) -> None:
-        if recursive:
-            self.fs.rm(self.absolute(path), recursive=True)
-        else:
+        """Remove a file, or a folder with all that is in it. Raises FileNotFoundError where there is none."""
+        if not recursive:
             self.fs.rm_file(self.absolute(path))
+            return
+        removed = 0
+        if is_s3(self.fs):  # fsspec would hold some kilobyte for each of millions of files
+            found = files_below(self.fs, self.absolute(path))
+            while some := [file.name for file in islice(found, REMOVED_AT_ONCE)]:
+                self.fs.rm(some)
+                removed += len(some)
+        try:
+            self.fs.rm(self.absolute(path), recursive=True)
+        except FileNotFoundError:
+            if not removed:
+                raise
 
     @contextmanager
     def readable(self) -> Iterator[None]:

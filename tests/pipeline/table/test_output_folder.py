@@ -65,6 +65,26 @@ def test_a_file_or_a_folder_is_removed_with_what_is_in_it(output):
     assert output.find() == {}
 
 
+def test_a_folder_of_s3_is_removed_some_files_at_a_time(s3, monkeypatch):
+    output = OutputFolder(f"s3://{s3.bucket}/removed", s3.options)
+    for i in range(25):
+        output.write(f"folder/{i % 3}/{i}.parquet", b"x")
+    for name in ("folder/_SUCCESS", "folder/0/.hidden", "beside/1.parquet", "folder2/1.parquet"):
+        output.write(name, b"x")
+    monkeypatch.setattr(output_folder, "REMOVED_AT_ONCE", 10)
+    removed, remove = [], output.fs.rm
+    monkeypatch.setattr(output.fs, "rm", lambda path, **options: removed.append(path) or remove(path, **options))
+    output.remove("folder", recursive=True)
+    assert [len(paths) for paths in removed[:-1]] == [10, 10, 5]
+    output.fs.invalidate_cache()
+    assert sorted(output.find()) == ["beside/1.parquet", "folder2/1.parquet"]
+    with pytest.raises(FileNotFoundError):
+        output.remove("folder", recursive=True)
+    output.remove("beside", recursive=True)
+    output.fs.invalidate_cache()
+    assert sorted(output.find()) == ["folder2/1.parquet"]
+
+
 def test_a_local_file_is_copied_to_it(output, tmp_path):
     (tmp_path / "merged").write_bytes(b"rows")
     output.upload(str(tmp_path / "merged"), "annotations/part-0.parquet")
