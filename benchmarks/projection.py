@@ -310,6 +310,8 @@ Assumed, not measured:
   large file of text is listed by one task.
 - **`--keep-columns` and `--limit`** need the driver for planning: with kept columns, a driver of 16 GB plans {number(largest)} rows.
   Divide more by night or by prefix, each with its own `--input`.
+- **`ugrie plan`**, the dry run, lists and compares in its own process, as the driver does. Of more than some ten million images, give it a
+  part of the input, or `--limit`.
 - **S3** serves some {REQUESTS_A_SECOND:,} GETs a second for a prefix, which limits single objects under one prefix to as many
   images/s; with shards the limit is {number(REQUESTS_A_SECOND / costs.gets["shards"])} images/s.
 - **Deduplication** is one actor for each 64 loaders, at most eight, each with a range of the hashes. With a core for each, one serves
