@@ -168,6 +168,12 @@ def of_planning(costs: Costs) -> str:
     return table(["in one run", *SIZES], lines)
 
 
+def largest_worker() -> float:
+    """Return the gigabytes of the largest worker while the cluster planned."""
+    cases = [each for sizes in results("planning")["cluster"].values() for each in sizes.values()]
+    return max(each["memory_mib"]["worker"] for each in cases) * 2**20 / 1e9
+
+
 def of_cluster() -> str:
     lines = [
         [
@@ -305,9 +311,9 @@ Assumed, not measured:
   {number(1e6 * costs.plan_seconds)} µs for each image listed, with as many already annotated. Above that the cluster plans it
   (`--planning`). Tasks list the input, and write its parts to the output's work folder, as a Parquet table of URIs and versions. Ray
   Data's shuffle writes 24 bytes, packed, for each image listed or annotated before to the nodes' temporary disks. The driver holds some
-  hundred bytes for each part of up to 262,144 images. A task compares two million images at a time, in some 0.3 GB; beyond
-  {number(MAX_COMPARED)} images it is more of them. A table is divided by its files, and a large Parquet file by its row groups, but a
-  large file of text is listed by one task.
+  hundred bytes for each part of up to 262,144 images. A task compares some two million images at a time, and the largest process above
+  took {largest_worker():.1f} GB; beyond {number(MAX_COMPARED)} images, listed or annotated before, they are more at a time. A table is
+  divided by its files, and a large Parquet file by its row groups, but a large file of text is listed by one task.
 - **`--keep-columns` and `--limit`** need the driver for planning: with kept columns, a driver of 16 GB plans {number(largest)} rows.
   Divide more by night or by prefix, each with its own `--input`.
 - **`ugrie plan`**, the dry run, lists and compares in its own process, as the driver does. Of more than some ten million images, give it a

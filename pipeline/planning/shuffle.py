@@ -18,7 +18,7 @@ from ray.data.context import ShuffleStrategy
 from pipeline.planning.decide import ROW_BITS, IdReader, decide
 from pipeline.planning.new_images import NewImagesWriter
 
-PARTITION_ROWS = 2**21  # some 0.3 GB of memory for whoever decides on them
+PARTITION_ROWS = 2**21  # decided on by a task at a time
 MAX_PARTITIONS = 2048
 FILES_AT_ONCE = 8  # read by a task
 BATCH_BYTES = 256 * 2**20  # of rows that are divided by a task
