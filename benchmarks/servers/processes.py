@@ -10,7 +10,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -46,7 +46,8 @@ def stop_tree(process: subprocess.Popen, seconds: float = 5) -> None:
     process.send_signal(signal.SIGTERM)
     _, alive = psutil.wait_procs(ours, timeout=seconds)
     for left in alive:
-        left.kill()
+        with suppress(psutil.NoSuchProcess):  # it may end at this moment
+            left.kill()
     psutil.wait_procs(alive, timeout=10)
     process.wait(10)
 
