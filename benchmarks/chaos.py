@@ -89,9 +89,13 @@ class Cluster:
     def kill_one(self, part: str, rng: random.Random) -> bool:
         """Kill one process (or node) of this kind. Returns whether there was one."""
         targets = self.nodes if part == "node" else self.processes(part)
-        if targets:
+        if not targets:
+            return False
+        try:
             rng.choice(targets).kill()
-        return bool(targets)
+        except psutil.NoSuchProcess:  # it ended by itself at this moment
+            return False
+        return True
 
     def processes(self, part: str) -> list[psutil.Process]:
         """Return the cluster's processes of this kind."""
