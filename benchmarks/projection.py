@@ -2,8 +2,8 @@
 
     python benchmarks/projection.py docs/scale.md
 
-Measures nothing: it reads the committed results of pipeline.py, decode.py, storage_requests.py, listing.py, dedup.py, scale.py, planning.py
-and kept_columns.py. ASSUMED holds what was assumed and not measured; the page states it too.
+Measures nothing: it reads the committed results of pipeline.py, decode.py, storage_requests.py, listing.py, dedup.py, embeddings.py,
+scale.py, planning.py and kept_columns.py. ASSUMED holds what was assumed and not measured; the page states it too.
 """
 
 import argparse
@@ -77,7 +77,7 @@ class Costs:
             cluster_seconds=largest["all new"]["all_cpu_seconds"] / largest["all new"]["listed"],
             gets=gets,
             puts=puts,
-            row_bytes=more["files"]["bytes_a_row"],
+            row_bytes=results("embeddings")["layouts"]["none"]["bytes a row"],
         )
 
 
@@ -152,8 +152,8 @@ def of_storage(costs: Costs) -> str:
             row(f"{name}: PUT, POST, LIST, DELETE", lambda n, p: number(n * p), puts),
             row(f"{name}: dollars", lambda n, g, p: f"${number(n * (g * GET + p * PUT) / 1000)}", gets, puts),
         ]
-    lines.append(row("the table: GB", lambda n: number(n * costs.row_bytes / 1e9)))
-    lines.append(row("the table: dollars a month", lambda n: f"${number(n * costs.row_bytes / 1e9 * STORED)}"))
+    lines.append(row("the table with four schemes: GB", lambda n: number(n * costs.row_bytes / 1e9)))
+    lines.append(row("the table with four schemes: dollars a month", lambda n: f"${number(n * costs.row_bytes / 1e9 * STORED)}"))
     return table(["in S3", *SIZES], lines)
 
 
@@ -213,7 +213,6 @@ def of_runs(scale: dict[str, Any]) -> str:
         for part, key in {"planning": "plan", "load, annotate, write": "annotate", "verify and commit": "commit"}.items()
     ]
     lines.append(["files of the table", *(str(run["files"]["count"]) for run in runs.values()), ""])
-    lines.append(["the largest file, MiB", *(f"{max(run['files']['mib']):.0f}" for run in runs.values()), ""])
     header = ["rows", *(f"{int(rows):,}" for rows in runs), "last ÷ the one before"]
     return table(header, lines)
 
@@ -263,7 +262,7 @@ def page() -> str:
     return f"""# Scale
 
 `benchmarks/projection.py` writes this page from the results of `benchmarks/pipeline.py`, `decode.py`, `storage_requests.py`,
-`listing.py`, `dedup.py`, `scale.py`, `planning.py` and `kept_columns.py` on a machine of two cores without a GPU
+`listing.py`, `dedup.py`, `embeddings.py`, `scale.py`, `planning.py` and `kept_columns.py` on a machine of two cores without a GPU
 (`benchmarks/results/`). Larger numbers are multiples of these: nobody has run UGRIE over ten billion images, and no result of a GPU has
 been recorded yet.
 
