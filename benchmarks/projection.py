@@ -249,7 +249,7 @@ def of_listing() -> str:
     return f"""  A flat prefix of {measured["keys"]:,} keys in SeaweedFS took {ours["requests"]:,} requests so,
   page by page {plain["requests"]:,}. With {1000 * delay:.0f} ms before each request that was {ours["seconds"]:.0f} s
   instead of {plain["seconds"]:.0f} ({far["times_as_fast"]:.1f} times as fast), without it {near["times_as_fast"]:.1f} times as fast
-  (`benchmarks/listing.py`). Server, client and the proxy that counts and delays shared two cores with much other work, and took
+  (`benchmarks/listing.py`). Server, client and the proxy that counts and delays shared two cores, and took
   {cpu:.0f} ms of them for a page: with the server elsewhere, and cores to spare, ranges should gain more, which is not measured."""
 
 
