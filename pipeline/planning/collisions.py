@@ -51,10 +51,9 @@ def settle(
         salt += 1
         hashed = np.frombuffer(b"".join(hash_image(image.uri, image.version, salt) for image in left), "<i8").reshape(-1, 2)
         others = pa.concat_tables([NAMED.empty_table(), *find(np.unique(hashed[:, 0]))])
-        places = dict(zip(others["image_id"].to_pylist(), others["place"].to_pylist(), strict=True)) if len(others) else {}
         again: list[_Image] = []
         for image, (image_id, rest) in zip(left, hashed.tolist(), strict=True):
-            same = others.filter(pc.equal(others["image_id"], image_id)) if image_id in places else NAMED.empty_table()
+            same = others.filter(pc.equal(others["image_id"], image_id))
             listed = same.filter(pc.greater_equal(same["place"], 0)).sort_by("place")
             owner = listed["rest"][0].as_py() if len(listed) else taken.get(image_id)
             if owner is None:

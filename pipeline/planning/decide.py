@@ -37,7 +37,6 @@ class Outcome(IntEnum):
     SUPPRESSED = 4
 
 
-TOLD = (Outcome.NEW, Outcome.RETRIED, Outcome.COLLIDED)
 DECIDED = pa.schema(
     [
         pa.field("place", pa.int64()),

@@ -20,7 +20,7 @@ FEW_LISTED = 20_000  # files of folders that a task lists while there are too fe
 class _Node:
     """A piece that is to be listed, or what was found by it: parts, and pieces of what was left, in order."""
 
-    piece: Piece | None
+    piece: Piece
     found: list["Part | _Node"] = field(default_factory=list)
 
 

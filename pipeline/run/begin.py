@@ -109,10 +109,16 @@ class Begun:
         return replace(manifest, left_out=dict(left_out)), keep.types if keep else None
 
     def _bounded(self, source: Iterator[Item]) -> Iterator[Item]:
-        """Return the items. Raises _TooManyError at the first that the driver is not to plan."""
-        yield from islice(source, self._driver_rows)
-        if next(source, None) is not None:
+        """Return the items. Raises _TooManyError at the first that the driver is not to plan; says so where it has to."""
+        yield from islice(source, DRIVER_ROWS)
+        if (following := next(source, None)) is None:
+            return
+        if self._driver_rows is not None:
             raise _TooManyError
+        if reason := self._only_driver():
+            logger.warning("more than %d rows are listed, and %s: its memory grows with them", DRIVER_ROWS, reason)
+        yield following
+        yield from source
 
     def _on_cluster(self) -> tuple[Manifest, None]:
         from pipeline.planning.cluster import ClusterPlanner  # it takes Ray

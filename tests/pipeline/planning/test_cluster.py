@@ -3,116 +3,19 @@
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import AnnotateConfig
 from pipeline.errors import UserError
-from pipeline.inputs import seen
 from pipeline.planning import cluster
 from pipeline.planning.cluster import ClusterPlanner
 from pipeline.planning.new_images import NewImages
 from pipeline.planning.pieces import PieceLister
-from pipeline.run import begin
 from pipeline.run.plan import prepare, tables_of
-from pipeline.table.schema import SCHEMA_VERSION
+from tests.plugins.planned import check_same, commit, csv, delta, folder, parquet, uris, write
 from tests.plugins.plans import manifest
-
-COUNTS = ("rows", "block_rows", "listed", "known", "retried", "left_out", "suppressed")
-
-
-@pytest.fixture
-def config(tmp_path):
-    def make(source, **settings):
-        return AnnotateConfig(**{"input": str(source), "output": str(tmp_path / "out"), "run_id": "r", "block_rows": 3} | settings)
-
-    return make
-
-
-def write(path: Path, data: bytes | str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.encode() if isinstance(data, str) else data)
-
-
-def folder(source):
-    for name in ("a/1.jpg", "a/2.png", "a/b/3.jpg", "a/b/c/4.jpg", "b/5.webp", "b/6.jpg", "c/x/7.jpg", "c/y/8.jpg", "9.jpg", "z/10"):
-        write(source / name, name)
-    for name in ("a/.hidden", "c/_SUCCESS", "c/_temporary/0/11.jpg", "README.md", "a/b/notes.txt", "z/list.csv"):
-        write(source / name, "x")
-    return source
-
-
-def uris(count, repeats=5):
-    return [f"s3://bucket/{i:03}.jpg" for i in range(count)] + [f"s3://bucket/{i:03}.jpg" for i in range(0, count, repeats)]
-
-
-def csv(source):
-    for number in range(3):
-        write(source / f"{number}.csv", "\n".join(["uri", *uris(9 + number)]))
-    write(source / "README.md", "tables")
-    return source
-
-
-def parquet(source):
-    source.mkdir()
-    for number, count in enumerate((3, 40, 4, 31)):
-        pq.write_table(pa.table({"uri": uris(count)}), source / f"{number}.parquet", row_group_size=4)
-    return source
-
-
-def parquet_with_bytes(source):
-    source.mkdir()
-    pq.write_table(pa.table({"uri": [bytes([i]) * 90 for i in range(20)]}), source / "x.parquet", row_group_size=3)
-    return source
-
-
-def delta(source):
-    for count in (9, 12, 10):
-        deltalake.write_deltalake(source, pa.table({"uri": uris(count), "n": range(len(uris(count)))}), mode="append")
-    deltalake.DeltaTable(source).delete("n < 3")
-    return source
-
-
-@pytest.fixture
-def iceberg(catalog):
-    def write_table(source):
-        table = catalog.create_table("lake.posts", pa.schema([("uri", pa.string())]), location=f"file://{source}")
-        for count in (9, 12, 10):
-            table.append(pa.table({"uri": uris(count)}))
-        return "iceberg://prod/lake.posts"
-
-    return write_table
-
-
-@pytest.fixture
-def bucket(s3):
-    def write_objects(source):
-        for path in folder(source).rglob("*"):
-            if path.is_file():
-                s3.fs.pipe_file(f"{s3.bucket}/planned/{path.relative_to(source)}", path.read_bytes())
-        return f"s3://{s3.bucket}/planned/"
-
-    return write_objects
-
-
-@pytest.fixture
-def shards(tar):
-    def write_shards(source):
-        source.mkdir()
-        for number in range(5):
-            tar(source / f"{number}.tar", {f"{i}.{end}": b"x" for i in range(number + 1) for end in ("jpg", "json")})
-        return source
-
-    return write_shards
-
-
-@pytest.fixture(params=["folder", "csv", "parquet", "parquet_with_bytes", "shards"])
-def source(request, tmp_path, shards):
-    return {**globals(), "shards": shards}[request.param](tmp_path / "in")
 
 
 @pytest.mark.parametrize("kind", ["delta", "iceberg"])
@@ -145,13 +48,6 @@ def test_embeddings_of_earlier_runs_have_the_manifest_that_the_driver_makes(conf
         plan_here(config(tmp_path / "out", **settings, run_id="nothing"))
 
 
-def check_same(by_driver, by_cluster):
-    assert [getattr(by_cluster.manifest, name) for name in COUNTS] == [getattr(by_driver.manifest, name) for name in COUNTS]
-    assert by_cluster.todo.tolist() == by_driver.todo.tolist()
-    if by_driver.manifest.rows:
-        assert manifest(by_cluster).equals(manifest(by_driver))
-
-
 def test_every_kind_of_input_has_the_manifest_that_the_driver_makes(config, source, plan_here):
     by_driver = prepare(config(source))
     by_cluster = plan_here(config(source))
@@ -159,28 +55,6 @@ def test_every_kind_of_input_has_the_manifest_that_the_driver_makes(config, sour
     assert by_driver.manifest.rows > 9
     saved = json.loads(by_cluster.output.read("_work/r-by-cluster/plan.json"))
     assert sorted(by_cluster.output.names("_work/r-by-cluster")) == sorted(["plan.json", saved["manifest"]])
-
-
-def commit(plan, tmp_path, model, statuses):
-    """Commit a run with a part of a plan's images."""
-    ids = manifest(plan)["image_id"].to_pylist()[::2]
-    record = {
-        "run_id": "earlier",
-        "schema_version": SCHEMA_VERSION,
-        "model": model.model,
-        "tower": model.tower,
-        "date": "2026-01-02",
-        "finished_at": plan.started_at.isoformat(),
-        "schemes": {scheme.name: scheme.kind for scheme in model.schemes},
-        "counts": {"rows": len(ids)},
-        "files": ["annotations/dt=2026-01-02/part-earlier-00000000-00000.parquet"],
-        "config": {},
-    }
-    table = pa.table({"image_id": ids, "status": [statuses[i % len(statuses)] for i in range(len(ids))]})
-    path = tmp_path / "out" / record["files"][0]
-    path.parent.mkdir(parents=True)
-    pq.write_table(table, path)
-    write(tmp_path / "out" / "runs" / "earlier.json", json.dumps(record))
 
 
 @pytest.mark.parametrize("statuses", [("ok",), ("ok", "missing", "corrupt", "timeout")])
@@ -248,77 +122,6 @@ def test_what_is_wrong_with_an_input_is_said_as_the_driver_says_it(config, plan_
         said.append(str(error.value))
     assert said[0] == said[1]
     assert not list((tmp_path / "out").rglob("*.parquet"))
-
-
-@pytest.fixture
-def short_ids(monkeypatch):
-    """IDs of 16 bits, so that many images share one and few second IDs are taken."""
-    whole = seen.hash_image
-
-    def shortened(uri, version, salt=0):
-        number, rest = divmod(int.from_bytes(whole(uri, version, salt), "little"), 2**64)[::-1]
-        return (number % (2**16 if salt else 2**4)).to_bytes(8, "little") + rest.to_bytes(8, "little")
-
-    monkeypatch.setattr(seen, "hash_image", shortened)
-    monkeypatch.setattr("pipeline.planning.collisions.hash_image", shortened)
-
-
-def test_images_that_share_an_id_have_the_second_ids_that_the_driver_gives_them(config, plan_here, tmp_path, short_ids, caplog):
-    source = csv(tmp_path / "in")
-    first = prepare(config(source, run_id="first"))
-    warned = [message for message in caplog.messages if "has the image_id of another image" in message]
-    assert first.manifest.rows == 11
-    assert len(warned) == 2
-    caplog.clear()
-    check_same(first, plan_here(config(source)))
-    assert sorted(message for message in caplog.messages if "has the image_id of another image" in message) == sorted(warned)
-    commit(first, tmp_path, tables_of(first.config), ("ok", "missing"))
-    check_same(prepare(config(source)), plan_here(config(source, run_id="again")))
-
-
-def test_a_second_id_that_is_taken_is_followed_by_a_third(config, plan_here, tmp_path, monkeypatch):
-    whole = seen.hash_image
-
-    def shortened(uri, version, salt=0):
-        number, rest = divmod(int.from_bytes(whole(uri, version, salt), "little"), 2**64)[::-1]
-        return (number % 16).to_bytes(8, "little") + rest.to_bytes(8, "little")
-
-    monkeypatch.setattr(seen, "hash_image", shortened)
-    monkeypatch.setattr("pipeline.planning.collisions.hash_image", shortened)
-    source = csv(tmp_path / "in")
-    rows = manifest(plan_here(config(source)))
-    assert rows["uri"].to_pylist() == uris(11)[:11]
-    assert len(set(rows["image_id"].to_pylist())) == 11
-
-
-def test_above_a_size_the_cluster_plans_unless_it_is_told_not_to(config, plan_here, tmp_path, monkeypatch, caplog):
-    source = folder(tmp_path / "in")
-    by_driver = prepare(config(source, run_id="small"))
-    monkeypatch.setattr(begin, "DRIVER_ROWS", 7)
-    caplog.set_level("INFO")
-    check_same(by_driver, prepare(config(source, run_id="large")))
-    assert "more than 7 images are listed, or known: the cluster plans the run" in caplog.messages
-    assert any(message.startswith("planning by the cluster: 10 rows are listed") for message in caplog.messages)
-    caplog.clear()
-    check_same(by_driver, prepare(config(source, run_id="told", planning="driver")))
-    check_same(prepare(config(source, run_id="few", limit=3)), prepare(config(source, run_id="few-again", limit=3)))
-    assert not [message for message in caplog.messages if "cluster" in message]
-
-
-def test_earlier_runs_of_such_a_size_are_not_read_by_the_driver(config, plan_here, tmp_path, monkeypatch):
-    source = folder(tmp_path / "in")
-    first = prepare(config(source, run_id="first"))
-    commit(first, tmp_path, tables_of(first.config), ("ok",))
-    expected = prepare(config(source, run_id="small"))
-    monkeypatch.setattr(begin, "DRIVER_ROWS", 4)
-    monkeypatch.setattr(begin, "images_of", lambda *_: pytest.fail("read by the driver"))
-    check_same(expected, prepare(config(source, run_id="large")))
-
-
-@pytest.mark.parametrize(("settings", "message"), [({"limit": 3}, "with limit"), ({"keep_columns": "post=uri"}, "with keep_columns")])
-def test_what_only_the_driver_can_plan_is_said(config, tmp_path, settings, message):
-    with pytest.raises(UserError, match=f"planning = cluster: {message} the driver .*; leave planning at auto"):
-        prepare(config(csv(tmp_path / "in"), planning="cluster", **settings))
 
 
 def test_what_the_cluster_loses_is_found_once_more(config, plan_here, tmp_path, monkeypatch, caplog):
